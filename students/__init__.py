@@ -1,0 +1,1 @@
+"""Light hand models: any timm backbone with a decoder."""

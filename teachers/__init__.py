@@ -1,0 +1,1 @@
+"""Heavy hand models to learn from."""

@@ -1,0 +1,1 @@
+"""Commands: each file is `python tools/NAME.py` and `fasthamer NAME`."""
