@@ -1,0 +1,182 @@
+"""Every setting with its default and meaning; recipes and `KEY VALUE` pairs override them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from yacs.config import CfgNode as CN
+
+_C = CN()
+_C.SEED = 0  # of everything random: weights, data order, augmentation
+_C.DEVICE = "auto"  # auto = cuda, then mps, then cpu; or a torch device
+_C.IMAGE_SIZE = 256  # pixels; the side of the square crops that datasets yield
+
+_C.HAND = CN()
+_C.HAND.MODEL = "embedded"  # embedded, or the path of MANO_RIGHT.pkl, a converted .npz, or hamer.ckpt
+
+_C.DATA = CN()
+_C.DATA.NAME = "auto"  # auto = freihand if ROOT is set, else synthetic
+_C.DATA.ROOT = ""  # the dataset's folder
+_C.DATA.SPLIT = "training"  # what to train on
+_C.DATA.EVAL_SPLIT = "evaluation"  # what to evaluate on
+_C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept (chosen by index and seed)
+_C.DATA.WORKERS = 2  # loader processes
+_C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
+_C.DATA.SYNTHETIC_EVAL_SIZE = 512  # images in the synthetic evaluation set
+_C.DATA.MIX_SYNTHETIC = 0.0  # fraction of each epoch drawn from synthetic hands when DATA.NAME is another set
+
+_C.AUGMENT = CN()  # HaMeR's training augmentation
+_C.AUGMENT.SCALE = 0.3  # the crop grows or shrinks by up to this fraction
+_C.AUGMENT.ROTATION = 30.0  # degrees, standard deviation, clipped at twice this
+_C.AUGMENT.ROTATION_PROBABILITY = 0.6  # share of images that are rotated
+_C.AUGMENT.SHIFT = 0.02  # of the crop's width, standard deviation, clipped at once this
+_C.AUGMENT.COLOUR = 0.2  # each channel is multiplied by 1 +- this
+
+_C.STUDENT = CN()
+_C.STUDENT.NAME = "mobilenetv3_l"  # see `tools/distill.py --list`, or timm:<name>
+_C.STUDENT.DECODER = "mano"  # mano: HaMeR's transformer head
+_C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), medium, small or tiny
+_C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
+_C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
+_C.STUDENT.INIT = ""  # a student.safetensors to start from
+
+_C.TEACHER = CN()
+_C.TEACHER.NAME = "auto"  # auto = hamer if a checkpoint is configured, else embedded; or the path of a student file
+_C.TEACHER.CHECKPOINT = ""  # hamer.ckpt; or set FASTHAMER_HAMER_CKPT
+_C.TEACHER.PRECISION = "auto"  # fp32, bf16; auto = bf16 on cuda, else fp32
+
+_C.LOSS = CN()  # ground-truth terms: HaMeR's weights, written for sums over a batch of 8
+_C.LOSS.KEYPOINTS_2D = 0.01  # L1, crop units
+_C.LOSS.JOINTS = 0.05  # L1, metres, relative to the wrist
+_C.LOSS.VERTICES = 0.0  # L1, metres, relative to the wrist; HaMeR has none
+_C.LOSS.GLOBAL_ORIENT = 0.001  # squared error of the rotation matrix
+_C.LOSS.HAND_POSE = 0.001  # squared error of the rotation matrices
+_C.LOSS.BETAS = 0.0005  # squared error
+_C.LOSS.ADVERSARIAL = 0.0  # HaMeR's pose prior: 0.0005 in its recipe; 0 = no discriminator
+_C.LOSS.MOCAP = ""  # .npz of real hand_pose (N, 48) and betas (N, 10) for the prior; empty = the hand's own sampler
+
+_C.KD = CN()
+_C.KD.MODE = "hybrid"  # none, output, feature or hybrid
+_C.KD.WEIGHT = 0.3  # w_kd: multiplies all terms below
+_C.KD.KEYPOINTS_2D = 0.01  # output KD, as in LOSS
+_C.KD.JOINTS = 0.05
+_C.KD.VERTICES = 0.0
+_C.KD.GLOBAL_ORIENT = 0.001
+_C.KD.HAND_POSE = 0.001
+_C.KD.BETAS = 0.0005
+_C.KD.FEATURES = 6.0  # feature KD: mean squared error of the maps
+_C.KD.DIRECTION = "teacher_to_student"  # which map the 1x1 projection moves; or student_to_teacher
+_C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch: the paper's
+_C.KD.LAYER = "last"  # the backbone layer compared: last, or a name of timm's feature_info, such as blocks.4
+
+_C.TRAIN = CN()
+_C.TRAIN.STEPS = 1000000
+_C.TRAIN.BATCH = 8  # images per step and process
+_C.TRAIN.ACCUMULATE = 1  # batches per optimizer step
+_C.TRAIN.LR = 1e-5
+_C.TRAIN.WEIGHT_DECAY = 1e-4
+_C.TRAIN.SCHEDULE = "constant"  # constant or cosine, after the warm-up
+_C.TRAIN.WARMUP = 0  # steps of linear warm-up
+_C.TRAIN.CLIP = 1.0  # largest gradient norm; 0 = no clipping
+_C.TRAIN.EMA = 0.0  # decay of the averaged student that is evaluated and saved; 0 = none
+_C.TRAIN.PRECISION = "auto"  # fp32, fp16, bf16; auto = fp16 on cuda, else fp32
+_C.TRAIN.LOG_EVERY = 20  # steps
+_C.TRAIN.EVAL_EVERY = 0  # steps; 0 = at the end only
+_C.TRAIN.PICTURE_EVERY = 1000  # steps; 0 = none
+_C.TRAIN.CHECKPOINT_EVERY = 1000  # steps; the last one is always kept
+
+_C.EVAL = CN()
+_C.EVAL.PROTOCOL = "auto"  # auto = the dataset's own
+_C.EVAL.BATCH = 32
+
+
+def defaults() -> CN:
+    """A fresh, unfrozen copy of every default."""
+    return _C.clone()
+
+
+def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> CN:
+    """The defaults, then a recipe, then `KEY VALUE` pairs; frozen.
+
+    Args:
+        recipe: a YAML file, or the name of a shipped one such as `quickstart` or `students/mobile`.
+        overrides: alternating keys and values, as typed on the command line.
+
+    Raises:
+        FileNotFoundError: no such recipe.
+        ValueError: unknown key or wrong type, naming the nearest valid key.
+    """
+    config = defaults()
+    if recipe is not None:
+        path = _find(recipe)
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
+        _merge(config, _flatten(loaded), str(path))
+    if len(overrides) % 2:
+        raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
+    pairs = zip(overrides[::2], overrides[1::2], strict=True)
+    _merge(config, ((key, _decode(value)) for key, value in pairs), "command line")
+    config.freeze()
+    return config
+
+
+def _find(recipe: str | Path) -> Path:
+    shipped = Path(__file__).resolve().parent.parent / "configs"
+    if not shipped.is_dir():  # installed: configs is inside the package
+        shipped = Path(__file__).resolve().parent / "configs"
+    for path in (Path(recipe), shipped / f"{recipe}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml"))
+    raise FileNotFoundError(f"no recipe {str(recipe)!r}: neither a file nor one of the shipped ({', '.join(names)})")
+
+
+def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _decode(text: str) -> object:
+    """A typed value as YAML reads it, except that 1e-5 is a number too."""
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def _merge(config: CN, items: Iterator[tuple[str, object]] | object, source: str) -> None:
+    known = dict(_flatten(config))
+    for key, value in items:  # type: ignore[union-attr, attr-defined]
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{source}: unknown key {key}{hint}")
+        *sections, name = key.split(".")
+        node = config
+        for section in sections:
+            node = node[section]
+        node[name] = _as_type_of(known[key], value, key, source)
+
+
+def _as_type_of(default: object, value: object, key: str, source: str) -> object:
+    if isinstance(default, float) and isinstance(value, str) and "e" in value.lower():
+        value = _decode(value)  # YAML reads 1e-5 as text
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not type(default):
+        raise ValueError(
+            f"{source}: {key} takes a {type(default).__name__} such as {default!r}, not {value!r} "
+            f"({type(value).__name__})"
+        )
+    return value
