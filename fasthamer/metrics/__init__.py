@@ -1,1 +1,1 @@
-"""Alignment, errors and the official evaluation protocols."""
+"""How far a predicted hand is from the true one: alignment, point and surface errors, and the datasets' protocols."""
