@@ -1,1 +1,1 @@
-"""Distillation: losses, objective, learner and the training loop."""
+"""Distillation: losses, feature alignment, the learner and the training loop."""

@@ -1,0 +1,77 @@
+"""Everything that trains, as one module: the student and, for feature distillation, the projection."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fasthamer.distill.alignment import ALIGNMENTS, align
+from fasthamer.registry import unknown
+from fasthamer.types import HandOutput, View
+
+DIRECTIONS = ("teacher_to_student", "student_to_teacher")
+
+
+class Lesson(NamedTuple):
+    """What the objective needs of one forward pass."""
+
+    hand: HandOutput
+    student_map: Tensor | None = None  # (B, C, h, w) on the common grid, in the compared space
+    teacher_map: Tensor | None = None  # (B, C, h, w)
+
+
+class Learner(nn.Module):
+    """The optimizer takes `learner.parameters()`; what is saved in the end is `learner.student`.
+
+    The teacher is no part of it: it would be put in train mode, moved by the optimizer and saved with the student.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+        self.projection: nn.Conv2d | None = None
+
+    def compare_features(self, teacher_channels: int, teacher_view: View, direction: str, alignment: str) -> Learner:
+        """Adds the 1x1 projection between the two feature spaces; from now on `forward` wants the teacher's map.
+
+        Args:
+            teacher_channels: channels of the teacher's map.
+            teacher_view: what it covers of the crop.
+            direction: `teacher_to_student` compares in the student's space, as Fast-HaMeR does;
+                `student_to_teacher` in the teacher's, as FitNets does.
+            alignment: `exact` or `stretch`: see `fasthamer.distill.alignment`.
+
+        Raises:
+            KeyError: no such direction or alignment.
+        """
+        if direction not in DIRECTIONS:
+            raise KeyError(unknown("direction", direction, DIRECTIONS))
+        if alignment not in ALIGNMENTS:
+            raise KeyError(unknown("alignment", alignment, ALIGNMENTS))
+        channels = teacher_channels, self.student.feature_channels
+        self.projects_teacher = direction == "teacher_to_student"
+        self.projection = nn.Conv2d(*(channels if self.projects_teacher else channels[::-1]), kernel_size=1)
+        self.teacher_view, self.alignment = teacher_view, alignment
+        return self
+
+    def forward(self, image: Tensor, teacher_features: Tensor | None = None) -> Lesson:
+        """
+        Args:
+            image: (B, 3, S, S) RGB, 0..255.
+            teacher_features: (B, Ct, ht, wt), only (and always) after `compare_features`.
+        """
+        hand = self.student(image)
+        if self.projection is None:
+            return Lesson(hand)
+        if teacher_features is None:
+            raise ValueError("this learner compares features: pass the teacher's")
+        with torch.autocast(image.device.type, enabled=False):
+            student_map, teacher_map = align(
+                hand.features, teacher_features, self.student.view, self.teacher_view, self.alignment
+            )
+        # A 1x1 convolution commutes with averaging over cells, so projecting last costs least.
+        if self.projects_teacher:
+            return Lesson(hand, student_map, self.projection(teacher_map))
+        return Lesson(hand, self.projection(student_map), teacher_map)

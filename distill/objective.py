@@ -1,0 +1,118 @@
+"""What is minimised: ground-truth terms plus distillation terms, reduced so that the papers' weights hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from yacs.config import CfgNode
+
+from fasthamer.distill.learner import Lesson
+from fasthamer.distill.losses import map_mse, points_l1, rooted_l1, squared_error
+from fasthamer.registry import unknown
+from fasthamer.types import Batch, HandOutput
+
+REFERENCE_BATCH = 8  # the papers' weights multiply sums over this many samples
+MODES = ("none", "output", "feature", "hybrid")
+
+
+class Weights(NamedTuple):
+    """One weight a term; 0 leaves the term out."""
+
+    keypoints_2d: float
+    joints: float
+    vertices: float
+    global_orient: float
+    hand_pose: float
+    betas: float
+
+    @classmethod
+    def of(cls, node: CfgNode) -> Weights:
+        """The weights of a config section, LOSS or KD."""
+        return cls(*(getattr(node, name.upper()) for name in cls._fields))
+
+
+class Objective(NamedTuple):
+    """`objective(lesson, batch, teacher)` gives every weighted term and their `total`.
+
+    HaMeR and Fast-HaMeR sum each term over a batch of 8, except the feature term, which is a mean over the batch. Here
+    every term is a mean over the batch, times 8 where they sum: equal to theirs at a batch of 8, and the balance between
+    terms is the same at any other.
+    """
+
+    labels: Weights
+    outputs: Weights | None  # output distillation, w_kd included
+    features: float  # feature distillation, w_kd included; 0 = off
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> Objective:
+        """From a config.
+
+        Raises:
+            KeyError: KD.MODE is none of `MODES`.
+        """
+        if cfg.KD.MODE not in MODES:
+            raise KeyError(unknown("distillation mode", cfg.KD.MODE, MODES))
+        outputs = Weights(*(cfg.KD.WEIGHT * weight for weight in Weights.of(cfg.KD)))
+        return cls(
+            labels=Weights.of(cfg.LOSS),
+            outputs=outputs if cfg.KD.MODE in ("output", "hybrid") else None,
+            features=cfg.KD.WEIGHT * cfg.KD.FEATURES if cfg.KD.MODE in ("feature", "hybrid") else 0.0,
+        )
+
+    def __call__(self, lesson: Lesson, batch: Batch, teacher: HandOutput | None) -> dict[str, Tensor]:
+        """
+        Args:
+            lesson: the learner's output.
+            batch: the labels; a missing one has confidence or flag 0.
+            teacher: its output on the same images; None only without distillation.
+
+        Returns:
+            Scalars by name: the terms, weighted and reduced, and `total`, their sum.
+        """
+        samples = _weighted(_label_terms(lesson.hand, batch), self.labels)
+        if self.outputs is not None:
+            assert teacher is not None
+            terms = _weighted(_teacher_terms(lesson.hand, teacher), self.outputs)
+            samples |= {f"kd_{name}": term for name, term in terms.items()}
+        reduced = {name: REFERENCE_BATCH * term.mean() for name, term in samples.items()}
+        if self.features:
+            assert lesson.student_map is not None and lesson.teacher_map is not None
+            reduced["kd_features"] = self.features * map_mse(lesson.student_map, lesson.teacher_map).mean()
+        return reduced | {"total": sum(reduced.values(), start=lesson.hand.joints.new_zeros(()))}
+
+
+def _label_terms(hand: HandOutput, batch: Batch) -> dict[str, Tensor]:
+    joints, confidence = batch.joints[..., :3], batch.joints[..., 3]
+    roots = hand.joints[:, 0], joints[:, 0]
+    has_root = (confidence[:, 0] > 0).to(confidence.dtype)  # (B,) an unknown wrist cannot anchor the others
+    terms = {
+        "keypoints_2d": points_l1(hand.keypoints_2d, batch.keypoints_2d[..., :2], batch.keypoints_2d[..., 2]),
+        "joints": rooted_l1(hand.joints, joints, roots, confidence * has_root[:, None]),
+        "vertices": rooted_l1(hand.vertices, batch.vertices, roots) * batch.has_vertices * has_root,
+    }
+    if hand.mano is not None:
+        terms |= {
+            "global_orient": squared_error(hand.mano.global_orient, batch.global_orient, batch.has_pose),
+            "hand_pose": squared_error(hand.mano.hand_pose, batch.hand_pose, batch.has_pose),
+            "betas": squared_error(hand.mano.betas, batch.betas, batch.has_betas),
+        }
+    return terms
+
+
+def _teacher_terms(hand: HandOutput, teacher: HandOutput) -> dict[str, Tensor]:
+    roots = hand.joints[:, 0], teacher.joints[:, 0]
+    terms = {
+        "keypoints_2d": points_l1(hand.keypoints_2d, teacher.keypoints_2d),
+        "joints": rooted_l1(hand.joints, teacher.joints, roots),
+        "vertices": rooted_l1(hand.vertices, teacher.vertices, roots),
+    }
+    if hand.mano is not None and teacher.mano is not None:
+        names = ("global_orient", "hand_pose", "betas")
+        terms |= {name: squared_error(getattr(hand.mano, name), getattr(teacher.mano, name)) for name in names}
+    return terms
+
+
+def _weighted(terms: dict[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    used = {name: weight for name, weight in weights._asdict().items() if weight and name in terms}
+    return {name: weight * terms[name] for name, weight in used.items()}

@@ -1,0 +1,100 @@
+"""HaMeR's adversarial prior: a discriminator that learns which poses and shapes are hands (least-squares GAN)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fasthamer.hand.rotation import axis_angle_to_matrix
+from fasthamer.types import N_BETAS, N_HAND_JOINTS, ManoParams
+
+Sampler = Callable[[np.random.Generator, int], tuple[Tensor, Tensor]]  # hand_pose (N, 15, 3, 3) and betas (N, 10)
+
+
+class Discriminator(nn.Module):
+    """Judges each joint's rotation, all joints together, and the shape: 17 scores, 1 for real, 0 for predicted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(9, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())  # shared by joints
+        self.joint = nn.ModuleList(nn.Linear(32, 1) for _ in range(N_HAND_JOINTS))
+        self.pose = nn.Sequential(
+            nn.Linear(32 * N_HAND_JOINTS, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1)
+        )
+        self.shape = nn.Sequential(nn.Linear(N_BETAS, 10), nn.ReLU(), nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 1))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, hand_pose: Tensor, betas: Tensor) -> Tensor:
+        """
+        Args:
+            hand_pose: (B, 15, 3, 3) absolute rotations.
+            betas: (B, 10).
+
+        Returns:
+            (B, 17)
+        """
+        joints = self.embed(hand_pose.flatten(2))  # (B, 15, 32)
+        each = torch.cat([score(joints[:, number]) for number, score in enumerate(self.joint)], dim=1)
+        return torch.cat([each, self.shape(betas), self.pose(joints.flatten(1))], dim=1)
+
+
+def fooling_loss(discriminator: nn.Module, mano: ManoParams) -> Tensor:
+    """(B,) how far the student's hands are from being judged real."""
+    return (discriminator(mano.hand_pose, mano.betas) - 1).square().sum(1)
+
+
+def judging_loss(discriminator: nn.Module, mano: ManoParams, real: tuple[Tensor, Tensor]) -> Tensor:
+    """(B,) how far the discriminator is from telling the student's hands from real ones; moves only itself."""
+    fake = mano.hand_pose.detach(), mano.betas.detach()
+    both = [torch.cat([theirs, ours]) for theirs, ours in zip(fake, real, strict=True)]
+    scores = discriminator(*both)  # one pass: two would confuse DistributedDataParallel
+    n = len(fake[0])
+    return scores[:n].square().sum(1) + (scores[n:] - 1).square().sum(1)
+
+
+def mocap_sampler(path: str | Path) -> Sampler:
+    """Real hands from a parameter file.
+
+    Args:
+        path: `.npz` of `hand_pose` (N, 48), axis-angle whose first three numbers (the wrist) are dropped, and
+            `betas` (N, 10).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not those arrays.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"LOSS.MOCAP names {str(path)!r}, which is no file; leave it empty to sample the hand's own poses"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            pose, betas = arrays["hand_pose"], arrays["betas"]
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path}: a mocap file is an .npz with hand_pose (N, 48) and betas (N, 10): {error}"
+        ) from error
+    if pose.ndim != 2 or pose.shape[1] != 48 or betas.shape != (len(pose), N_BETAS) or not len(pose):
+        raise ValueError(f"{path}: hand_pose {pose.shape} and betas {betas.shape}, expected (N, 48) and (N, 10)")
+    pose, betas = pose[:, 3:].reshape(-1, N_HAND_JOINTS, 3).astype(np.float32), betas.astype(np.float32)
+
+    def sample(random: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
+        chosen = random.integers(len(pose), size=n)
+        return axis_angle_to_matrix(torch.from_numpy(pose[chosen])), torch.from_numpy(betas[chosen])
+
+    return sample
+
+
+def procedural_sampler(random: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
+    """Real hands as the procedural hand's sampler draws them, within anatomical limits."""
+    from fasthamer.hand.procedural import sample_betas, sample_pose
+
+    pose = np.stack([sample_pose(random) for _ in range(n)]).astype(np.float32)
+    betas = np.stack([sample_betas(random) for _ in range(n)]).astype(np.float32)
+    return axis_angle_to_matrix(torch.from_numpy(pose)), torch.from_numpy(betas)

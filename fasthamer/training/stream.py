@@ -1,0 +1,69 @@
+"""The order of training: which samples step k sees is a pure function of (seed, k), on any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+Key = tuple[int, int]  # epoch and index: what datasets are asked for
+
+
+class Stream:
+    """A batch sampler without end: each epoch is a new shuffle, and batches run on across its edge.
+
+    A resumed run starts at `first_batch` and meets exactly what it would have met.
+    """
+
+    def __init__(
+        self, length: int, batch: int, seed: int, first_batch: int = 0, rank: int = 0, processes: int = 1
+    ) -> None:
+        """
+        Args:
+            length: items of the dataset.
+            batch: items a batch and process.
+            seed: of the shuffles.
+            first_batch: number of the first batch to yield, counted from 0.
+            rank: this process.
+            processes: how many share the stream; together they see what one would with a batch as large.
+        """
+        if length < 1:
+            raise ValueError("the training set is empty")
+        self.length, self.batch, self.seed = length, batch, seed
+        self.first_batch, self.rank, self.processes = first_batch, rank, processes
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        number = self.first_batch
+        while True:
+            begin = (number * self.processes + self.rank) * self.batch
+            keys = []
+            for position in range(begin, begin + self.batch):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+                keys.append((epoch, int(order[position % self.length])))
+            yield keys
+            number += 1
+
+
+def loader(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) -> DataLoader:
+    """Batches of `dataset` in the stream's order; `workers` processes prepare them."""
+    return DataLoader(
+        dataset,
+        batch_sampler=stream,  # type: ignore[arg-type]
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _quiet_worker(_: int) -> None:
+    """One thread each; Ctrl-C is the main process's to handle: it still needs batches to finish its step."""
+    import signal
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
