@@ -86,7 +86,7 @@ def checked(prediction: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.float6
 
 def require_finite(points: NDArray[np.float64], name: str) -> None:
     """Raises a ValueError naming the first sample of `points` (B, ...) that holds a NaN or an infinity."""
-    finite = np.isfinite(points).reshape(len(points), -1).all(1)
+    finite = np.isfinite(points).all(axis=tuple(range(1, points.ndim)))
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise ValueError(
