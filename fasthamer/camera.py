@@ -1,0 +1,110 @@
+"""Cameras: HaMeR's camera of the crop, the camera of the whole photograph, and the maps between them.
+
+Crop units: the square crop spans [-0.5, 0.5], its centre is (0, 0). A model's camera is (s, tx, ty): s (1/m) is twice
+the crop widths that one metre fills, tx and ty (m) move the hand sideways. All points are in metres, x right, y down,
+z forward.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+CROP_PIXELS = 256.0  # HaMeR's crop, in which its focal length is given
+CROP_FOCAL = 5000.0 / CROP_PIXELS  # focal length in crop widths
+
+
+def weak_to_translation(camera: Tensor) -> Tensor:
+    """Where a weak-perspective camera puts the hand in front of the crop's pinhole camera.
+
+    Args:
+        camera: (B, 3) s, tx, ty.
+
+    Returns:
+        (B, 3) metres: tx, ty and the depth at which `CROP_FOCAL` gives the scale s/2.
+    """
+    scale, tx, ty = camera.unbind(-1)
+    return torch.stack((tx, ty, 2 * CROP_FOCAL / (scale + 1e-9 / CROP_PIXELS)), dim=-1)
+
+
+def project(points: Tensor, translation: Tensor) -> Tensor:
+    """Points of the hand to the crop, with perspective.
+
+    Args:
+        points: (B, N, 3) metres.
+        translation: (B, 3) metres, as `weak_to_translation` gives it.
+
+    Returns:
+        (B, N, 2) crop units.
+    """
+    placed = points + translation[:, None]
+    return CROP_FOCAL * placed[..., :2] / placed[..., 2:]
+
+
+def fit_weak_camera(points: Tensor, keypoints: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The camera (s, tx, ty) that puts 3D points onto 2D ones with the least squared error, in closed form.
+
+    Perspective within the hand is neglected: at the crop's long focal length it is below 2 % of the hand's size.
+
+    Args:
+        points: (B, N, 3) metres, any origin.
+        keypoints: (B, N, 2) crop units.
+        weight: (B, N) not negative; 0 drops a point.
+
+    Returns:
+        (B, 3); the scale is at least 1e-3.
+    """
+    if weight is None:
+        weight = torch.ones_like(points[..., 0])
+    share = (weight / weight.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
+    source, target = points[..., :2], keypoints
+    source_mean, target_mean = (share * source).sum(1), (share * target).sum(1)
+    centred = source - source_mean[:, None]
+    moment = (share * centred * (target - target_mean[:, None])).sum((1, 2))
+    half = (moment / (share * centred.square()).sum((1, 2)).clamp(min=1e-12)).clamp(min=5e-4)[:, None]
+    return torch.cat((2 * half, target_mean / half - source_mean), dim=-1)
+
+
+def full_image_focal(width: float, height: float) -> float:
+    """The focal length in pixels that HaMeR assumes for a photograph without intrinsics."""
+    return CROP_FOCAL * max(width, height)
+
+
+def full_image_translation(
+    camera: Tensor, box_centre: Tensor, box_size: Tensor, image_size: Tensor, focal: Tensor | float
+) -> Tensor:
+    """Where the hand is in front of the whole photograph's camera (HaMeR's `cam_crop_to_full`).
+
+    Args:
+        camera: (B, 3) s, tx, ty of the crop.
+        box_centre: (B, 2) pixels, the crop's centre in the photograph.
+        box_size: (B,) pixels, the crop's side.
+        image_size: (B, 2) pixels, width and height; the principal point is taken to be the middle.
+        focal: pixels, (B,) or one for all; see `full_image_focal`.
+
+    Returns:
+        (B, 3) metres.
+    """
+    scale = box_size * camera[:, 0] + 1e-9  # pixels of the photograph in two metres
+    depth = 2 * focal / scale
+    offset = 2 * (box_centre - image_size / 2) / scale[:, None]
+    return torch.cat((camera[:, 1:] + offset, depth[:, None]), dim=-1)
+
+
+def project_pixels(points: Array, intrinsics: Array) -> Array:
+    """Points in a camera's frame to pixels.
+
+    Args:
+        points: (..., N, 3) metres; arrays or tensors.
+        intrinsics: (..., 3, 3) with the focal lengths and principal point in pixels.
+
+    Returns:
+        (..., N, 2) of the same kind.
+    """
+    image = points @ intrinsics.swapaxes(-1, -2)
+    return image[..., :2] / image[..., 2:]

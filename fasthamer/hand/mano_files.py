@@ -1,0 +1,181 @@
+"""Reads the arrays of a MANO hand from any file that carries them, without executing anything in it.
+
+Accepted: the official `MANO_RIGHT.pkl` (chumpy inside; chumpy is not needed), a converted `.npz`, and HaMeR's
+checkpoint, whose `mano.*` buffers are the hand. The result has MANO's own keys as plain NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasthamer import safe_pickle
+from fasthamer.hand.conventions import MANO_PARENTS
+from fasthamer.types import N_BETAS, N_FACES, N_VERTICES
+
+SHAPES: dict[str, tuple[int | None, ...]] = {  # None: any length
+    "v_template": (N_VERTICES, 3),  # metres
+    "f": (N_FACES, 3),
+    "shapedirs": (N_VERTICES, 3, N_BETAS),
+    "posedirs": (N_VERTICES, 3, 135),
+    "J_regressor": (16, N_VERTICES),
+    "weights": (N_VERTICES, 16),
+    "kintree_table": (2, 16),
+    "hands_mean": (45,),  # axis-angle
+    "hands_components": (None, 45),  # 45 of them in MANO's file, 6 in HaMeR's checkpoint
+}
+OFFICIAL_MD5 = {
+    "fd5a9d35f914987cf1cc04ffe338caa1": "MANO_RIGHT.pkl",
+    "11aeaca8631aa20db964d4eba491e885": "MANO_LEFT.pkl",
+}
+
+_CH, _SELECT, _CSC = "chumpy.ch.Ch", "chumpy.reordering.Select", "scipy.sparse.csc.csc_matrix"
+_RECORDS = (_CH, _SELECT, _CSC, "scipy.sparse._csc.csc_matrix")
+_CHECKPOINT_NAMES = {  # smplx's buffer -> MANO's key
+    "v_template": "v_template",
+    "faces_tensor": "f",
+    "shapedirs": "shapedirs",
+    "posedirs": "posedirs",
+    "J_regressor": "J_regressor",
+    "lbs_weights": "weights",
+    "parents": "kintree_table",
+    "hand_mean": "hands_mean",
+    "hand_components": "hands_components",
+}
+
+
+def read_hand_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The nine arrays of `SHAPES`, checked; floats as float64, indices as int64.
+
+    Args:
+        path: `MANO_RIGHT.pkl` or a converted .pkl or .npz, or `hamer.ckpt`; or "embedded" for the hand that fasthamer
+            ships.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, unsafe, incomplete, of wrong shape, or a left hand.
+    """
+    if str(path) == "embedded":
+        from fasthamer.hand.procedural import embedded_arrays
+
+        return check_hand_arrays(embedded_arrays(), "the embedded hand")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no hand model {str(path)!r}: HAND.MODEL takes 'embedded', MANO_RIGHT.pkl (from mano.is.tue.mpg.de), "
+            "a converted .npz, or hamer.ckpt"
+        )
+    if path.suffix == ".pkl":
+        arrays = _from_pickle(path)
+    elif path.suffix == ".npz":
+        arrays = _from_npz(path)
+    elif path.suffix in (".ckpt", ".pt", ".pth"):
+        arrays = _from_checkpoint(path)
+    else:
+        raise ValueError(f"{path}: a hand model is a .pkl, .npz or .ckpt file")
+    return check_hand_arrays(arrays, str(path))
+
+
+def check_hand_arrays(arrays: dict[str, Any], source: str) -> dict[str, np.ndarray]:
+    """The arrays of `SHAPES` in canonical types.
+
+    Raises:
+        ValueError: something is missing, has the wrong shape, is not finite, or belongs to a left hand.
+    """
+    missing = [key for key in SHAPES if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"{source}: not a MANO hand, {', '.join(missing)} missing (it has: {', '.join(arrays) or '-'})"
+        )
+    checked = {}
+    for key, shape in SHAPES.items():
+        array = np.asarray(arrays[key])
+        fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+        if not fits or array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"{source}: {key} is {array.dtype} {array.shape}, MANO's is {shape}".replace("None", "any")
+            )
+        checked[key] = array.astype(np.int64 if key in ("f", "kintree_table") else np.float64)
+        if not np.isfinite(checked[key]).all():
+            raise ValueError(f"{source}: {key} holds numbers that are not finite")
+    if checked["f"].min() < 0 or checked["f"].max() >= N_VERTICES:
+        raise ValueError(f"{source}: f points at vertices that do not exist")
+    if tuple(checked["kintree_table"][0, 1:]) != MANO_PARENTS[1:]:
+        raise ValueError(f"{source}: kintree_table is not MANO's (its joints are in another order)")
+    checked["kintree_table"][0, 0] = -1  # 2**32 - 1 in the official file
+    if _is_left(checked):
+        raise ValueError(f"{source}: this is a left hand; fasthamer mirrors left hands and needs MANO_RIGHT")
+    return checked
+
+
+def file_note(path: str | Path) -> str:
+    """Which official file this is by its MD5 sum, or that it is none; for information only."""
+    digest = hashlib.md5(Path(path).read_bytes(), usedforsecurity=False).hexdigest()
+    return OFFICIAL_MD5.get(digest, "not an official MANO file as released (converted or changed)")
+
+
+def _from_pickle(path: Path) -> dict[str, Any]:
+    content = safe_pickle.loads(path.read_bytes(), records=_RECORDS, source=str(path))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a MANO pickle holds a dict, this one a {type(content).__name__}")
+    try:
+        return {key: _plain(value) for key, value in content.items() if key in SHAPES}
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or not MANO's layout ({type(error).__name__}: {error})") from None
+
+
+def _plain(value: Any) -> Any:
+    """The array that a chumpy or SciPy record of the file stands for."""
+    if not isinstance(value, safe_pickle.Record):
+        return value
+    kind, state = f"{value.module}.{value.name}", value.state
+    if kind == _SELECT:
+        return _plain(state["a"]).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
+    if kind == _CH:
+        return np.asarray(state["x"])
+    dense = np.zeros(state["_shape"])
+    columns = np.repeat(np.arange(dense.shape[1]), np.diff(state["indptr"]))
+    np.add.at(dense, (state["indices"], columns), state["data"])
+    return dense
+
+
+def _from_npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files if key in SHAPES}
+    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path}: not a readable .npz ({type(error).__name__}: {error})") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: holds pickled objects ({error}); save it again with plain arrays: "
+            "np.savez(file, **fasthamer.hand.mano_files.read_hand_arrays('MANO_RIGHT.pkl'))"
+        ) from None
+
+
+def _from_checkpoint(path: Path) -> dict[str, Any]:
+    from fasthamer.safe_checkpoint import read_state_dict
+
+    state = read_state_dict(path, prefix="mano.")
+    found = {new: state[old].numpy() for old, new in _CHECKPOINT_NAMES.items() if old in state}
+    if not found:
+        raise ValueError(f"{path}: a checkpoint without MANO (no mano.* buffers); give MANO_RIGHT.pkl instead")
+    if "posedirs" in found:  # smplx keeps (135, 778 * 3)
+        found["posedirs"] = found["posedirs"].T.reshape(-1, 3, found["posedirs"].shape[0])
+    if "kintree_table" in found:
+        found["kintree_table"] = np.stack((found["kintree_table"], np.arange(len(found["kintree_table"]))))
+    found.setdefault("hands_components", np.zeros((0, 45)))
+    return found
+
+
+def _is_left(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the fingers curl, in the mean pose, to the side on which only a left hand has its palm."""
+    joints = arrays["J_regressor"] @ arrays["v_template"]  # (16, 3)
+    knuckles = np.array([1, 4, 10, 7])  # index, middle, ring, pinky
+    curl = np.cross(arrays["hands_mean"].reshape(15, 3)[knuckles - 1], joints[knuckles + 1] - joints[knuckles]).sum(0)
+    forward, to_pinky = joints[4] - joints[0], joints[7] - joints[1]
+    looks_like_a_hand = 0.05 < np.linalg.norm(forward) < 0.15
+    return bool(looks_like_a_hand and np.cross(forward, to_pinky) @ curl < 0)

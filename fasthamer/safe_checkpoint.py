@@ -1,0 +1,61 @@
+"""Reads the tensors of a Lightning checkpoint without running any code in it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+# Lightning saves its hyper-parameters beside the weights: their classes become plain dicts and never run.
+_INERT_PACKAGES = ("yacs.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
+
+
+def read_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
+    """The weights in a checkpoint's `state_dict`, or of a bare state dict, on the CPU.
+
+    The file is mapped, not read: taking a few tensors out of a large checkpoint is fast.
+
+    Args:
+        path: a file written by `torch.save`.
+        prefix: only tensors whose name starts with it, which is cut off.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or it refers to code (the message names it), or no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}")
+    content = _load(path)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+        raise ValueError(f"{path}: no state_dict of tensors in this file")
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _load(path: Path) -> object:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: damaged, or not a checkpoint written by torch.save")
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        refused = sorted(name for name in foreign if not name.startswith(_INERT_PACKAGES))
+        if refused:
+            raise ValueError(
+                f"{path}: refused, since it asks for {', '.join(refused)}; only tensors and settings are read"
+            )
+        inert: list = [(type("Inert", (_Inert,), {}), name) for name in foreign]
+        with torch.serialization.safe_globals(inert):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, KeyError, OSError, UnpicklingError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from None
+
+
+class _Inert:
+    """Takes the place of a class that torch would not load: its instances are plain ordered dicts."""
+
+    def __new__(cls, *_: object) -> OrderedDict:  # type: ignore[misc]
+        return OrderedDict()

@@ -1,0 +1,166 @@
+"""Reads pickled data without running any of it.
+
+Only the globals on a list are accepted, and none of them is the real thing: classes become `Record`s that just keep
+their state, and NumPy arrays are rebuilt here from their bytes, so that not even NumPy's own unpickling sees the file.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+_PLAIN_DTYPE = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|[SU]\d{1,4}|O8?)")
+
+
+class Record:
+    """Stands in for an object of the file: what its constructor and its state were given, never called."""
+
+    module = name = ""
+    args: tuple
+    state: Any
+
+    def __new__(cls, *args: Any) -> Record:
+        record = super().__new__(cls)
+        record.args, record.state = args, None
+        return record
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def loads(data: bytes, records: Iterable[str] = (), source: str = "pickle") -> Any:
+    """The plain data of a pickle: containers, numbers, text, NumPy arrays, and `Record`s of the listed classes.
+
+    Args:
+        data: the pickle; Python 2 text is decoded as latin1.
+        records: dotted names of the classes that may come as `Record`s.
+        source: what to call the file in errors.
+
+    Raises:
+        ValueError: a global that is not listed (the message names it), or damaged data.
+    """
+    try:
+        return _resolve(_Unpickler(data, frozenset(records)).load(), {})
+    except _RefusedError as error:
+        raise ValueError(f"{source}: refused, since {error}; only plain data is read from pickles") from None
+    except Exception as error:  # whatever a damaged stream makes the interpreter of the stream stumble over
+        raise ValueError(f"{source}: not a readable pickle ({type(error).__name__}: {error})") from None
+
+
+class _RefusedError(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, records: frozenset[str]) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self.records = records
+
+    def find_class(self, module: str, name: str) -> Any:
+        dotted = f"{module}.{name}"
+        if dotted in _KNOWN:
+            return _KNOWN[dotted]
+        if dotted in self.records:
+            return type(name, (Record,), {"module": module, "name": name})
+        raise _RefusedError(f"it asks for {dotted}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _RefusedError("it refers to objects outside the file")
+
+
+class _Dtype:
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
+            raise _RefusedError(f"it holds an array of type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """A NumPy array as it is pickled: nothing at first, then shape, type and bytes (or a list of objects)."""
+
+    def __init__(self, *_: Any) -> None:
+        self.array: np.ndarray | None = None
+        self.items: list | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, payload = state
+        self.shape, self.fortran = tuple(shape), bool(fortran)
+        if dtype.dtype.hasobject:
+            self.items = list(payload)
+        else:
+            self.array = _from_bytes(payload, dtype, self.shape, "F" if fortran else "C")
+
+    def value(self, memo: dict[int, Any]) -> np.ndarray:
+        if self.items is not None:
+            flat = np.empty(len(self.items), dtype=object)
+            for i, item in enumerate(self.items):
+                flat[i] = _resolve(item, memo)
+            return flat.reshape(self.shape, order="F" if self.fortran else "C")
+        if self.array is None:
+            raise ValueError("an array without content")
+        return self.array
+
+
+def _from_bytes(payload: Any, dtype: _Dtype, shape: tuple, order: str = "C") -> np.ndarray:
+    raw = payload.encode("latin1") if isinstance(payload, str) else bytes(payload)
+    return np.frombuffer(raw, dtype.dtype).reshape(shape, order=order).copy()  # type: ignore[call-overload]
+
+
+def _scalar(dtype: _Dtype, payload: Any) -> Any:
+    return _from_bytes(payload, dtype, ())[()]
+
+
+def _frombuffer(payload: Any, dtype: _Dtype, shape: tuple, order: str = "C") -> np.ndarray:
+    return _from_bytes(payload, dtype, shape, order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """What Python 3 writes for bytes in a protocol that has only text."""
+    if encoding != "latin1":
+        raise _RefusedError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "__builtin__.set": set,
+    "builtins.set": set,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": _Array,
+}
+for _module in ("numpy.core", "numpy._core"):
+    _KNOWN[f"{_module}.multiarray._reconstruct"] = _Array
+    _KNOWN[f"{_module}.multiarray.scalar"] = _scalar
+    _KNOWN[f"{_module}.numeric._frombuffer"] = _frombuffer
+
+
+def _resolve(item: Any, memo: dict[int, Any]) -> Any:
+    """The tree with every `_Array` in it replaced by its array; shared parts stay shared."""
+    if not isinstance(item, dict | list | tuple | Record | _Array):
+        return item
+    if id(item) in memo:
+        return memo[id(item)][1]
+    resolved: Any
+    if isinstance(item, _Array):
+        resolved = item.value(memo)
+    elif isinstance(item, dict):
+        resolved = {key: _resolve(value, memo) for key, value in item.items()}
+    elif isinstance(item, Record):
+        item.args, item.state = _resolve(item.args, memo), _resolve(item.state, memo)
+        resolved = item
+    else:
+        resolved = type(item)(_resolve(value, memo) for value in item)
+    memo[id(item)] = (item, resolved)  # the item too, so that its id is not given to another
+    return resolved
