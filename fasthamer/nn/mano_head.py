@@ -1,0 +1,191 @@
+"""HaMeR's decoder: a transformer with a single query that reads MANO parameters out of a feature map.
+
+Follows "Reconstructing Hands in 3D with Transformers" (CVPR 2024). The module names are those of the published
+checkpoint (`mano_head.*`), so its tensors load strictly; teacher and students share this one implementation.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fasthamer.camera import project, weak_to_translation
+from fasthamer.hand.mano import Hand
+from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
+from fasthamer.types import N_BETAS, N_HAND_JOINTS, HandOutput, ManoParams
+
+N_ROTATIONS = 1 + N_HAND_JOINTS  # the wrist's, then the fingers', six numbers each
+START_SPAN = 0.5  # of the crop's side: what the keypoints of an untrained student's hand cover
+
+
+class HeadSize(NamedTuple):
+    """Widths of the transformer; `heads * head_width` is the attention's inner width."""
+
+    width: int
+    depth: int
+    heads: int
+    head_width: int
+    mlp_width: int
+
+
+SIZES = {
+    "full": HeadSize(width=1024, depth=6, heads=8, head_width=64, mlp_width=1024),  # HaMeR's own
+    "medium": HeadSize(width=512, depth=4, heads=8, head_width=32, mlp_width=1024),
+    "small": HeadSize(width=256, depth=4, heads=4, head_width=32, mlp_width=512),
+    "tiny": HeadSize(width=128, depth=3, heads=2, head_width=32, mlp_width=256),
+}
+
+
+class ManoHead(nn.Module):
+    """Feature map to hand; `head(features, hand) -> HandOutput`."""
+
+    init_hand_pose: Tensor  # (1, 96) 6D rotations that the regressed ones are added to
+    init_betas: Tensor  # (1, 10)
+    init_cam: Tensor  # (1, 3)
+
+    def __init__(self, channels: int, size: HeadSize) -> None:
+        super().__init__()
+        self.transformer = _QueryTransformer(channels, size)
+        self.decpose = nn.Linear(size.width, 6 * N_ROTATIONS)
+        self.decshape = nn.Linear(size.width, N_BETAS)
+        self.deccam = nn.Linear(size.width, 3)
+        for readout in (self.decpose, self.decshape, self.deccam):  # training starts near the mean hand
+            nn.init.xavier_uniform_(readout.weight, gain=0.01)
+            nn.init.zeros_(readout.bias)
+        identity = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).repeat(1, N_ROTATIONS)
+        self.register_buffer("init_hand_pose", identity)
+        self.register_buffer("init_betas", torch.zeros(1, N_BETAS))
+        self.register_buffer("init_cam", torch.tensor([[1.0, 0.0, 0.0]]))
+
+    @torch.no_grad()
+    def start_from(self, hand: Hand) -> None:
+        """Makes `hand`'s mean pose, sized to fill half the crop, what an untrained head answers.
+
+        A point at height y (metres) lands at y * s / 2 of the crop (see `fasthamer.camera`), so keypoints that span
+        `e` metres cover `START_SPAN` of it at s = 2 * START_SPAN / e. HaMeR's own mean parameters come with its
+        checkpoint and are not touched.
+        """
+        axis_angle = torch.zeros(1, N_ROTATIONS, 3)
+        axis_angle[:, 1:] = torch.from_numpy(hand.hands_mean).reshape(1, N_HAND_JOINTS, 3)
+        rotations = axis_angle_to_matrix(axis_angle.to(hand.J_regressor.device))  # (1, 16, 3, 3)
+        betas = rotations.new_zeros(1, N_BETAS)
+        _, joints = hand(ManoParams(rotations[:, :1], rotations[:, 1:], betas))
+        extent = (joints.amax(1) - joints.amin(1)).max()
+        self.init_hand_pose.copy_(matrix_to_rot6d(rotations).reshape(1, -1))
+        self.init_betas.zero_()
+        self.init_cam.copy_(torch.stack([2 * START_SPAN / extent, extent * 0, extent * 0])[None])
+
+    def forward(self, features: Tensor, hand: Hand) -> HandOutput:
+        """
+        Args:
+            features: (B, C, h, w), one context token a cell.
+            hand: the hand model that turns parameters into a mesh.
+        """
+        mano, camera = self.regress(features)
+        return mano_output(mano, camera, features, hand)
+
+    def regress(self, features: Tensor) -> tuple[ManoParams, Tensor]:
+        """(B, C, h, w) to MANO parameters and the weak-perspective camera (B, 3), both fp32."""
+        query = self.transformer(features.flatten(2).transpose(1, 2))  # (B, width)
+        with _full_precision(features):  # 6D -> rotation -> skinning loses millimetres in fp16
+            pose = self.decpose(query.float()) + self.init_hand_pose
+            betas = self.decshape(query.float()) + self.init_betas
+            camera = self.deccam(query.float()) + self.init_cam
+            rotations = rot6d_to_matrix(pose.reshape(-1, N_ROTATIONS, 6))  # (B, 16, 3, 3)
+        return ManoParams(rotations[:, :1], rotations[:, 1:], betas), camera
+
+
+def mano_output(mano: ManoParams, camera: Tensor, features: Tensor, hand: Hand) -> HandOutput:
+    """Skins the hand and projects its joints, in fp32 whatever the autocast."""
+    with _full_precision(features):
+        vertices, joints = hand(mano)
+        keypoints_2d = project(joints, weak_to_translation(camera))
+    return HandOutput(vertices, joints, keypoints_2d, camera, features, mano)
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager[object]:
+    kind = like.device.type  # asked first: an autocast block that does nothing still hinders torch.export
+    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
+    return torch.autocast(kind, enabled=False) if active else nullcontext()
+
+
+class _QueryTransformer(nn.Module):
+    """One learned query through `depth` blocks of self-attention, cross-attention and MLP, all pre-norm."""
+
+    def __init__(self, channels: int, size: HeadSize) -> None:
+        super().__init__()
+        # HaMeR embeds a scalar zero: only the bias and the position reach the output, the weight has no effect.
+        self.to_token_embedding = nn.Linear(1, size.width)
+        self.pos_embedding = nn.Parameter(torch.randn(1, 1, size.width))
+        self.transformer = nn.Module()
+        self.transformer.layers = nn.ModuleList(_block(channels, size) for _ in range(size.depth))
+
+    def forward(self, context: Tensor) -> Tensor:
+        """(B, N, C) context tokens to (B, width)."""
+        query = self.to_token_embedding(context.new_zeros(context.shape[0], 1, 1)) + self.pos_embedding
+        for self_attention, cross_attention, mlp in self.transformer.layers:
+            query = query + self_attention(query)
+            query = query + cross_attention(query, context)
+            query = query + mlp(query)
+        return query.squeeze(1)
+
+
+def _block(channels: int, size: HeadSize) -> nn.ModuleList:
+    parts = (_SelfAttention(size), _CrossAttention(channels, size), _Mlp(size))
+    return nn.ModuleList(_PreNorm(size.width, part) for part in parts)
+
+
+class _PreNorm(nn.Module):
+    def __init__(self, width: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fn = fn
+
+    def forward(self, query: Tensor, *context: Tensor) -> Tensor:
+        return self.fn(self.norm(query), *context)
+
+
+class _Attention(nn.Module):
+    def __init__(self, size: HeadSize) -> None:
+        super().__init__()
+        self.heads = size.heads
+        self.to_out = nn.Sequential(nn.Linear(size.heads * size.head_width, size.width))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        attended = F.scaled_dot_product_attention(query, key, value)  # (B, heads, 1, head_width)
+        return self.to_out(attended.transpose(1, 2).flatten(2))
+
+
+class _SelfAttention(_Attention):
+    def __init__(self, size: HeadSize) -> None:
+        super().__init__(size)
+        self.to_qkv = nn.Linear(size.width, 3 * size.heads * size.head_width, bias=False)
+
+    def forward(self, query: Tensor) -> Tensor:
+        return self.attend(*self.to_qkv(query).chunk(3, dim=-1))
+
+
+class _CrossAttention(_Attention):
+    def __init__(self, channels: int, size: HeadSize) -> None:
+        super().__init__(size)
+        self.to_kv = nn.Linear(channels, 2 * size.heads * size.head_width, bias=False)
+        self.to_q = nn.Linear(size.width, size.heads * size.head_width, bias=False)
+
+    def forward(self, query: Tensor, context: Tensor) -> Tensor:
+        return self.attend(self.to_q(query), *self.to_kv(context).chunk(2, dim=-1))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, size: HeadSize) -> None:
+        super().__init__()
+        first, last = nn.Linear(size.width, size.mlp_width), nn.Linear(size.mlp_width, size.width)
+        self.net = nn.Sequential(OrderedDict([("0", first), ("1", nn.GELU()), ("3", last)]))  # as in the checkpoint
+
+    def forward(self, query: Tensor) -> Tensor:
+        return self.net(query)

@@ -1,0 +1,147 @@
+"""A timm network as a feature extractor, with ImageNet weights where they can be had."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+HUB_TIMEOUT = 4.0  # seconds to wait for a sign of life before starting from scratch
+
+
+class Backbone(nn.Module):
+    """`backbone(image) -> (features of the chosen layer, last features)`; the same map twice when they are one.
+
+    Args:
+        name: timm's name, with or without a pretrained tag.
+        image_size: pixels; only networks with a fixed input size (ViTs) are built differently for it.
+        layer: `last`, or a name of `layers` to hand out beside the last map.
+        pretrained: load timm's ImageNet weights; when they cannot be had, says so and starts from scratch.
+        weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int,
+        layer: str = "last",
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.network = _create(name, image_size, pretrained, weights)
+        info = self.network.feature_info
+        self.layers: list[str] = info.module_name()
+        if layer != "last" and layer not in self.layers:
+            raise ValueError(f"{name} has no layer {layer!r}: choose last or one of {', '.join(self.layers)}")
+        self.layer = layer
+        self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
+        self.layer_channels: int = info.channels()[self._index]
+        self.channels: int = info.channels()[-1]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) normalised to (B, layer_channels, h', w') and (B, channels, h, w)."""
+        maps = self.network(image)
+        return maps[self._index], maps[-1]
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels (0..1) that the network's published weights expect."""
+    config = timm.get_pretrained_cfg(name)
+    return config.mean, config.std
+
+
+def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | None) -> nn.Module:
+    if not timm.is_model(name.split(".")[0]):
+        raise KeyError(f"timm knows no network named {name!r}; timm.list_models('*part*') lists them")
+    config = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"features_only": True}
+    if config.fixed_input_size:
+        options["img_size"] = image_size
+    if weights:
+        source = {"state_dict": read_weights(name, weights)}
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source, **options)
+    if pretrained:
+        network = _try_pretrained(name, config, options)
+        if network is not None:
+            return network
+    try:
+        return timm.create_model(name, pretrained=False, **options)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise ValueError(f"timm's {name!r} cannot serve as a backbone (no features_only): {error}") from error
+
+
+def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
+    """A timm state dict from a local file, checked against the whole network's names and shapes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a state dict, or not this network's: every key that differs is listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"backbone weights {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors and torch raise a dozen types for a broken file
+        raise ValueError(f"backbone weights {path}: not a readable state dict ({error})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"backbone weights {path}: expected a state dict (names to tensors)")
+    with torch.device("meta"):
+        expected = timm.create_model(name).state_dict()
+    differing = [f"missing {key}" for key in expected if key not in state]
+    differing += [f"unexpected {key}" for key in state if key not in expected]
+    differing += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if differing:
+        raise ValueError(f"backbone weights {path} are not timm's {name}: {'; '.join(differing)}")
+    return state
+
+
+def _try_pretrained(name: str, config: Any, options: dict[str, Any]) -> nn.Module | None:
+    """The network with ImageNet weights, or None after a line that says why not; never waits long for a network."""
+    try:
+        cached = _cached(config)
+        if cached:  # by file: asked by name, the hub client would retry for a minute when offline
+            options = {**options, "pretrained_cfg_overlay": {"file": cached}}
+        elif config.hf_hub_id:
+            _knock(config.hf_hub_id)
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub client's, the transport's or timm's: the remedy is the same
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        logger.warning("no ImageNet weights for %s (%s): its backbone starts from scratch", name, reason)
+        return None
+
+
+def _cached(config: Any) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    if not config.hf_hub_id or config.custom_load:
+        return None
+    for filename in ("model.safetensors", "pytorch_model.bin"):
+        path = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or filename)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def _knock(repository: str) -> None:
+    """Raises at once where the hub is out of reach; the client's own download retries for most of a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=HUB_TIMEOUT)

@@ -1,0 +1,48 @@
+"""A student: timm backbone and decoder, `student(image) -> HandOutput`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from fasthamer.hand.mano import Hand
+from fasthamer.nn.normalise import Normalise
+from fasthamer.students.backbone import Backbone
+from fasthamer.types import HandOutput, View
+
+
+class Decoder(Protocol):
+    """What reads a hand out of a feature map (B, C, h, w)."""
+
+    def __call__(self, features: Tensor, hand: Hand) -> HandOutput: ...
+
+
+class Student(nn.Module):
+    """Normalises and resizes, extracts features, decodes; see `fasthamer.types.HandModel`.
+
+    The output's `features` are those of the backbone's chosen layer, for feature distillation; the decoder always
+    reads the last. The hand model is held but not part of the state dict.
+
+    Args:
+        spec: what `build_student` needs to make this student again (plain values).
+    """
+
+    view = View()
+
+    def __init__(
+        self, normalise: Normalise, backbone: Backbone, decoder: nn.Module, hand: Hand, spec: dict[str, str | int]
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.backbone = backbone
+        self.decoder = decoder
+        self.hand = hand
+        self.spec = spec
+        self.image_size = normalise.size
+        self.feature_channels = backbone.layer_channels
+
+    def forward(self, image: Tensor) -> HandOutput:
+        """(B, 3, S, S) RGB, values 0..255 of any dtype."""
+        tapped, last = self.backbone(self.normalise(image))
+        return self.decoder(last, self.hand)._replace(features=tapped)

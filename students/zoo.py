@@ -1,0 +1,142 @@
+"""Every student by name, its decoders, and the table of what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.nn.mano_head import SIZES, ManoHead
+from fasthamer.nn.normalise import Normalise
+from fasthamer.registry import Registry, unknown
+from fasthamer.students.backbone import Backbone, normalisation
+from fasthamer.students.student import Student
+
+STUDENTS = {  # name: timm's network; any other is `timm:<name>`
+    "mobilenetv3_s": "mobilenetv3_small_100",
+    "mobilenetv3_l": "mobilenetv3_large_100",
+    "mobilevit_s": "mobilevit_s",
+    "convnext_t": "convnext_tiny",
+    "convnext_s": "convnext_small",
+    "convnext_b": "convnext_base",
+    "convnext_l": "convnext_large",
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+    "wide_resnet50": "wide_resnet50_2",
+    "wide_resnet101": "wide_resnet101_2",
+    "efficientnetv2_m": "tf_efficientnetv2_m",
+    "efficientnetv2_l": "tf_efficientnetv2_l",
+    "fastvit_t8": "fastvit_t8",
+    "fastvit_t12": "fastvit_t12",
+    "fastvit_s12": "fastvit_s12",
+    "fastvit_sa12": "fastvit_sa12",
+    "fastvit_sa24": "fastvit_sa24",
+    "fastvit_sa36": "fastvit_sa36",
+    "fastvit_ma36": "fastvit_ma36",
+}
+DECODERS = Registry("decoder")  # builder(channels, size, hand) -> nn.Module that is a `students.student.Decoder`
+
+
+@DECODERS.register
+def mano(channels: int, size: str, hand: Hand) -> nn.Module:
+    """HaMeR's transformer head at any width; starts from the hand's mean pose."""
+    if size not in SIZES:
+        raise KeyError(unknown("decoder size", size, SIZES))
+    head = ManoHead(channels, SIZES[size])
+    head.start_from(hand)
+    return head
+
+
+def build_student(
+    name: str,
+    decoder: str = "mano",
+    decoder_size: str = "full",
+    image_size: int = 256,
+    pretrained: bool = False,
+    hand: Hand | None = None,
+    feature_layer: str = "last",
+    backbone_file: str | Path | None = None,
+) -> Student:
+    """A new student.
+
+    Args:
+        name: one of `STUDENTS`, or `timm:<name>` for any network of timm that has feature maps.
+        decoder: one of `DECODERS`.
+        decoder_size: one of `fasthamer.nn.mano_head.SIZES`.
+        image_size: pixels; images of other sizes are resized.
+        pretrained: ImageNet weights for the backbone where timm can load them; says so where it cannot.
+        hand: the hand model; None is the embedded one.
+        feature_layer: the backbone layer whose map is `HandOutput.features`; `last`, or one of timm's names.
+        backbone_file: a local file of timm's weights for the backbone, instead of `pretrained`.
+
+    Raises:
+        KeyError: no such student, decoder or size; the message offers the nearest.
+        ValueError: no such layer, or a file that is not this backbone's.
+    """
+    network = _network(name)
+    if decoder not in DECODERS:
+        raise KeyError(unknown("decoder", decoder, DECODERS))
+    hand = load_hand("embedded") if hand is None else hand
+    backbone = Backbone(network, image_size, feature_layer, pretrained, backbone_file)
+    head = DECODERS.build(decoder, backbone.channels, decoder_size, hand)
+    spec: dict[str, str | int] = {
+        "name": name,
+        "decoder": decoder,
+        "decoder_size": decoder_size,
+        "image_size": image_size,
+        "feature_layer": feature_layer,
+    }
+    return Student(Normalise(image_size, *normalisation(network)), backbone, head, hand, spec)
+
+
+class StudentRow(NamedTuple):
+    """One line of `tools/distill.py --list`."""
+
+    name: str
+    backbone_params: int
+    head_params: int
+    gflops: float  # multiplications and additions of backbone and head, 2 per multiply-add
+    channels: int
+    height: int
+    width: int
+
+
+def list_students(
+    names: Iterable[str] = tuple(STUDENTS), decoder_size: str = "full", image_size: int = 256
+) -> list[StudentRow]:
+    """What each student costs; computed on shapes alone, no weights are made."""
+    return [_measure(name, decoder_size, image_size) for name in names]
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _network(name: str) -> str:
+    if name.startswith("timm:"):
+        return name.removeprefix("timm:")
+    if name not in STUDENTS:
+        raise KeyError(unknown("student", name, STUDENTS) + "; timm:<name> takes any network of timm")
+    return STUDENTS[name]
+
+
+def _measure(name: str, decoder_size: str, image_size: int) -> StudentRow:
+    with torch.device("meta"):
+        backbone = Backbone(_network(name), image_size).eval()
+        head = ManoHead(backbone.channels, SIZES[decoder_size]).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            _, features = backbone(torch.empty(1, 3, image_size, image_size))
+            head.regress(features)
+    return StudentRow(
+        name,
+        parameter_count(backbone),
+        parameter_count(head),
+        counter.get_total_flops() / 1e9,
+        *features.shape[1:],
+    )
