@@ -1,0 +1,62 @@
+"""HaMeR's training augmentation: drawn once for a sample, then applied alike to picture, points and rotations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class Strength(NamedTuple):
+    """How much may change; the meaning of each number stands in `fasthamer.config`, section AUGMENT."""
+
+    scale: float = 0.3
+    rotation: float = 30.0  # degrees
+    rotation_probability: float = 0.6
+    shift: float = 0.02
+    colour: float = 0.2
+
+
+class Augmentation(NamedTuple):
+    """What is done to one sample; as it stands, nothing."""
+
+    scale: float = 1.0  # of the box
+    rotation: float = 0.0  # degrees, of the box: clockwise as seen
+    shift: tuple[float, float] = (0.0, 0.0)  # of the box, in its sides, before it turns
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green, blue
+
+
+def draw(rng: np.random.Generator, strength: Strength) -> Augmentation:
+    """A random augmentation with HaMeR's distributions.
+
+    Normal distributions are clipped as HaMeR does: scale and shift at one standard deviation, rotation at two.
+    """
+    scale, rotation, shift_x, shift_y = rng.standard_normal(4)
+    turn = rng.random() < strength.rotation_probability
+    red, green, blue = rng.uniform(1 - strength.colour, 1 + strength.colour, 3)
+    return Augmentation(
+        scale=1 + float(np.clip(scale, -1, 1)) * strength.scale,
+        rotation=float(np.clip(rotation, -2, 2)) * strength.rotation if turn else 0.0,
+        shift=(float(np.clip(shift_x, -1, 1)) * strength.shift, float(np.clip(shift_y, -1, 1)) * strength.shift),
+        colour=(float(red), float(green), float(blue)),
+    )
+
+
+def move_box(centre: np.ndarray, side: float, augmentation: Augmentation) -> tuple[np.ndarray, float]:
+    """The box that is cropped instead; it still has to be turned, see `crop.crop_affine`."""
+    return centre + side * np.array(augmentation.shift), side * augmentation.scale
+
+
+def recolour(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """(H, W, 3) uint8 with each channel multiplied, clipped to 255."""
+    if augmentation.colour == (1.0, 1.0, 1.0):
+        return image
+    levels = np.arange(256)[:, None] * np.array(augmentation.colour)
+    return cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8)[None])
+
+
+def turn(augmentation: Augmentation) -> np.ndarray:
+    """The (3, 3) rotation about the viewing axis that 3D points and the wrist undergo when the box turns."""
+    cos, sin = np.cos(np.radians(augmentation.rotation)), np.sin(np.radians(augmentation.rotation))
+    return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])

@@ -1,0 +1,102 @@
+"""HaMeR's crop: a square box around the hand, warped to the network's input; left hands are mirrored on the way.
+
+Pixels are counted at their centres (the first is 0), and a crop of side S puts the box's centre at S/2, so crop units
+are pixel / S - 0.5. All of it as HaMeR's `datasets/utils.py` does, rewritten.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+BOX_FACTOR = 2.0  # the box is this much larger than the hand's keypoints; HaMeR's demo uses the same
+BOX_SHAPE = (192, 256)  # width, height of what HaMeR's backbone sees of its 256-pixel crop
+
+
+def keypoint_box(keypoints: np.ndarray) -> tuple[np.ndarray, float]:
+    """The square box around a hand: `BOX_FACTOR` times its keypoints, expanded to HaMeR's aspect ratio.
+
+    Args:
+        keypoints: (N, 2) pixels.
+
+    Returns:
+        centre (2,) and side, pixels; the side is at least 2.
+    """
+    low, high = keypoints.min(0), keypoints.max(0)
+    return (low + high) / 2, box_side((high - low) * BOX_FACTOR)
+
+
+def image_box(width: int, height: int) -> tuple[np.ndarray, float]:
+    """The box with which HaMeR evaluates FreiHAND: the whole picture fills what the backbone sees."""
+    return np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float))
+
+
+def box_side(extent: np.ndarray) -> float:
+    """The larger side of a box (width, height) after it grew to the aspect ratio of `BOX_SHAPE`; at least 2 pixels."""
+    return max(float(extent[1]), float(extent[0]) * BOX_SHAPE[1] / BOX_SHAPE[0], 2.0)
+
+
+def crop_affine(
+    centre: np.ndarray, side: float, size: int, rotation: float = 0.0, mirror_width: int | None = None
+) -> np.ndarray:
+    """The map from pixels of the photograph to pixels of the crop.
+
+    Args:
+        centre: (2,) pixels of the photograph as it is, also where it is mirrored.
+        side: pixels of the photograph.
+        size: pixels of the crop.
+        rotation: degrees; the box turns by it clockwise as seen, its content the other way.
+        mirror_width: the photograph's width if it is to be mirrored first (a left hand), else None.
+
+    Returns:
+        (2, 3) float64, for column vectors (x, y, 1).
+    """
+    mirror = np.eye(3) if mirror_width is None else np.array([[-1.0, 0, mirror_width - 1], [0, 1, 0], [0, 0, 1]])
+    middle = mirror @ (centre[0], centre[1], 1.0)
+    cos, sin = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
+    linear = np.array([[cos, sin], [-sin, cos]]) * (size / side)
+    affine = np.column_stack((linear, size / 2 - linear @ middle[:2]))
+    return affine @ mirror
+
+
+def warp(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
+    """The crop: bilinear, black outside of the photograph, blurred first where it shrinks by more than 2.2 times.
+
+    Args:
+        image: (H, W, 3) uint8.
+        affine: (2, 3) from `crop_affine`.
+        size: pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    shrink = 0.5 / float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    if shrink > 1.1:
+        image = cv2.GaussianBlur(image, (0, 0), (shrink - 1) / 2)
+    return cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def transform(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, 2) points through a (2, 3) affine map."""
+    return points @ affine[:, :2].T + affine[:, 2]
+
+
+def invert(affine: np.ndarray) -> np.ndarray:
+    """The map back, (2, 3)."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.column_stack((linear, -linear @ affine[:, 2]))
+
+
+def to_crop_units(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pixels of a crop to [-0.5, 0.5]."""
+    return pixels / size - 0.5
+
+
+def mirror_points(points: np.ndarray) -> np.ndarray:
+    """A left hand's 3D points (..., 3) to the right hand's in the mirrored picture, and back."""
+    return points * np.array([-1, 1, 1], dtype=points.dtype)
+
+
+def mirror_axis_angle(axis_angle: np.ndarray) -> np.ndarray:
+    """A left hand's rotations (..., 3) to those of the mirrored hand, and back."""
+    return axis_angle * np.array([1, -1, -1], dtype=axis_angle.dtype)

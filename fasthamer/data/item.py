@@ -1,0 +1,107 @@
+"""From a photograph and whatever labels it has to one item of a dataset: crop, mirror, augment, fill the gaps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fasthamer.data import augment, crop
+from fasthamer.hand.rotation import axis_angle_to_matrix
+from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch
+
+
+class Labels(NamedTuple):
+    """What is known about a hand in a photograph; None where nothing is. Lengths are metres, x right, y down."""
+
+    keypoints: np.ndarray | None = None  # (21, 3) pixels of the photograph, confidence
+    joints: np.ndarray | None = None  # (21, 4) camera frame, confidence
+    vertices: np.ndarray | None = None  # (778, 3) camera frame, MANO's vertices
+    pose: np.ndarray | None = None  # (16, 3) axis-angle, absolute, wrist first
+    betas: np.ndarray | None = None  # (10,)
+
+
+def make_item(
+    image: np.ndarray,
+    labels: Labels,
+    box: tuple[np.ndarray, float],
+    size: int,
+    index: int,
+    augmentation: augment.Augmentation | None = None,
+    left: bool = False,
+) -> Batch:
+    """Crops, mirrors a left hand, augments.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: of the hand as it is in the photograph.
+        box: centre (2,) and side in pixels of the photograph.
+        size: pixels of the crop.
+        index: the sample's number in its dataset.
+        augmentation: None changes nothing.
+        left: whether it is a left hand.
+    """
+    augmentation = augmentation or augment.Augmentation()
+    centre, side = augment.move_box(*box, augmentation)
+    affine = crop.crop_affine(centre, side, size, augmentation.rotation, image.shape[1] if left else None)
+    picture = augment.recolour(crop.warp(image, affine, size), augmentation)
+    turn = augment.turn(augmentation)
+
+    keypoints = np.zeros((N_JOINTS, 3))
+    if labels.keypoints is not None:
+        keypoints = _keep_known(labels.keypoints)
+        pixels = crop.transform(affine, keypoints[:, :2])
+        keypoints[:, :2] = crop.to_crop_units(pixels, size) * (keypoints[:, 2:] > 0)
+    joints = np.zeros((N_JOINTS, 4))
+    if labels.joints is not None:
+        joints = _keep_known(labels.joints)
+        joints[:, :3] = _turned(joints[:, :3], turn, left)
+    vertices = np.zeros((N_VERTICES, 3)) if labels.vertices is None else _turned(labels.vertices, turn, left)
+    pose = np.zeros((1 + N_HAND_JOINTS, 3)) if labels.pose is None else labels.pose
+    rotations = axis_angle_to_matrix(torch.from_numpy(crop.mirror_axis_angle(pose) if left else pose).double())
+    rotations[0] = torch.from_numpy(turn) @ rotations[0]
+    return Batch(
+        image=torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))),
+        keypoints_2d=_tensor(keypoints),
+        joints=_tensor(joints),
+        vertices=_tensor(vertices),
+        has_vertices=_flag(labels.vertices is not None),
+        global_orient=rotations[:1].float(),
+        hand_pose=rotations[1:].float(),
+        betas=torch.zeros(N_BETAS) if labels.betas is None else _tensor(labels.betas),
+        has_pose=_flag(labels.pose is not None),
+        has_betas=_flag(labels.betas is not None),
+        mirrored=_flag(left),
+        crop=_tensor(affine),
+        index=torch.tensor(index),
+    )
+
+
+def without_labels(item: Batch) -> Batch:
+    """The same picture with nothing known about it."""
+    hidden = {
+        name: torch.zeros_like(getattr(item, name))
+        for name in ("keypoints_2d", "joints", "vertices", "has_vertices", "betas", "has_pose", "has_betas")
+    }
+    identity = torch.eye(3)
+    return item._replace(
+        global_orient=identity.expand(1, 3, 3).clone(), hand_pose=identity.expand(15, 3, 3).clone(), **hidden
+    )
+
+
+def _turned(points: np.ndarray, turn: np.ndarray, left: bool) -> np.ndarray:
+    return (crop.mirror_points(points) if left else points) @ turn.T
+
+
+def _keep_known(points: np.ndarray) -> np.ndarray:
+    """A float64 copy in which points without confidence are zeros, whatever stood there (some files put NaN)."""
+    return np.where(points[:, -1:] > 0, points, 0.0).astype(np.float64)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(array, dtype=np.float32))
+
+
+def _flag(value: bool) -> torch.Tensor:
+    return torch.tensor(1.0 if value else 0.0)
