@@ -40,6 +40,8 @@ _C.STUDENT.NAME = "mobilenetv3_l"  # see `tools/distill.py --list`, or timm:<nam
 _C.STUDENT.DECODER = "mano"  # mano: HaMeR's transformer head
 _C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), medium, small or tiny
 _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
+_C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
+_C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
 _C.STUDENT.INIT = ""  # a student.safetensors to start from
 

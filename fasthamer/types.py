@@ -82,4 +82,4 @@ class Batch(NamedTuple):
     has_betas: Tensor  # (B,) 1.0 or 0.0
     mirrored: Tensor  # (B,) 1.0 where the crop is a mirrored left hand
     crop: Tensor  # (B, 2, 3) affine map from source pixels (x, y, 1) to crop pixels, mirroring included
-    index: Tensor  # (B,) int64, the sample's number in its dataset
+    index: Tensor  # type: ignore[assignment]  # (B,) int64, the sample's number in its dataset

@@ -46,6 +46,35 @@ class Backbone(nn.Module):
         self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
         self.layer_channels: int = info.channels()[self._index]
         self.channels: int = info.channels()[-1]
+        self._frozen: list[nn.Module] = []
+
+    def freeze(self, stages: int) -> None:
+        """Keeps the first `stages` of `layers`, and all before them, as they are: weights and batch statistics.
+
+        Raises:
+            ValueError: there are not that many stages to freeze and one left to train.
+        """
+        if not 0 <= stages < len(self.layers):
+            raise ValueError(f"{self.name} has {len(self.layers)} stages: 0 to {len(self.layers) - 1} can be frozen")
+        self._frozen = self._until(self.layers[stages - 1]) if stages else []
+        for part in self._frozen:
+            for parameter in part.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        for part in self._frozen:
+            part.training = False
+        return self
+
+    def _until(self, layer: str) -> list[nn.Module]:
+        """Every module from the input to the end of `layer`; timm registers them in the order they run."""
+        modules = dict(self.network.named_modules())
+        end = layer if layer in modules else layer.replace(".", "_")  # timm flattens some networks' names
+        names = list(modules)
+        last = max(index for index, name in enumerate(names) if name == end or name.startswith(f"{end}."))
+        return [modules[name] for name in names[: last + 1] if name and not end.startswith(f"{name}.")]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) normalised to (B, layer_channels, h', w') and (B, channels, h, w)."""

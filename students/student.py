@@ -28,10 +28,13 @@ class Student(nn.Module):
         spec: what `build_student` needs to make this student again (plain values).
     """
 
-    view = View()
-
     def __init__(
-        self, normalise: Normalise, backbone: Backbone, decoder: nn.Module, hand: Hand, spec: dict[str, str | int]
+        self,
+        normalise: Normalise,
+        backbone: Backbone,
+        decoder: nn.Module,
+        hand: Hand,
+        spec: dict[str, str | int | float],
     ) -> None:
         super().__init__()
         self.normalise = normalise
@@ -40,6 +43,8 @@ class Student(nn.Module):
         self.hand = hand
         self.spec = spec
         self.image_size = normalise.size
+        half = normalise.share / 2
+        self.view = View(-half, -half, half, half)
         self.feature_channels = backbone.layer_channels
 
     def forward(self, image: Tensor) -> HandOutput:

@@ -58,6 +58,7 @@ def build_student(
     decoder: str = "mano",
     decoder_size: str = "full",
     image_size: int = 256,
+    view: float = 1.0,
     pretrained: bool = False,
     hand: Hand | None = None,
     feature_layer: str = "last",
@@ -70,6 +71,7 @@ def build_student(
         decoder: one of `DECODERS`.
         decoder_size: one of `fasthamer.nn.mano_head.SIZES`.
         image_size: pixels; images of other sizes are resized.
+        view: the middle share of the crop's side that the student looks at.
         pretrained: ImageNet weights for the backbone where timm can load them; says so where it cannot.
         hand: the hand model; None is the embedded one.
         feature_layer: the backbone layer whose map is `HandOutput.features`; `last`, or one of timm's names.
@@ -85,14 +87,15 @@ def build_student(
     hand = load_hand("embedded") if hand is None else hand
     backbone = Backbone(network, image_size, feature_layer, pretrained, backbone_file)
     head = DECODERS.build(decoder, backbone.channels, decoder_size, hand)
-    spec: dict[str, str | int] = {
+    spec: dict[str, str | int | float] = {
         "name": name,
         "decoder": decoder,
         "decoder_size": decoder_size,
         "image_size": image_size,
+        "view": view,
         "feature_layer": feature_layer,
     }
-    return Student(Normalise(image_size, *normalisation(network)), backbone, head, hand, spec)
+    return Student(Normalise(image_size, *normalisation(network), view), backbone, head, hand, spec)
 
 
 class StudentRow(NamedTuple):

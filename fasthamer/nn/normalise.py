@@ -16,14 +16,28 @@ class Normalise(nn.Module):
     """(B, 3, S, S) RGB 0..255 of any dtype and size to (B, 3, size, size), (x / 255 - mean) / std in fp32.
 
     Shrinking is antialiased, as a photograph taken at the smaller size would be.
+
+    Args:
+        size: pixels that the backbone takes.
+        mean: of the pixels the backbone was trained on, 0..1.
+        std: their standard deviation.
+        share: the middle part of the crop's side that is kept; what lies outside is never looked at.
     """
 
     scale: Tensor  # (1, 3, 1, 1)
     shift: Tensor  # (1, 3, 1, 1)
 
-    def __init__(self, size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        share: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.size = size
+        if not 0 < share <= 1:
+            raise ValueError(f"a model sees a share of the crop between 0 and 1, not {share}")
+        self.size, self.share = size, share
         deviation = torch.tensor(std).reshape(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
         self.register_buffer("shift", -torch.tensor(mean).reshape(1, 3, 1, 1) / deviation, persistent=False)
@@ -31,6 +45,9 @@ class Normalise(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
             raise ValueError(f"images must be square crops (B, 3, S, S), RGB 0..255; got {tuple(image.shape)}")
+        margin = round(image.shape[-1] * (1 - self.share) / 2)
+        if margin:
+            image = image[..., margin:-margin, margin:-margin]
         image = image.float()
         if image.shape[-1] != self.size:
             image = F.interpolate(
