@@ -43,6 +43,7 @@ _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
 _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
+_C.STUDENT.BACKBONE_FILE = ""  # timm weights for the backbone from a local .safetensors or .pth, before PRETRAINED
 _C.STUDENT.INIT = ""  # a student.safetensors to start from
 
 _C.TEACHER = CN()
