@@ -9,9 +9,12 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.layers import Format
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # it warns of the classifier that we leave out
 
 HUB_TIMEOUT = 4.0  # seconds to wait for a sign of life before starting from scratch
 
@@ -46,6 +49,8 @@ class Backbone(nn.Module):
         self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
         self.layer_channels: int = info.channels()[self._index]
         self.channels: int = info.channels()[-1]
+        # Only timm's general wrappers say so; networks with a class of their own for features are all NCHW.
+        self._channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
         self._frozen: list[nn.Module] = []
 
     def freeze(self, stages: int) -> None:
@@ -79,6 +84,8 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) normalised to (B, layer_channels, h', w') and (B, channels, h, w)."""
         maps = self.network(image)
+        if self._channels_last:
+            maps = [features.permute(0, 3, 1, 2) for features in maps]
         return maps[self._index], maps[-1]
 
 
