@@ -1,8 +1,8 @@
 """Feature maps of two networks, brought to the same places of the crop.
 
-HaMeR's ViT sees columns 32..224 of the 256-pixel crop in a 16x12 map; a student sees the whole crop in 8x8. Comparing
-cell with cell after a plain resize (the paper's way, `stretch`) compares different places: the teacher's cell at the left
-edge of its map lies where the student's second column is. `exact` averages both maps over common cells instead.
+HaMeR's ViT sees columns 32..224 of the 256-pixel crop in a 16x12 map, a student the whole crop in 8x8. After a plain
+resize (the paper's way, `stretch`) equal cells are different places: the left edge of the teacher's map lies where the
+student's second column is. `exact` averages both maps over common cells instead.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Objective(NamedTuple):
     """`objective(lesson, batch, teacher)` gives every weighted term and their `total`.
 
     HaMeR and Fast-HaMeR sum each term over a batch of 8, except the feature term, which is a mean over the batch. Here
-    every term is a mean over the batch, times 8 where they sum: equal to theirs at a batch of 8, and the balance between
-    terms is the same at any other.
+    every term is a mean over the batch, times 8 where they sum: equal to theirs at a batch of 8, and with the same
+    balance between terms at any other.
     """
 
     labels: Weights

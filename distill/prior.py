@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, ManoParams
@@ -45,18 +47,44 @@ class Discriminator(nn.Module):
         return torch.cat([each, self.shape(betas), self.pose(joints.flatten(1))], dim=1)
 
 
-def fooling_loss(discriminator: nn.Module, mano: ManoParams) -> Tensor:
-    """(B,) how far the student's hands are from being judged real."""
-    return (discriminator(mano.hand_pose, mano.betas) - 1).square().sum(1)
+class Prior:
+    """The game between student and discriminator: `fool` is the student's term, `learn` the discriminator's step.
 
+    Both losses are means over the batch and multiplied by the weight, as in HaMeR.
+    """
 
-def judging_loss(discriminator: nn.Module, mano: ManoParams, real: tuple[Tensor, Tensor]) -> Tensor:
-    """(B,) how far the discriminator is from telling the student's hands from real ones; moves only itself."""
-    fake = mano.hand_pose.detach(), mano.betas.detach()
-    both = [torch.cat([theirs, ours]) for theirs, ours in zip(fake, real, strict=True)]
-    scores = discriminator(*both)  # one pass: two would confuse DistributedDataParallel
-    n = len(fake[0])
-    return scores[:n].square().sum(1) + (scores[n:] - 1).square().sum(1)
+    def __init__(self, weight: float, rate: float, decay: float, sampler: Sampler, accelerator: Accelerator) -> None:
+        """
+        Args:
+            weight: LOSS.ADVERSARIAL.
+            rate: the discriminator's learning rate, constant.
+            decay: its weight decay.
+            sampler: draws real hands.
+            accelerator: carries devices and processes.
+        """
+        self.weight, self.sampler, self.accelerator = weight, sampler, accelerator
+        self.discriminator = Discriminator()
+        optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr=rate, weight_decay=decay)
+        self.shared, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
+
+    def fool(self, mano: ManoParams) -> Tensor:
+        """How far the student's hands are from being judged real; moves the student only."""
+        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        scores = functional_call(self.discriminator, frozen, (mano.hand_pose, mano.betas))
+        return self.weight * (scores - 1).square().sum(1).mean()
+
+    def learn(self, mano: ManoParams, random: np.random.Generator) -> Tensor:
+        """One step towards telling the student's hands from real ones; moves the discriminator only."""
+        fake = mano.hand_pose.detach().float(), mano.betas.detach().float()
+        n = len(fake[0])
+        real = self.sampler(random, n)
+        both = [torch.cat([one, other.to(one.device)]) for one, other in zip(fake, real, strict=True)]
+        scores = self.shared(*both)  # one pass: two before a backward would confuse DistributedDataParallel
+        loss = self.weight * (scores[:n].square().sum(1) + (scores[n:] - 1).square().sum(1)).mean()
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
 
 def mocap_sampler(path: str | Path) -> Sampler:

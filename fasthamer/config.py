@@ -149,7 +149,8 @@ def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _decode(text: str) -> object:
     """A typed value as YAML reads it, except that 1e-5 is a number too."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        return float(value) if isinstance(value, str) and "e" in value.lower() else value
     except (ValueError, yaml.YAMLError):
         return text
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,9 +51,17 @@ class Stream:
             number += 1
 
 
-def loader(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) -> DataLoader:
-    """Batches of `dataset` in the stream's order; `workers` processes prepare them."""
-    return DataLoader(
+class BadSample(ValueError):
+    """A sample that could not be read; the message is the dataset's own, one line."""
+
+
+def batches(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) -> Iterator[Any]:
+    """Batches of `dataset` in the stream's order, without end; `workers` processes prepare them.
+
+    Raises:
+        BadSample: the dataset refused a sample.
+    """
+    loader = DataLoader(
         dataset,
         batch_sampler=stream,  # type: ignore[arg-type]
         num_workers=workers,
@@ -59,11 +69,13 @@ def loader(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) ->
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
     )
+    try:
+        yield from loader
+    except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
+        raise BadSample(str(error).strip().splitlines()[-1]) from error
 
 
 def _quiet_worker(_: int) -> None:
     """One thread each; Ctrl-C is the main process's to handle: it still needs batches to finish its step."""
-    import signal
-
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

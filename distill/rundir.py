@@ -1,0 +1,74 @@
+"""The run directory: who may write into it, and the small files that say what the run is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from fasthamer.config import load_config
+from fasthamer.training.checkpoint import checkpoints
+
+# What a resumed run may change: where and how fast it runs and what it says, but nothing of what it computes.
+FREE = (
+    *("DEVICE", "DATA.ROOT", "DATA.WORKERS", "TEACHER.CHECKPOINT", "EVAL.BATCH"),
+    *("TRAIN.STEPS", "TRAIN.LOG_EVERY", "TRAIN.EVAL_EVERY", "TRAIN.PICTURE_EVERY", "TRAIN.CHECKPOINT_EVERY"),
+)
+
+
+def refuse_foreign(run: Path) -> None:
+    """Raises ValueError if the folder already holds something: a run is never overwritten."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        what = "a run" if (run / "config.yaml").is_file() else "other files"
+        raise ValueError(f"{run} already holds {what}: continue it with --resume, or choose another --out")
+
+
+def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
+    """The config a run was started with, and what may be changed about it.
+
+    Args:
+        run: the run directory.
+        overrides: `KEY VALUE ...` typed now.
+
+    Raises:
+        FileNotFoundError: there is no run to resume.
+        ValueError: an override would make it another run.
+    """
+    saved = run / "config.yaml"
+    if not saved.is_file():
+        raise FileNotFoundError(f"{run} holds no run to resume (no config.yaml); leave --resume out to start one there")
+    before, after = load_config(saved), load_config(saved, overrides)
+    for key in overrides[::2]:
+        if key not in FREE and _get(before, key) != _get(after, key):
+            raise ValueError(
+                f"{run} was started with {key} {_get(before, key)}, a resumed run keeps it; for {_get(after, key)} "
+                "start a new run with another --out"
+            )
+    return after
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The last complete one."""
+    found = checkpoints(run / "checkpoints")
+    return found[-1] if found else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    node: Any = cfg
+    for name in key.split("."):
+        node = node[name]
+    return node

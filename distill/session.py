@@ -1,0 +1,163 @@
+"""From a config to a trained, evaluated student in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset, default_collate
+from yacs.config import CfgNode
+
+from fasthamer.data import build_dataset
+from fasthamer.distill.device import accelerator_for, precision_of
+from fasthamer.distill.evaluate import evaluate, predict
+from fasthamer.distill.loop import Classroom, train
+from fasthamer.distill.objective import Objective
+from fasthamer.distill.pictures import comparison
+from fasthamer.distill.rundir import last_checkpoint, refuse_foreign, write_json, write_text
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.students import Student, build_student, load_student, save_student
+from fasthamer.students.zoo import parameter_count
+from fasthamer.training.provenance import fingerprint, provenance
+from fasthamer.training.runlog import RunLog
+from fasthamer.types import Batch
+
+PICTURED = 4  # evaluation samples in a prediction picture
+
+
+class Session(NamedTuple):
+    """All that a run needs, built and checked; nothing has been written yet."""
+
+    cfg: CfgNode
+    run: Path
+    resume_from: Path | None
+    accelerator: Accelerator
+    hand: Hand
+    room: Classroom
+    held_out: Dataset  # evaluation set
+    announcement: str  # what was resolved, a line each
+
+
+def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
+    """Builds everything a config names.
+
+    Args:
+        cfg: frozen; see `fasthamer.config`.
+        run: the run directory; may exist only if `resume`.
+        resume: continue from the last complete checkpoint, or from the start if there is none yet.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: something the user named cannot be had; one line says what and why.
+    """
+    if not resume:
+        refuse_foreign(run)
+    objective = Objective.of(cfg)
+    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
+    hand = load_hand(cfg.HAND.MODEL)
+    images, held_out = build_dataset(cfg, hand, train=True), build_dataset(cfg, hand, train=False)
+    torch.manual_seed(cfg.SEED)
+    student = _student(cfg, hand)
+    teacher, spoken = None, "none: ground truth only"
+    if objective.outputs is not None or objective.features:
+        from fasthamer.teachers import build_teacher, resolve_teacher
+
+        name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
+        teacher = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
+        spoken = f"{name}: {why}"
+    resume_from = last_checkpoint(run) if resume else None
+    lines = {
+        "student": f"{cfg.STUDENT.NAME} + {cfg.STUDENT.DECODER} ({cfg.STUDENT.DECODER_SIZE}): "
+        f"{parameter_count(student.backbone) / 1e6:.1f} M + {parameter_count(student.decoder) / 1e6:.1f} M parameters",
+        "teacher": spoken,
+        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if teacher else ""),
+        "hand": f"{hand.name} ({hand.fingerprint})",
+        "data": f"{type(images).__name__}: {len(images)} to train on, {len(held_out)} to evaluate",  # type: ignore[arg-type]
+        "device": f"{accelerator.device}, {precision_of(accelerator)}, {accelerator.num_processes} process(es)",
+        "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * accelerator.num_processes} images"
+        + (f", resumed from {resume_from.name}" if resume_from else ""),
+        "run": str(run),
+    }
+    announcement = "\n".join(f"{key:8s} {value}" for key, value in lines.items())
+    return Session(
+        cfg, run, resume_from, accelerator, hand, Classroom(student, teacher, images), held_out, announcement
+    )
+
+
+def execute(session: Session) -> dict[str, Any]:
+    """Trains, evaluates and saves; returns the scores (empty on all but the main process).
+
+    Raises:
+        Interrupted, FloatingPointError, BadSample: see `train`.
+    """
+    cfg, run, accelerator = session.cfg, session.run, session.accelerator
+    origin = provenance(cfg.SEED, session.hand.fingerprint, {})
+    if accelerator.is_main_process:
+        datasets = {"training": session.room.images, "evaluation": session.held_out}
+        origin["data"] = {role: fingerprint(dataset) for role, dataset in datasets.items()}
+        write_text(run / "config.yaml", cfg.dump())
+        write_json(run / ("provenance.json" if session.resume_from is None else "provenance_resumed.json"), origin)
+    accelerator.wait_for_everyone()
+
+    def score(done: int, student: nn.Module, log: RunLog) -> None:
+        log.scalars(
+            done, {name: value for name, value in _scores(session, student).items() if name.endswith("_mm")}, "eval"
+        )
+
+    def picture(done: int, student: nn.Module, log: RunLog) -> None:
+        log.picture(done, "predictions", draw(session, student, run / "pictures" / f"step_{done}.png"))
+
+    student = train(cfg, session.room, run, accelerator, session.resume_from, score, picture)
+    if not accelerator.is_main_process:
+        return {}
+    scores = _scores(session, student)
+    draw(session, student, run / "pictures" / "final.png")
+    write_json(run / "eval" / "scores.json", scores)
+    save_student(run / "student.safetensors", student, {"config": cfg.dump(), "metrics": scores, "provenance": origin})
+    return scores
+
+
+def draw(session: Session, student: nn.Module, path: Path) -> Any:
+    """Saves (and returns) a picture of the first evaluation samples: photo, truth, teacher, student."""
+    indices = range(min(PICTURED, len(session.held_out)))  # type: ignore[arg-type]
+    batch = Batch(*default_collate([session.held_out[(0, index)] for index in indices]))
+    batch = Batch(*(each.to(session.accelerator.device) for each in batch))
+    models = {"teacher": session.room.teacher, "student": student}
+    image = comparison(batch, {name: model for name, model in models.items() if model is not None}, session.hand.faces)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    return image
+
+
+def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
+    cfg, device = session.cfg, session.accelerator.device
+    predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
+    return evaluate(predicted, "freihand", "hamer", session.hand.J_regressor.cpu().numpy())
+
+
+def _student(cfg: CfgNode, hand: Hand) -> Student:
+    student = build_student(
+        cfg.STUDENT.NAME,
+        cfg.STUDENT.DECODER,
+        cfg.STUDENT.DECODER_SIZE,
+        cfg.STUDENT.IMAGE_SIZE,
+        view=cfg.STUDENT.VIEW,
+        pretrained=cfg.STUDENT.PRETRAINED and not cfg.STUDENT.INIT,
+        hand=hand,
+        feature_layer=cfg.KD.LAYER,
+        backbone_file=cfg.STUDENT.BACKBONE_FILE or None,
+    )
+    if cfg.STUDENT.INIT:
+        before = load_student(cfg.STUDENT.INIT, hand)
+        for key in ("name", "decoder", "decoder_size"):
+            if before.spec[key] != student.spec[key]:
+                raise ValueError(
+                    f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec[key]!r}; this run asks for "
+                    f"{student.spec[key]!r}"
+                )
+        student.load_state_dict(before.state_dict())
+    student.backbone.freeze(cfg.STUDENT.FREEZE)
+    return student

@@ -1,0 +1,113 @@
+"""What a run tells: a progress bar, `metrics.jsonl` and TensorBoard, all under the same names."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """One process's log; every method does nothing where it is muted."""
+
+    def __init__(self, folder: Path, first_step: int, steps: int, images_per_step: int, muted: bool = False) -> None:
+        """
+        Args:
+            folder: the run directory.
+            first_step: steps already done; later lines of an interrupted run are dropped.
+            steps: steps in all.
+            images_per_step: over all processes.
+            muted: say and write nothing: a process that is not the main one.
+        """
+        self.muted, self.steps, self.images = muted, steps, images_per_step
+        self.began, self.warm = time.perf_counter(), 0.0
+        self.first_step = self.logged_step = first_step
+        self.logged_at = self.began
+        if muted:
+            return
+        self.file = folder / "metrics.jsonl"
+        _cut(self.file, first_step)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        pace = 0.2 if sys.stderr.isatty() else 20.0  # seconds between redraws; a log file wants few
+        self.bar = tqdm(total=steps, initial=first_step, unit="step", mininterval=pace, dynamic_ncols=True)
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+        if not self.muted:
+            tqdm.write(text)
+
+    def stepped(self, done: int) -> None:
+        """Call after each step, with the number of steps done: moves the bar and, once, foretells the duration."""
+        if self.muted:
+            return
+        self.bar.update(done - self.bar.n)
+        passed = done - self.first_step
+        if passed == 1:
+            self.warm = time.perf_counter()  # the first step compiles, allocates and waits for the loader
+        elif passed == 5:
+            pace = (time.perf_counter() - self.warm) / 4
+            left = self.steps - done
+            self.say(f"about {_duration(pace * left)} for the {left} steps left ({pace:.2f} s a step)")
+
+    def scalars(self, done: int, values: Mapping[str, float], prefix: str = "train") -> None:
+        """Appends one line of numbers; training lines get the images a second since the last one."""
+        if self.muted:
+            return
+        values = dict(values)
+        if prefix == "train":
+            now = time.perf_counter()
+            steps = done - self.logged_step
+            values["images_per_second"] = steps * self.images / max(now - self.logged_at, 1e-9)
+            self.logged_at, self.logged_step = now, done
+            self.bar.set_postfix(
+                loss=f"{values['total']:.4g}", images_s=f"{values['images_per_second']:.1f}", refresh=False
+            )
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"step": done, "phase": prefix, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(f"{prefix}/{name}", value, done)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around work that is not training: its time does not count against the images a second."""
+        since = time.perf_counter()
+        yield
+        self.logged_at += time.perf_counter() - since
+
+    def picture(self, done: int, name: str, image: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 RGB for TensorBoard."""
+        if not self.muted:
+            self.writer.add_image(name, image, done, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes and ends the bar."""
+        if not self.muted:
+            self.bar.close()
+            self.writer.close()
+
+
+def _cut(file: Path, last: int) -> None:
+    """Drops lines after step `last`, and a last line that a kill has left half-written."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line)["step"] <= last:
+            kept.append(line)
+    draft = file.with_suffix(".part")
+    draft.write_text("".join(kept), encoding="utf-8")
+    draft.replace(file)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,93 @@
+"""Distil a hand-mesh teacher into a light student.
+
+    python tools/distill.py --student mobilenetv3_l --kd hybrid --steps 1000
+    python tools/distill.py --student resnet50 --kd output --teacher hamer --teacher-ckpt hamer.ckpt \
+        --data freihand --data-root FreiHAND_pub_v2 --mano MANO_RIGHT.pkl TRAIN.BATCH 32
+    python tools/distill.py --out runs/mine --resume
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fasthamer.config import load_config
+
+FLAGS = {  # flag: (config key, help)
+    "--student": ("STUDENT.NAME", "see --list, or timm:<name>"),
+    "--decoder": ("STUDENT.DECODER", "mano"),
+    "--decoder-size": ("STUDENT.DECODER_SIZE", "full (HaMeR's own), medium, small or tiny"),
+    "--kd": ("KD.MODE", "none, output, feature or hybrid"),
+    "--teacher": ("TEACHER.NAME", "auto, hamer, embedded, or a student's file"),
+    "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt"),
+    "--data": ("DATA.NAME", "auto, synthetic or freihand"),
+    "--data-root": ("DATA.ROOT", "the dataset's folder"),
+    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or hamer.ckpt; without it the embedded hand"),
+    "--init": ("STUDENT.INIT", "a student.safetensors to start from"),
+    "--steps": ("TRAIN.STEPS", "optimizer steps"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 done, 1 failed or interrupted, 2 the user's mistake."""
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    for flag, (key, _) in FLAGS.items():
+        value = getattr(arguments, flag[2:].replace("-", "_"))
+        overrides += [] if value is None else [key, value]
+    if arguments.list:
+        from fasthamer.students.zoo import list_students
+
+        print(*list_students(), sep="\n")
+        return 0
+
+    from fasthamer.distill.rundir import resumed_config
+    from fasthamer.distill.session import execute, prepare
+    from fasthamer.training.interrupt import Interrupted
+    from fasthamer.training.stream import BadSample
+
+    try:
+        if arguments.resume and arguments.out:
+            cfg = resumed_config(arguments.out, overrides)
+        else:
+            cfg = load_config(arguments.config, overrides)
+        run = arguments.out or Path("runs") / f"{cfg.STUDENT.NAME}_{cfg.STUDENT.DECODER}_{cfg.KD.MODE}".replace(
+            ":", "_"
+        )
+        session = prepare(cfg, run, arguments.resume)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        parser.error(str(error.args[0] if error.args else error))
+    main_process = session.accelerator.is_main_process
+    if main_process:
+        print(session.announcement, flush=True)
+    try:
+        scores = execute(session)
+    except Interrupted as stopped:
+        if main_process:
+            print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
+        return 1
+    except (FloatingPointError, BadSample) as error:
+        print(f"distill: {error}", file=sys.stderr)
+        return 1
+    if main_process:
+        millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))
+        print(f"{run / 'student.safetensors'}: {millimetres}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="distill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for flag, (key, text) in FLAGS.items():
+        parser.add_argument(flag, help=f"{text} ({key})")
+    parser.add_argument("--config", help="a recipe: a YAML file, or the name of a shipped one")
+    parser.add_argument("--out", type=Path, help="the run directory (runs/<student>_<decoder>_<kd>)")
+    parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")
+    parser.add_argument("--list", action="store_true", help="print the students and what they cost")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
