@@ -1,0 +1,68 @@
+"""How hands are held towards cameras: orientations, distances, fields of view."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# In MANO's rest pose fingers point to -x, the palm faces -y, so the thumb's side is fingers x palm = +z.
+_REST_FRAME = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]).T  # columns: fingers, palm, thumb side
+RAISED, EGOCENTRIC = 0.55, 0.15  # shares; the rest is any orientation
+
+
+def orientation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """(3, 3) rotation of the hand into the camera's frame (x right, y down, z forward)."""
+    kind = rng.random()
+    if kind < RAISED:  # gesturing at the camera, as in pictures of signs and in video calls
+        fingers, palm = _raised(rng)
+    elif kind < RAISED + EGOCENTRIC:  # one's own hand: fingers away from the camera, its back or side to it
+        fingers = np.array([rng.normal(0, 0.5), rng.normal(-0.3, 0.5), rng.uniform(0.3, 1.0)])
+        palm = np.array([rng.normal(0, 0.6), rng.normal(0.6, 0.5), rng.normal(0.5, 0.5)])
+    else:
+        fingers, palm = rng.standard_normal(3), rng.standard_normal(3)
+    return _frame(fingers, palm) @ _REST_FRAME.T
+
+
+def _raised(rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    turn, tilt = np.radians([rng.normal(0, 38), rng.normal(-8, 24)])
+    fingers = np.array([np.sin(turn) * np.cos(tilt), -np.cos(turn) * np.cos(tilt), np.sin(tilt)])
+    side = rng.random()
+    roll = rng.normal(0, 32) if side < 0.6 else rng.normal(180, 40) if side < 0.82 else rng.uniform(0, 360)
+    roll = np.radians(roll)
+    palm = np.array([np.sin(roll), 0.0, -np.cos(roll)])  # 0: the palm looks into the camera
+    return fingers, palm
+
+
+def _frame(fingers: NDArray, palm: NDArray) -> NDArray:
+    """Orthonormal columns fingers, palm, thumb side; the palm gives way."""
+    fingers = fingers / np.linalg.norm(fingers)
+    palm = palm - fingers * (palm @ fingers)
+    palm = palm / np.linalg.norm(palm)
+    return np.column_stack([fingers, palm, np.cross(fingers, palm)])
+
+
+class Crop(NamedTuple):
+    """A square piece of a perspective camera's picture, seen as a camera of its own: square pixels, its axes kept."""
+
+    focal: float  # crop pixels
+    centre: NDArray[np.float64]  # (2,) where the big camera's optical axis meets the crop's plane, crop pixels
+
+    def project(self, points: NDArray) -> NDArray:
+        """(..., 3) metres to (..., 2) crop pixels."""
+        return points[..., :2] / points[..., 2:] * self.focal + self.centre
+
+
+def place(rng: np.random.Generator, joints: NDArray) -> NDArray[np.float64]:
+    """(3,) translation that puts a hand somewhere into the picture of a camera.
+
+    Fields of view of 30 to 70 degrees; the hand at 0.3 to 1 m, never so near that a joint comes within 12 cm.
+    """
+    distance = float(np.exp(rng.uniform(np.log(0.3), np.log(1.0))))
+    half_view = np.tan(np.radians(rng.uniform(30, 70) / 2))
+    ray = np.array([*(rng.uniform(-0.75, 0.75, 2) * half_view), 1.0])
+    centre = (joints.min(0) + joints.max(0)) / 2
+    translation = ray * distance - centre
+    nearest = (joints + translation)[:, 2].min()
+    return translation + ray * max(0.0, 0.12 - nearest)

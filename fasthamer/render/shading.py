@@ -1,0 +1,106 @@
+"""Light on skin, cloth and things: diffuse with a soft terminator, highlights, occlusion by neighbours, shadows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.render.raster import rasterize
+
+SKIN_WRAP = np.array([0.34, 0.2, 0.14], np.float32)  # light bleeds past the terminator, red most of all
+SHADOW_SIZE = 80  # pixels; side of the shadow map
+
+
+class Light(NamedTuple):
+    """A far light."""
+
+    direction: NDArray[np.float32]  # (3,) unit, towards the light, camera frame
+    colour: NDArray[np.float32]  # (3,) linear RGB
+
+
+def diffuse(normals: NDArray, light: Light, visible: NDArray | float, wrap: NDArray) -> NDArray[np.float32]:
+    """(N, 3) light that arrives at a matt surface.
+
+    Args:
+        normals: (N, 3).
+        visible: (N,) share of the light that is not in shadow.
+        wrap: (N, 3) or (3,) how far light reaches round to the dark side, 0 = not at all.
+    """
+    cosine = (normals @ light.direction)[:, None]
+    lit = np.clip((cosine + wrap) / (1 + wrap), 0, None)
+    if not np.isscalar(visible):
+        visible = np.asarray(visible)[:, None]
+    return lit * light.colour * visible
+
+
+def highlight(normals: NDArray, to_camera: NDArray, light: Light, sharpness: float) -> NDArray[np.float32]:
+    """(N,) Blinn-Phong highlight, 0..1."""
+    half = to_camera + light.direction
+    half /= np.linalg.norm(half, axis=1, keepdims=True)
+    return np.clip((normals * half).sum(1), 0, 1) ** sharpness
+
+
+def ambient_occlusion(depth: NDArray, covered: NDArray, sigma: float, reach: float = 0.012) -> NDArray[np.float32]:
+    """(H, W) 0..1: how much of the sky a pixel sees, guessed from the depth around it.
+
+    Args:
+        depth: (H, W) metres, anything where not covered.
+        covered: (H, W) float, 1 where there is a surface.
+        sigma: pixels; the size of the neighbourhood.
+        reach: metres; a pixel this far behind its neighbourhood keeps about a third of its light.
+    """
+    near = np.where(covered > 0, depth, 0).astype(np.float32)
+    weight = cv2.blur(cv2.blur(covered, _kernel(sigma)), _kernel(sigma))
+    mean = cv2.blur(cv2.blur(near, _kernel(sigma)), _kernel(sigma)) / np.maximum(weight, 1e-3)
+    return np.exp(-np.clip(near - mean, 0, None) / reach)
+
+
+def shadow(
+    vertices: NDArray, faces: NDArray, points: NDArray, light: Light, bias: float = 0.003
+) -> NDArray[np.float32]:
+    """(N,) 0 where something lies between the point and the light, 1 where not, by a small shadow map.
+
+    Args:
+        vertices: (V, 3) of what casts shadows.
+        points: (N, 3) on the surfaces.
+        bias: metres by which an occluder must be nearer to the light.
+    """
+    toward = light.direction
+    side = np.cross(toward, [0.0, 1.0, 0.0] if abs(toward[1]) < 0.9 else [1.0, 0.0, 0.0])
+    side /= np.linalg.norm(side)
+    frame = np.stack([side, np.cross(toward, side), -toward]).astype(np.float32)  # the light looks along its z
+    seen = vertices @ frame.T
+    low, high = seen.min(0), seen.max(0)
+    scale = (SHADOW_SIZE - 1) / max(float((high - low)[:2].max()), 1e-6)
+    far = 100.0  # metres; from this far away a perspective camera is a parallel projection
+    placed = seen - [*((low + high)[:2] / 2), low[2] - far]
+    middle = (SHADOW_SIZE - 1) / 2
+    lit = rasterize(placed, faces, (scale * far, scale * far), (middle, middle), SHADOW_SIZE, SHADOW_SIZE)
+    nearest = np.minimum(lit.depth, 2 * far)
+    at = points @ frame.T - [*((low + high)[:2] / 2), low[2] - far]
+    x, y = ((at[:, axis] * scale + middle).astype(np.float32) for axis in (0, 1))
+    occluder = cv2.remap(nearest, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+    return (at[:, 2] < occluder + bias).astype(np.float32)
+
+
+def encode(linear: NDArray) -> NDArray[np.uint8]:
+    """Linear light to sRGB-like bytes; bright values roll off instead of clipping hard."""
+    level = np.clip(linear * 2048, 0, len(_ENCODED) - 1)
+    return _ENCODED[level.astype(np.int32)]
+
+
+def _kernel(sigma: float) -> tuple[int, int]:
+    side = max(1, int(sigma * 2) | 1)
+    return side, side
+
+
+def _encoding_table() -> NDArray[np.uint8]:
+    x = np.arange(2048 * 3) / 2048
+    shoulder = np.where(x < 0.7, x, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)))
+    return np.round(255 * shoulder ** (1 / 2.2)).astype(np.uint8)
+
+
+_ENCODED = _encoding_table()
