@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.hand import gestures
-from fasthamer.tools.handmaking import meshing, shapes, skeleton, skinning, surface
+from fasthamer.tools.handmaking import correctives, meshing, shapes, skeleton, skinning, surface
 from fasthamer.tools.handmaking.numbering import renumber
 from fasthamer.tools.handmaking.regions import regions
 
@@ -44,7 +44,7 @@ def make() -> dict[str, np.ndarray]:
         "f": faces.astype(np.uint32),
         "weights": skin.astype(single),
         "shapedirs": (directions / 1000).astype(single),
-        "posedirs": np.zeros((778, 3, 135), np.float16),
+        "posedirs": (correctives.directions(vertices, faces, skin, bones, parts) / 1000).astype(np.float16),
         "J_regressor": regressor.astype(single),
         "kintree_table": np.array([skeleton.PARENTS, range(16)], np.int64).astype(np.uint32),
         "hands_components": components.astype(single),

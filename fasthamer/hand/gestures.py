@@ -17,6 +17,8 @@ REST = np.array([[4, 7, 5, 4], [4, 0.5, 5, 4], [4, -14, 5, 4], [4, -5.5, 5, 4], 
 LOWEST = np.array([[-25, -16, -5, -8], [-25, -16, -5, -8], [-25, -26, -5, -8], [-25, -18, -5, -8], [-25, -35, -25, -25]], float)
 HIGHEST = np.array([[95, 18, 112, 85], [95, 16, 112, 85], [95, 10, 112, 85], [95, 12, 112, 85], [45, 40, 65, 85]], float)
 
+PRONATION = -0.45  # degrees of thumb roll per degree of swing
+
 _REACH = (75.0, 100.0, 62.0)  # flexion of a fully curled finger
 
 
@@ -53,6 +55,9 @@ def to_axis_angle(pose: np.ndarray, axes: Axes) -> np.ndarray:
         base = 3 * finger
         turn = _turn(axes.dorsal[base], -angle[finger, 1] if finger == 4 else angle[finger, 1])
         turn = turn @ _turn(axes.flexion[base], angle[finger, 0])
+        if finger == 4:  # the thumb's metacarpal pronates as it swings across the palm
+            along = np.cross(axes.flexion[base], axes.dorsal[base])
+            turn = turn @ _turn(along, PRONATION * angle[finger, 0])
         out[base] = _log(turn)
         out[base + 1] = axes.flexion[base + 1] * angle[finger, 2]
         out[base + 2] = axes.flexion[base + 2] * angle[finger, 3]
