@@ -12,6 +12,10 @@ from torch import Tensor
 
 # Lightning saves its hyper-parameters beside the weights: their classes become plain dicts and never run.
 _INERT_PACKAGES = ("yacs.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
+_INERT_NAMES = frozenset(  # what OmegaConf's settings and Lightning's callbacks refer to beside their own classes
+    "builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str builtins.tuple "
+    "collections.defaultdict pathlib.Path pathlib.PosixPath typing.Any".split()
+)
 
 
 def read_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
@@ -42,7 +46,7 @@ def _load(path: Path) -> object:
         raise ValueError(f"{path}: damaged, or not a checkpoint written by torch.save")
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        refused = sorted(name for name in foreign if not name.startswith(_INERT_PACKAGES))
+        refused = sorted(name for name in foreign if not name.startswith(_INERT_PACKAGES) and name not in _INERT_NAMES)
         if refused:
             raise ValueError(
                 f"{path}: refused, since it asks for {', '.join(refused)}; only tensors and settings are read"
