@@ -13,7 +13,7 @@ from fasthamer.data.scenery import colour
 from fasthamer.data.viewpoints import Crop
 from fasthamer.render import skin
 from fasthamer.render.raster import FragmentMap, interpolate, rasterize
-from fasthamer.render.shading import SKIN_WRAP, Light, ambient_occlusion, diffuse, encode, highlight, shadow
+from fasthamer.render.shading import SKIN_WRAP, Light, ambient_occlusion, diffuse, dot, encode, highlight, shadow
 from fasthamer.render.textures import texture_bank
 
 
@@ -43,7 +43,7 @@ def paint(rng: np.random.Generator, scene: Scene, crop: Crop, paints: HandPaint,
     kind = material[covered]
     attributes = np.concatenate([scene.normals, _coordinates(scene, paints)], axis=1)  # (V, 6)
     values = interpolate(fragments, scene.faces, attributes)
-    normals = values[:, :3] / np.maximum(np.linalg.norm(values[:, :3], axis=1, keepdims=True), 1e-6)
+    normals = _normalised(values[:, :3])
     points = _points(fragments, covered, crop)
     albedo, crease, gloss = _albedo(rng, values[:, 3:], kind, paints)
 
@@ -51,7 +51,8 @@ def paint(rng: np.random.Generator, scene: Scene, crop: Crop, paints: HandPaint,
     scale = size / 256
     occlusion = ambient_occlusion(fragments.depth, weight, 4 * scale)
     occlusion *= ambient_occlusion(fragments.depth, weight, 14 * scale, 0.03)
-    linear = _light(rng, scene, points, normals, albedo, gloss, occlusion[covered] * (1 - 0.45 * crease), kind)
+    open_sky = occlusion[covered] * (1 - 0.45 * crease)
+    linear = _light(rng, scene, points, normals, albedo, gloss, open_sky, kind, covered)
 
     image = _cast_shadow(rng, background, covered)
     image[covered] = encode(linear)
@@ -139,9 +140,10 @@ def _light(
     gloss: NDArray,
     occlusion: NDArray,
     kind: NDArray,
+    covered: NDArray,
 ) -> NDArray[np.float32]:
     """(N, 3) linear light that reaches the camera: sky, a key light with shadows, by chance a second one."""
-    to_camera = -points / np.linalg.norm(points, axis=1, keepdims=True)
+    to_camera = _normalised(-points)
     sky, ground = (_warm(rng, rng.uniform(0.25, 0.75)) for _ in range(2))
     up = np.array([rng.normal(0, 0.3), -1, rng.normal(0, 0.3)], np.float32)
     upness = 0.5 + 0.5 * (normals @ (up / np.linalg.norm(up)))[:, None]
@@ -157,11 +159,21 @@ def _light(
         if strength > 0.5:
             depth_of_shadow = rng.uniform(0.3, 0.9)
             unshadowed = shadow(scene.vertices, scene.faces, points + 0.002 * normals, light)
+            unshadowed = _blurred(unshadowed, covered, rng.uniform(1, 6))
             visible = visible * (1 - depth_of_shadow * (1 - unshadowed))
         arriving += diffuse(normals, light, visible, wrap)
         shine += (highlight(normals, to_camera, light, sharpness) * gloss * visible * strength)[:, None]
-    linear = albedo * arriving + shine * gloss_scale
+    linear = albedo * arriving + shine * np.float32(gloss_scale)
     return linear * (rng.uniform(0.75, 1.35) * 0.55 / max(0.2, float(arriving.mean()))) ** 0.8
+
+
+def _blurred(values: NDArray, covered: NDArray, radius: float) -> NDArray[np.float32]:
+    """(N,) values of the covered pixels (H, W), blurred over the picture within them."""
+    side = max(1, int(radius * covered.shape[0] / 256)) * 2 + 1
+    picture = np.zeros(covered.shape, np.float32)
+    picture[covered] = values
+    weight = cv2.blur(covered.astype(np.float32), (side, side))
+    return (cv2.blur(picture, (side, side)) / np.maximum(weight, 1e-3))[covered]
 
 
 def _light_direction(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -197,6 +209,10 @@ def _soften(image: NDArray, fragments: FragmentMap) -> NDArray[np.uint8]:
     blurred = cv2.GaussianBlur(image, (3, 3), 0.7)
     cv2.copyTo(blurred, edge.astype(np.uint8), image)
     return image
+
+
+def _normalised(vectors: NDArray) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.sqrt(dot(vectors, vectors)), 1e-6)[:, None]
 
 
 def _sample(side: NDArray, u: NDArray, v: NDArray) -> NDArray[np.float32]:

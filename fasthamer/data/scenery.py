@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.render.textures import texture_patch
 from fasthamer.render.skin import skin_colour
+from fasthamer.render.textures import texture_patch
 
 Image = NDArray[np.uint8]
 

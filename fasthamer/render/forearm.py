@@ -59,17 +59,16 @@ class ForearmAxis:
         steps = np.linspace(0, max(float(distances[-1]), 1e-3), 33)
         path = np.cumsum(self._heading(steps), axis=0) * steps[1]
         path -= path[0]
-        rings = []
-        for distance, factor in zip(distances, girth, strict=True):
-            position = [np.interp(distance, steps, path[:, axis]) for axis in range(3)]
-            heading = self._heading(np.array([distance]))[0]
-            side = self.side - heading * (self.side @ heading)
-            side /= np.linalg.norm(side)
-            up = np.cross(heading, side)
-            across = np.outer(self.offset @ self.side, side) + np.outer(self.offset @ self.up, up)
-            straightened = max(0.0, 1 - distance / 0.02)
-            rings.append(self.centre + position + across * factor + np.outer(self.lead * straightened, heading))
-        return np.array(rings, np.float32)
+        position = np.stack([np.interp(distances, steps, path[:, axis]) for axis in range(3)], axis=1)  # (R, 3)
+        heading = self._heading(distances)
+        side = self.side - heading * (heading @ self.side)[:, None]
+        side /= np.linalg.norm(side, axis=1, keepdims=True)
+        up = np.cross(heading, side)
+        across = (self.offset @ self.side)[:, None] * side[:, None] + (self.offset @ self.up)[:, None] * up[:, None]
+        straightened = np.clip(1 - distances / 0.02, 0, None)[:, None, None]
+        lead = self.lead[:, None] * heading[:, None] * straightened
+        middle = (self.centre + position)[:, None]
+        return (middle + across * np.asarray(girth)[:, None, None] + lead).astype(np.float32)
 
     def _heading(self, distances: NDArray) -> NDArray:
         wrist, elbow = _step(distances, 0.0, 0.045), _step(distances, ELBOW - 0.05, ELBOW + 0.05)

@@ -59,16 +59,17 @@ def rasterize(
 
     # Homogeneous pixel coordinates (x z, y z, z); doubles, because small faces are differences of large products.
     intrinsics = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
-    image_points = vertices.astype(np.float64) @ intrinsics.T
+    image_points = intrinsics @ vertices.T.astype(np.float64)  # (3, V)
     kept, rows = _edge_functions(image_points, faces, near, cull_back)
-    boxes = _boxes(image_points[faces[kept]], near, width, height)
+    boxes = _boxes(image_points[:, faces[kept].T], near, width, height)
     spans = _spans(rows, boxes, width)
     line = np.repeat(np.arange(len(spans.face)), spans.length)
     step = _count_within(spans.length)
-    inverse_depth = (spans.start.sum(1).astype(np.float32))[line]
-    inverse_depth += spans.slope.sum(1).astype(np.float32)[line] * step.astype(np.float32)
+    inverse_depth = spans.start.sum(0).astype(np.float32)[line]
+    inverse_depth += spans.slope.sum(0).astype(np.float32)[line] * step
     seen = np.flatnonzero((inverse_depth > 0) & (inverse_depth <= 1.0 / near))
-    line, step, inverse_depth = line[seen], step[seen], inverse_depth[seen]
+    if len(seen) < len(line):
+        line, step, inverse_depth = line[seen], step[seen], inverse_depth[seen]
     pixel = spans.pixel[line] + step
     winner = _nearest(pixel, inverse_depth, width * height)
     line, step, pixel, inverse_depth = line[winner], step[winner], pixel[winner], inverse_depth[winner]
@@ -77,59 +78,61 @@ def rasterize(
     barycentric = np.zeros((width * height, 3), np.float32)
     depth = np.full(width * height, np.inf, np.float32)
     face[pixel] = kept[spans.face[line]]
-    weights = (spans.start[line] + spans.slope[line] * step[:, None]).astype(np.float32)
-    barycentric[pixel] = np.clip(weights / inverse_depth[:, None], 0, 1)
     depth[pixel] = 1.0 / inverse_depth
+    for corner in range(3):
+        weight = spans.start[corner][line] + spans.slope[corner][line] * step
+        barycentric[pixel, corner] = np.clip(weight / inverse_depth, 0, 1)
     return FragmentMap(face.reshape(height, width), barycentric.reshape(height, width, 3), depth.reshape(height, width))
 
 
 def interpolate(fragments: FragmentMap, faces: NDArray, attributes: NDArray) -> NDArray[np.float32]:
     """Vertex attributes (V, C) at every covered pixel, in row-major order: (N, C) for N = (face >= 0).sum()."""
-    covered = np.flatnonzero(fragments.face.ravel() >= 0)
-    corners = faces[fragments.face.ravel()[covered]]  # (N, 3)
-    weights = fragments.barycentric.reshape(-1, 3)[covered]
-    values = attributes[corners[:, 0]] * weights[:, :1]
-    values += attributes[corners[:, 1]] * weights[:, 1:2]
-    values += attributes[corners[:, 2]] * weights[:, 2:]
+    face = fragments.face.ravel()
+    covered = np.flatnonzero(face >= 0)
+    face = face[covered]
+    weights = np.take(fragments.barycentric.reshape(-1, 3), covered, axis=0)
+    values = np.zeros((len(covered), attributes.shape[1]), np.float32)
+    for corner in range(3):
+        values += np.take(attributes, faces[:, corner][face], axis=0) * weights[:, corner, None]
     return values
 
 
 def vertex_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
     """Outward unit normals (V, 3), faces weighted by area; zero for a vertex without a face."""
-    corners = vertices[faces]
-    face_normals = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    index = faces.ravel()
-    normals = np.empty_like(vertices, dtype=np.float32)
+    a, b, c = (vertices.T[:, faces[:, corner]] for corner in range(3))
+    face_normals = _cross(b - a, c - a)  # (3, F)
+    normals = np.empty((3, len(vertices)), np.float32)
     for axis in range(3):
-        normals[:, axis] = np.bincount(index, np.repeat(face_normals[:, axis], 3), len(vertices))
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        normals[axis] = np.bincount(faces.ravel(), np.repeat(face_normals[axis], 3), len(vertices))
+    return (normals / np.maximum(np.sqrt((normals**2).sum(0)), 1e-12)).T
 
 
 def _edge_functions(points: NDArray, faces: NDArray, near: float, cull_back: bool) -> tuple[NDArray, NDArray]:
-    """Faces that can be seen (K,) and their (K, 3, 3) maps from (x, y, 1) to corner weight / depth."""
-    corners = points[faces]  # (F, 3, 3)
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    """Faces that can be seen (K,) and, per corner, the map from (x, y, 1) to its weight / depth: (3, 3, K)."""
+    a, b, c = (points[:, faces[:, corner]] for corner in range(3))  # (3, F)
     normal_a, normal_b, normal_c = _cross(b, c), _cross(c, a), _cross(a, b)
-    determinant = (a * normal_a).sum(1)  # negative: seen from outside
+    determinant = (a * normal_a).sum(0)  # negative: seen from outside
     kept = (determinant < 0) if cull_back else (determinant != 0)
-    kept &= corners[:, :, 2].max(1) >= near
+    kept &= np.maximum(np.maximum(a[2], b[2]), c[2]) >= near
     index = np.flatnonzero(kept)
-    rows = np.stack([normal_a[index], normal_b[index], normal_c[index]], axis=1)
-    return index, rows / determinant[index, None, None]
+    rows = np.stack([normal_a[:, index], normal_b[:, index], normal_c[:, index]])
+    return index, rows / determinant[index]
 
 
-def _boxes(corners: NDArray, near: float, width: int, height: int) -> NDArray[np.int32]:
-    """(K, 4) first column, first row, columns, rows; the whole image for a face that crosses the near plane."""
-    z = corners[:, :, 2:]
-    crosses = z.min(1)[:, 0] < near
-    flat = corners[:, :, :2] / np.where(crosses[:, None, None], 1.0, z)
-    limit = np.array([width, height])
-    first = np.ceil(np.clip(flat.min(1), 0, limit)).astype(np.int32)
-    last = np.floor(np.clip(flat.max(1), -1, limit - 1)).astype(np.int32)
-    first[crosses] = 0
-    last[crosses] = np.array([width - 1, height - 1])
-    size = np.maximum(last - first + 1, 0)
-    return np.concatenate([first, size], axis=1)
+def _boxes(corners: NDArray, near: float, width: int, height: int) -> NDArray[np.int64]:
+    """From corners (3, 3, K), coordinates first, to (4, K): first column, first row, columns, rows.
+
+    A face that crosses the near plane gets the whole image.
+    """
+    z = corners[2]
+    crosses = z.min(0) < near
+    flat = corners[:2] / np.where(crosses, 1.0, z)  # (2, 3, K)
+    limit = np.array([[width], [height]])
+    first = np.ceil(np.clip(flat.min(1), 0, limit)).astype(np.int64)
+    last = np.floor(np.clip(flat.max(1), -1, limit - 1)).astype(np.int64)
+    first[:, crosses] = 0
+    last[:, crosses] = limit - 1
+    return np.concatenate([first, np.maximum(last - first + 1, 0)])
 
 
 class _Spans(NamedTuple):
@@ -138,25 +141,26 @@ class _Spans(NamedTuple):
     face: NDArray[np.int64]  # (L,)
     pixel: NDArray[np.int64]  # (L,) the run's first pixel
     length: NDArray[np.int64]  # (L,) pixels
-    start: NDArray[np.float64]  # (L, 3) corner weights / depth at the first pixel
-    slope: NDArray[np.float64]  # (L, 3) their change from one pixel to the next
+    start: NDArray[np.float64]  # (3, L) corner weights / depth at the first pixel
+    slope: NDArray[np.float64]  # (3, L) their change from one pixel to the next
 
 
 def _spans(rows: NDArray, boxes: NDArray, width: int) -> _Spans:
     """Where each image row enters and leaves each face: the weights are linear in x, so it can be solved for."""
-    face = np.repeat(np.arange(len(boxes)), boxes[:, 3])
-    x, y, length = boxes[face, 0], boxes[face, 1] + _count_within(boxes[:, 3]), boxes[face, 2]
-    slope = rows[face, :, 0]
-    start = slope * x[:, None] + rows[face, :, 1] * y[:, None] + rows[face, :, 2]
+    columns, lines = boxes[2], np.where(boxes[2] > 0, boxes[3], 0)
+    face = np.repeat(np.arange(len(columns)), lines)
+    x, y, length = boxes[0][face], boxes[1][face] + _count_within(lines), columns[face]
+    slope = rows[:, 0][:, face]
+    start = slope * x + rows[:, 1][:, face] * y + rows[:, 2][:, face]
     with np.errstate(divide="ignore", invalid="ignore"):
         root = -start / slope
-    low = np.where(slope > 0, root, -np.inf).max(1)
-    high = np.where(slope < 0, root, np.inf).min(1)
-    misses = ((slope == 0) & (start < 0)).any(1)
+    low = np.where(slope > 0, root, -np.inf).max(0)
+    high = np.where(slope < 0, root, np.inf).min(0)
+    misses = ((slope == 0) & (start < 0)).any(0)
     first = np.ceil(np.clip(low - EDGE, 0, length)).astype(np.int64)
     last = np.floor(np.clip(high + EDGE, -1, length - 1)).astype(np.int64)
     count = np.where(misses, 0, np.maximum(last - first + 1, 0))
-    return _Spans(face, y * width + x + first, count, start + slope * first[:, None], slope)
+    return _Spans(face, y * width + x + first, count, start + slope * first, slope)
 
 
 def _nearest(pixel: NDArray, inverse_depth: NDArray, n_pixels: int) -> NDArray:
@@ -176,9 +180,5 @@ def _count_within(lengths: NDArray) -> NDArray[np.int64]:
 
 
 def _cross(a: NDArray, b: NDArray) -> NDArray:
-    """np.cross over the last axis, several times faster on small arrays."""
-    out = np.empty_like(a)
-    out[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
-    out[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
-    out[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    return out
+    """Cross products of (3, N) columns; np.cross takes several times as long."""
+    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])

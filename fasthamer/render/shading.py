@@ -39,8 +39,13 @@ def diffuse(normals: NDArray, light: Light, visible: NDArray | float, wrap: NDAr
 def highlight(normals: NDArray, to_camera: NDArray, light: Light, sharpness: float) -> NDArray[np.float32]:
     """(N,) Blinn-Phong highlight, 0..1."""
     half = to_camera + light.direction
-    half /= np.linalg.norm(half, axis=1, keepdims=True)
-    return np.clip((normals * half).sum(1), 0, 1) ** sharpness
+    cosine = dot(normals, half) / np.sqrt(dot(half, half))
+    return np.clip(cosine, 0, 1) ** np.float32(sharpness)
+
+
+def dot(a: NDArray, b: NDArray) -> NDArray[np.float32]:
+    """(N,) from (N, C) and (N, C)."""
+    return np.einsum("nc,nc->n", a, b)
 
 
 def ambient_occlusion(depth: NDArray, covered: NDArray, sigma: float, reach: float = 0.012) -> NDArray[np.float32]:
@@ -52,10 +57,14 @@ def ambient_occlusion(depth: NDArray, covered: NDArray, sigma: float, reach: flo
         sigma: pixels; the size of the neighbourhood.
         reach: metres; a pixel this far behind its neighbourhood keeps about a third of its light.
     """
-    near = np.where(covered > 0, depth, 0).astype(np.float32)
-    weight = cv2.blur(cv2.blur(covered, _kernel(sigma)), _kernel(sigma))
-    mean = cv2.blur(cv2.blur(near, _kernel(sigma)), _kernel(sigma)) / np.maximum(weight, 1e-3)
-    return np.exp(-np.clip(near - mean, 0, None) / reach)
+    height, width = depth.shape
+    half = (max(1, width // 2), max(1, height // 2))  # half the resolution is plenty for something blurred
+    near = cv2.resize(np.where(covered > 0, depth, 0).astype(np.float32), half, interpolation=cv2.INTER_AREA)
+    kernel = (max(1, int(sigma) | 1),) * 2
+    weight = cv2.blur(cv2.blur(cv2.resize(covered, half, interpolation=cv2.INTER_AREA), kernel), kernel)
+    mean = cv2.blur(cv2.blur(near, kernel), kernel) / np.maximum(weight, 1e-3)
+    behind = depth - cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.exp(np.clip(behind, 0, 1) * np.float32(-1 / reach))
 
 
 def shadow(
@@ -81,8 +90,8 @@ def shadow(
     lit = rasterize(placed, faces, (scale * far, scale * far), (middle, middle), SHADOW_SIZE, SHADOW_SIZE)
     nearest = np.minimum(lit.depth, 2 * far)
     at = points @ frame.T - [*((low + high)[:2] / 2), low[2] - far]
-    x, y = ((at[:, axis] * scale + middle).astype(np.float32) for axis in (0, 1))
-    occluder = cv2.remap(nearest, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+    column, row = (np.clip(np.rint(at[:, axis] * scale + middle), 0, SHADOW_SIZE - 1) for axis in (0, 1))
+    occluder = nearest[row.astype(np.int32), column.astype(np.int32)]
     return (at[:, 2] < occluder + bias).astype(np.float32)
 
 
@@ -90,11 +99,6 @@ def encode(linear: NDArray) -> NDArray[np.uint8]:
     """Linear light to sRGB-like bytes; bright values roll off instead of clipping hard."""
     level = np.clip(linear * 2048, 0, len(_ENCODED) - 1)
     return _ENCODED[level.astype(np.int32)]
-
-
-def _kernel(sigma: float) -> tuple[int, int]:
-    side = max(1, int(sigma * 2) | 1)
-    return side, side
 
 
 def _encoding_table() -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Grey textures made of noise: cloud, cloth, wood, bricks, leaves. One small bank a process, the same in every process."""
+"""Grey textures made of noise: cloud, cloth, wood, bricks, leaves; one small bank, the same in every process."""
 
 from __future__ import annotations
 
