@@ -22,6 +22,7 @@ _C.DATA.NAME = "auto"  # auto = freihand if ROOT is set, else synthetic
 _C.DATA.ROOT = ""  # the dataset's folder
 _C.DATA.SPLIT = "training"  # what to train on
 _C.DATA.EVAL_SPLIT = "evaluation"  # what to evaluate on
+_C.DATA.BOX = "keypoints"  # crop around the labelled joints; or image: the whole picture, as HaMeR evaluates FreiHAND
 _C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept (chosen by index and seed)
 _C.DATA.WORKERS = 2  # loader processes
 _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set

@@ -1,0 +1,69 @@
+"""One record at a time out of a large JSON file of nested lists, such as FreiHAND's 1.6 GB of vertices.
+
+Parsing such a file whole takes minutes and many gigabytes; here one pass finds where each record starts, and a record
+is parsed when it is asked for. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from pathlib import Path
+
+import numpy as np
+
+_BETWEEN = re.compile(rb"\]\s*\](\s*,\s*)\[\s*\[")  # the end of one record, the comma, the start of the next
+
+
+class JsonRecords:
+    """A file `[[[..], ..], [[..], ..], ..]` as a sequence of 2D float64 arrays.
+
+    Args:
+        path: the file.
+        shape: rows and columns that every record must have.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a list, or cut short.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing")
+        self.path, self.shape = path, shape
+        if not path.stat().st_size:
+            raise ValueError(f"{path}: empty file")
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", content)
+            if opening is None:
+                raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
+            if not b"".join(content[-64:].split()).endswith(b"]]]"):
+                raise ValueError(f"{path}: cut short, its last brackets are missing; download or copy it again")
+            commas = [match.span(1) for match in _BETWEEN.finditer(content)]
+            end = content.rfind(b"]")
+        self.starts = np.array([opening.end(), *(stop for _, stop in commas)])
+        self.stops = np.array([*(start for start, _ in commas), end])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Record `number`.
+
+        Raises:
+            ValueError: it is damaged, has another shape, or holds numbers that are not finite.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(int(self.starts[number]))
+            text = file.read(int(self.stops[number] - self.starts[number]))
+        where = f"{self.path}: record {number}"
+        try:
+            record = np.array(json.loads(text), dtype=np.float64)
+        except (ValueError, TypeError) as error:  # JSON damaged, or rows of different lengths
+            raise ValueError(f"{where} is damaged ({error})") from None
+        if record.shape != self.shape:
+            raise ValueError(f"{where} is {'x'.join(map(str, record.shape))}, expected {self.shape[0]}x{self.shape[1]}")
+        if not np.isfinite(record).all():
+            raise ValueError(f"{where} holds numbers that are not finite: correct the file or leave the sample out")
+        return record

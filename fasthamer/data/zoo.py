@@ -1,0 +1,42 @@
+"""The datasets by name, each made from a config."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+from fasthamer.data.augment import Strength
+from fasthamer.data.mixture import HandDataset
+from fasthamer.hand.mano import Hand
+from fasthamer.registry import Registry
+
+DATASETS = Registry("dataset")
+EVALUATION_SEED = 77_003_917  # of the synthetic hands held out: the same in every run, whatever its own seed
+
+
+@DATASETS.register
+def freihand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
+    """FreiHAND, or any set in its layout, in the folder `DATA.ROOT`."""
+    from fasthamer.data.freihand import FreiHAND
+
+    if not cfg.DATA.ROOT:
+        raise ValueError("DATA.NAME freihand needs DATA.ROOT, the folder of the unpacked set (--data-root DIR)")
+    split = cfg.DATA.SPLIT if train else cfg.DATA.EVAL_SPLIT
+    strength = _strength(cfg) if train else None
+    return FreiHAND(cfg.DATA.ROOT, split, hand, cfg.IMAGE_SIZE, strength, cfg.SEED, cfg.DATA.BOX)
+
+
+@DATASETS.register
+def synthetic(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
+    """Hands drawn on the fly; needs no file."""
+    from fasthamer.data.synthetic import SyntheticHands
+
+    if train:
+        return SyntheticHands(
+            hand, cfg.DATA.SYNTHETIC_SIZE, cfg.SEED, cfg.IMAGE_SIZE, cfg.AUGMENT.SCALE, cfg.AUGMENT.SHIFT
+        )
+    return SyntheticHands(hand, cfg.DATA.SYNTHETIC_EVAL_SIZE, EVALUATION_SEED, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
+
+
+def _strength(cfg: CfgNode) -> Strength:
+    node = cfg.AUGMENT
+    return Strength(node.SCALE, node.ROTATION, node.ROTATION_PROBABILITY, node.SHIFT, node.COLOUR)
