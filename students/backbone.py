@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from timm.layers import Format
 from torch import Tensor, nn
 
+from fasthamer.nn.weights import check_weights, shapes
+
 logger = logging.getLogger(__name__)
 
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # it warns of the classifier that we leave out
@@ -120,7 +122,7 @@ def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a state dict, or not this network's: every key that differs is listed.
+        ValueError: not a state dict, or not this network's; the message lists what differs.
     """
     path = Path(path)
     if not path.is_file():
@@ -137,15 +139,7 @@ def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"backbone weights {path}: expected a state dict (names to tensors)")
     with torch.device("meta"):
         expected = timm.create_model(name).state_dict()
-    differing = [f"missing {key}" for key in expected if key not in state]
-    differing += [f"unexpected {key}" for key in state if key not in expected]
-    differing += [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if differing:
-        raise ValueError(f"backbone weights {path} are not timm's {name}: {'; '.join(differing)}")
+    check_weights(state, shapes(expected), f"backbone weights {path} are not timm's {name}")
     return state
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.nn.weights import check_weights, shapes
 from fasthamer.students.student import Student
 from fasthamer.students.zoo import build_student
 
@@ -111,14 +112,5 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _fill(student: Student, tensors: dict[str, Tensor], source: str) -> None:
-    own = student.state_dict()
-    differing = [f"missing {key}" for key in own if key not in tensors]
-    differing += [f"unexpected {key}" for key in tensors if key not in own]
-    differing += [
-        f"{key} is {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    if differing:
-        raise ValueError(f"{source}: weights that do not fit {student.spec['name']}: {'; '.join(differing[:20])}")
+    check_weights(tensors, shapes(student.state_dict()), f"{source}: weights that do not fit {student.spec['name']}")
     student.load_state_dict(tensors)

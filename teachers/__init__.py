@@ -1,1 +1,7 @@
-"""Heavy hand models to learn from."""
+"""Heavy hand models that students learn from."""
+
+from fasthamer.teachers.frozen import Teacher
+from fasthamer.teachers.hamer import random_hamer
+from fasthamer.teachers.zoo import TEACHERS, build_teacher, resolve_teacher
+
+__all__ = ["TEACHERS", "Teacher", "build_teacher", "random_hamer", "resolve_teacher"]

@@ -1,0 +1,35 @@
+"""The teacher that comes with fasthamer, so that distillation can be tried without anyone's licence or download.
+
+It is a student's file, trained by the recipe `configs/embedded_teacher.yaml`; what it can do: docs/embedded_teacher.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fasthamer
+from fasthamer.hand.mano import Hand
+from fasthamer.students.files import load_student
+from fasthamer.students.student import Student
+
+FILE = Path(fasthamer.__file__).resolve().parent / "assets" / "embedded_teacher.safetensors"
+
+
+def load_embedded(hand: Hand) -> Student:
+    """The embedded teacher.
+
+    Raises:
+        FileNotFoundError: this copy of fasthamer has none.
+        ValueError: `hand` is not the embedded hand, the only one whose parameters it speaks.
+    """
+    if not FILE.is_file():
+        raise FileNotFoundError(
+            f"this copy of fasthamer has no embedded teacher ({FILE.name} is missing from its assets): install it "
+            "anew, train one with `python tools/distill.py --config embedded_teacher`, or give a student's file"
+        )
+    if not hand.is_embedded:
+        raise ValueError(
+            f"the embedded teacher speaks of the embedded hand, not of {hand.name!r}: leave HAND.MODEL at embedded, or "
+            "bring a MANO teacher (TEACHER.NAME hamer, or a student's file trained with this hand)"
+        )
+    return load_student(FILE, hand)

@@ -1,0 +1,46 @@
+"""Any hand model as a teacher: always in eval mode, without gradients, in a precision of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fasthamer.hand.mano import Hand
+from fasthamer.registry import unknown
+from fasthamer.types import HandOutput, View
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Teacher(nn.Module):
+    """`teacher(image) -> HandOutput` in float32 whose tensors may enter a loss as targets.
+
+    Args:
+        model: a hand model; it is frozen in place.
+        precision: of the matrix products, whatever autocast surrounds the call: fp32, bf16, or
+            auto = bf16 on cuda, else fp32. Meshes are skinned in fp32 always.
+    """
+
+    def __init__(self, model: nn.Module, precision: str = "auto") -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise KeyError(unknown("teacher precision", precision, PRECISIONS))
+        self.model = model.eval().requires_grad_(False)
+        self.precision = precision
+        self.training = False
+        self.image_size: int = model.image_size  # type: ignore[assignment]
+        self.view: View = model.view  # type: ignore[assignment]
+        self.feature_channels: int = model.feature_channels  # type: ignore[assignment]
+        self.hand: Hand = model.hand  # type: ignore[assignment]
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays in eval mode: batch statistics and drop-path would make its answers noisy."""
+        return super().train(False)
+
+    @torch.no_grad()  # not inference_mode: a product with an inference tensor cannot be backpropagated
+    def forward(self, image: Tensor) -> HandOutput:
+        device = image.device.type
+        half = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            output: HandOutput = self.model(image)
+        return output._replace(features=output.features.float())

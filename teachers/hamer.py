@@ -1,0 +1,64 @@
+"""HaMeR: "Reconstructing Hands in 3D with Transformers" (Pavlakos et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fasthamer.hand.mano import Hand
+from fasthamer.nn.mano_head import SIZES, ManoHead
+from fasthamer.nn.normalise import Normalise
+from fasthamer.teachers.vit import HEIGHT, WIDTH, PoseViT
+from fasthamer.types import HandOutput, View
+
+MARGIN = (HEIGHT - WIDTH) // 2  # pixels at the crop's left and right that the ViT does not see
+
+
+class HaMeR(nn.Module):
+    """A 256-pixel crop, of which the ViT sees the middle 192 columns; see `fasthamer.types.HandModel`.
+
+    Args:
+        backbone: 1280 wide and 32 deep in the published model.
+        mano_head: `full` in the published model.
+        hand: MANO, held but not part of the state dict.
+    """
+
+    image_size = HEIGHT
+    view = View(left=MARGIN / HEIGHT - 0.5, right=0.5 - MARGIN / HEIGHT)
+
+    def __init__(self, backbone: PoseViT, mano_head: ManoHead, hand: Hand) -> None:
+        super().__init__()
+        self.normalise = Normalise(HEIGHT)
+        self.backbone = backbone
+        self.mano_head = mano_head
+        self.hand = hand
+        self.feature_channels = backbone.channels
+
+    def forward(self, image: Tensor) -> HandOutput:
+        """(B, 3, S, S) RGB, values 0..255 of any dtype."""
+        features = self.backbone(self.normalise(image)[..., MARGIN:-MARGIN])
+        return self.mano_head(features, self.hand)
+
+
+def hollow_hamer(hand: Hand) -> HaMeR:
+    """The published architecture on the meta device: names and shapes of 670 M parameters, no memory, no time."""
+    with torch.device("meta"):
+        backbone = PoseViT()
+        head = ManoHead(backbone.channels, SIZES["full"])
+    return HaMeR(backbone, head, hand)
+
+
+def random_hamer(hand: Hand, seed: int = 0) -> HaMeR:
+    """The published architecture with random weights, in eval mode: for timing and tests, it knows nothing."""
+    model = hollow_hamer(hand)
+    model.backbone.to_empty(device="cpu")
+    model.mano_head = ManoHead(model.feature_channels, SIZES["full"])
+    model.mano_head.start_from(hand)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.backbone.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.02, generator=generator)
+            else:
+                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+    return model.eval()
