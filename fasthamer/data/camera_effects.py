@@ -55,7 +55,7 @@ def _streak(length: float, angle: float) -> NDArray[np.float32]:
 def _tone_curves(rng: np.random.Generator) -> NDArray[np.uint8]:
     """(256, 1, 3) exposure, contrast, gamma, white balance and haze, as one table per channel."""
     x = np.linspace(0, 1, 256)[:, None]
-    warmth, tint = rng.normal(0, 0.07), rng.normal(0, 0.03)
+    warmth, tint = rng.normal(0, 0.055), rng.normal(0, 0.02)
     gain = np.exp(rng.normal(0, 0.16)) * np.array([1 + warmth, 1 + tint, 1 - warmth])
     level = np.clip(x * gain, 0, 1) ** np.exp(rng.normal(0, 0.14))
     s_curve = rng.uniform(-0.15, 0.5)

@@ -92,7 +92,7 @@ def _bend(
 ) -> NDArray[np.float64]:
     """The forearm's direction: the hand's axis turned at the wrist, standard deviations in degrees."""
     across = _unit(joints[5] - joints[17])
-    palm = _unit(np.cross(outward, across))
+    palm = _unit(np.cross(outward, across))  # outward points against the fingers
     angles = np.clip(rng.normal(0, 1, 2), -2, 2) * np.radians([flexion, deviation])
     turned = outward * np.cos(angles[0]) + palm * np.sin(angles[0])
     return _unit(turned + across * np.tan(angles[1]))
@@ -102,7 +102,7 @@ def _held(rng: np.random.Generator, joints: NDArray) -> tuple[NDArray, NDArray, 
     """A ball, a can, a stick or a box in front of the palm, lying across the fingers."""
     knuckles = joints[[5, 9, 13, 17]].mean(0)
     fingers, across = _unit(knuckles - joints[0]), _unit(joints[5] - joints[17])
-    palm = _unit(np.cross(fingers, across))
+    palm = _unit(np.cross(across, fingers))
     kind = rng.integers(4)
     radius = (rng.uniform(0.015, 0.035), rng.uniform(0.01, 0.032), rng.uniform(0.003, 0.009), 0.02)[kind]
     half = (radius, rng.uniform(0.04, 0.1), rng.uniform(0.06, 0.13), rng.uniform(0.02, 0.08))[kind]

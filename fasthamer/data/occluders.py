@@ -24,7 +24,8 @@ def occlude(rng: np.random.Generator, image: NDArray[np.uint8], keypoints: NDArr
         angle, half = rng.uniform(0, np.pi), extent * rng.uniform(0.01, 0.07)
         along = np.array([np.cos(angle), np.sin(angle)]) * 2 * size
         across = np.array([-np.sin(angle), np.cos(angle)]) * half
-        bar = np.array([x, y]) + [along + across, along - across, -along - across, across - along]
+        bar = np.array([along + across, along - across, -along - across, across - along])
+        bar += (x, y)
         cv2.fillConvexPoly(mask, bar.astype(np.int32), 255, cv2.LINE_AA)
     elif kind == 1:
         axes = (extent * rng.uniform(0.06, 0.2, 2)).astype(int) + 1

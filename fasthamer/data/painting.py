@@ -88,7 +88,7 @@ def _albedo(
     tone = skin.skin_tone(rng)
     back_colour = skin.skin_colour(rng, tone)
     palm_colour = back_colour + (skin.PALM - back_colour) * rng.uniform(0.08, 0.25 + 0.3 * tone)
-    strength = rng.uniform(0.3, 1.2, 4)  # of creases, redness, mottling, nails
+    strength = rng.uniform((0.15, 0.3, 0.3), (0.9, 1.3, 1.2))  # of creases, redness, mottling
 
     hand = kind == HAND
     variant = rng.integers(skin.VARIANTS)
@@ -108,7 +108,7 @@ def _albedo(
     for number in (ARM, SLEEVE, WEAR, OBJECT):
         here = rest == number
         if number == ARM:
-            other[here] = back_colour * (1 + (grain[here, None] - 128) / 128 * 0.12)
+            other[here] = back_colour * (1 + (grain[here, None] - 128) / 128 * 0.06)
             continue
         amount = rng.beta(1, 3)
         other[here] = np.array(colour(rng)) * (1 + (woven[here, None].astype(np.float32) - 128) / 128 * amount)
@@ -127,7 +127,7 @@ def _skin(base: NDArray, layers: NDArray, strength: NDArray, polish: float) -> N
     dark = layers[:, skin.CREASE, None] / 255 * strength[skin.CREASE]
     out = base * (1 + red * np.array([0.06, -0.16, -0.14], np.float32)) * (1 + 0.22 * grain)
     out *= 1 - dark * np.array([0.28, 0.42, 0.42], np.float32)
-    nail = layers[:, skin.NAILS, None] / 255 * (0.35 + 0.4 * polish)
+    nail = layers[:, skin.NAILS, None] / 255 * (0.45 + 0.4 * polish)
     return out * (1 - nail) + (0.45 * base + 0.55 * skin.NAIL) * nail
 
 
@@ -206,7 +206,7 @@ def _soften(image: NDArray, fragments: FragmentMap) -> NDArray[np.uint8]:
     depth = np.minimum(fragments.depth, 4.0)
     kernel = np.ones((3, 3), np.uint8)
     edge = (cv2.dilate(depth, kernel) - cv2.erode(depth, kernel)) > 0.006
-    blurred = cv2.GaussianBlur(image, (3, 3), 0.7)
+    blurred = cv2.GaussianBlur(image, (3, 3), 0.9)
     cv2.copyTo(blurred, edge.astype(np.uint8), image)
     return image
 

@@ -22,6 +22,12 @@ def background(rng: np.random.Generator, size: int) -> Image:
         _shelves(rng, image)
     elif kind < 0.8:
         _clutter(rng, image, int(rng.integers(3, 40)))
+    if kind < 0.8 and rng.random() < 0.3:
+        image = _finer(image)
+    if rng.random() < 0.3:
+        image = _bent(rng, image)
+    if rng.random() < 0.5:
+        image = _stained(rng, image)
     if rng.random() < 0.35:
         _person(rng, image)
     if rng.random() < 0.4:
@@ -171,6 +177,32 @@ def _textured(rng: np.random.Generator, image: Image, outline: NDArray) -> None:
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     cv2.fillConvexPoly(mask, (outline - (x0, y0)).astype(np.int32), 255, cv2.LINE_8)
     cv2.copyTo(_plane(rng, y1 - y0, x1 - x0), mask, image[y0:y1, x0:x1])
+
+
+def _finer(image: Image) -> Image:
+    """The picture with its mirror images, at half the size: twice as much detail."""
+    small = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    right, below = image.shape[1] - small.shape[1], image.shape[0] - small.shape[0]
+    return cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REFLECT)
+
+
+def _bent(rng: np.random.Generator, image: Image) -> Image:
+    """Straight lines become wavy or tilted, as of soft and slanted things."""
+    size = image.shape[0]
+    shift = (rng.normal(0, 0.05, (4, 4, 2)) * size).astype(np.float32)
+    field = cv2.resize(shift, (size, size), interpolation=cv2.INTER_CUBIC)
+    along = np.arange(size, dtype=np.float32)
+    return cv2.remap(
+        image, field[..., 0] + along, field[..., 1] + along[:, None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+
+
+def _stained(rng: np.random.Generator, image: Image) -> Image:
+    """Everything takes a little of one texture: grain, dirt, leaves' shadows."""
+    grey = texture_patch(rng, *image.shape[:2])
+    amount = rng.uniform(0.1, 0.6)
+    gain = cv2.LUT(grey, (1 + (np.arange(256, dtype=np.float32) / 128 - 1) * amount).astype(np.float32))
+    return cv2.multiply(image, cv2.merge([gain, gain, gain]), dtype=cv2.CV_8U)
 
 
 def _blur(image: Image, sigma: float) -> Image:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 # In MANO's rest pose fingers point to -x, the palm faces -y, so the thumb's side is fingers x palm = +z.
 _REST_FRAME = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]).T  # columns: fingers, palm, thumb side
-RAISED, EGOCENTRIC = 0.55, 0.15  # shares; the rest is any orientation
+RAISED, EGOCENTRIC = 0.6, 0.15  # shares; the rest is any orientation
 
 
 def orientation(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -26,7 +26,7 @@ def orientation(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _raised(rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    turn, tilt = np.radians([rng.normal(0, 38), rng.normal(-8, 24)])
+    turn, tilt = np.radians([rng.normal(0, 38), rng.normal(-10, 23)])
     fingers = np.array([np.sin(turn) * np.cos(tilt), -np.cos(turn) * np.cos(tilt), np.sin(tilt)])
     side = rng.random()
     roll = rng.normal(0, 32) if side < 0.6 else rng.normal(180, 40) if side < 0.82 else rng.uniform(0, 360)

@@ -24,7 +24,7 @@ TONES = np.array(
     np.float32,
 )
 PALM = np.array([236, 184, 164], np.float32)  # what palms of every tone tend to
-NAIL = np.array([238, 190, 178], np.float32)
+NAIL = np.array([240, 186, 176], np.float32)
 MILLIMETRES = 0.8  # of one map pixel
 FINGER_SIDE, ARM_SIDE = 0.21, 0.20  # metres that the map reaches from the wrist
 WIDTH, HEIGHT = 512, 256  # pixels
@@ -152,7 +152,7 @@ def _veins(rng: np.random.Generator, back: NDArray, points: NDArray) -> None:
         middle = (start + end) / 2 + rng.normal(0, 7, 2)
         near_end = 0.25 * start + 0.75 * end + rng.normal(0, 4, 2)
         path = _smooth(np.array([start, middle, near_end, end])).astype(np.int32)
-        cv2.polylines(layer, [path], False, int(rng.integers(20, 60)), 3, cv2.LINE_AA)
+        cv2.polylines(layer, [path], False, int(rng.integers(10, 36)), 3, cv2.LINE_AA)
     layer = cv2.GaussianBlur(layer, (0, 0), 2.0)
     back[..., REDNESS] = cv2.subtract(back[..., REDNESS], layer)
     back[..., MOTTLE] = cv2.subtract(back[..., MOTTLE], layer // 2)
