@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.nn.mano_head import SIZES, ManoHead
+from fasthamer.nn.mano_head import SIZES, HeadSize, ManoHead
 from fasthamer.nn.normalise import Normalise
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.backbone import Backbone, normalisation
@@ -46,9 +47,7 @@ DECODERS = Registry("decoder")  # builder(channels, size, hand) -> nn.Module tha
 @DECODERS.register
 def mano(channels: int, size: str, hand: Hand) -> nn.Module:
     """HaMeR's transformer head at any width; starts from the hand's mean pose."""
-    if size not in SIZES:
-        raise KeyError(unknown("decoder size", size, SIZES))
-    head = ManoHead(channels, SIZES[size])
+    head = ManoHead(channels, _size(size))
     head.start_from(hand)
     return head
 
@@ -117,6 +116,17 @@ def list_students(
     return [_measure(name, decoder_size, image_size) for name in names]
 
 
+def student_table(rows: Iterable[StudentRow]) -> str:
+    """The rows as aligned text with a heading."""
+    lines = [f"{'student':15s} {'backbone':>9s} {'head':>8s} {'total':>8s} {'GFLOPs':>7s}  feature map"]
+    for row in rows:
+        sizes = (row.backbone_params / 1e6, row.head_params / 1e6, (row.backbone_params + row.head_params) / 1e6)
+        backbone, head, total = (f"{size:.1f} M" for size in sizes)
+        shape = f"{row.channels} x {row.height} x {row.width}"
+        lines.append(f"{row.name:15s} {backbone:>9s} {head:>8s} {total:>8s} {row.gflops:7.1f}  {shape}")
+    return "\n".join(lines)
+
+
 def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -129,11 +139,18 @@ def _network(name: str) -> str:
     return STUDENTS[name]
 
 
+def _size(name: str) -> HeadSize:
+    if name not in SIZES:
+        raise KeyError(unknown("decoder size", name, SIZES))
+    return SIZES[name]
+
+
 def _measure(name: str, decoder_size: str, image_size: int) -> StudentRow:
     with torch.device("meta"):
         backbone = Backbone(_network(name), image_size).eval()
-        head = ManoHead(backbone.channels, SIZES[decoder_size]).eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        head = ManoHead(backbone.channels, _size(decoder_size)).eval()
+        # Fused attention kernels would hide their products from the counter.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             _, features = backbone(torch.empty(1, 3, image_size, image_size))
             head.regress(features)
     return StudentRow(

@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(arguments, flag[2:].replace("-", "_"))
         overrides += [] if value is None else [key, value]
     if arguments.list:
-        from fasthamer.students.zoo import list_students
+        from fasthamer.students.zoo import list_students, student_table
 
-        print(*list_students(), sep="\n")
+        print(student_table(list_students(decoder_size=arguments.decoder_size or "full")))
         return 0
 
     from fasthamer.distill.rundir import resumed_config
