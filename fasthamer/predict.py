@@ -1,0 +1,184 @@
+"""Hands in a photograph, for users of a finished model.
+
+from fasthamer.predict import HandMesh
+hands = HandMesh("runs/mine")                              # or a student.safetensors, "embedded", "hamer"
+found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
+found.vertices, found.keypoints_2d                         # metres; pixels of the photograph
+picture = found.draw(image)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from fasthamer.camera import full_image_focal, full_image_translation
+from fasthamer.data.crop import BOX_FACTOR, box_side, crop_affine, invert, mirror_points, transform, warp
+from fasthamer.hand.mano import load_hand
+from fasthamer.render.overlay import MESH_COLOURS, Colour, draw_keypoints, draw_mesh
+
+STUDENT_FILE = "student.safetensors"
+
+
+class Prediction(NamedTuple):
+    """The hands of one photograph, in the order of the boxes. N = hands.
+
+    The photograph's camera looks along +z from the origin, x right, y down; `vertices + translation[:, None]` are in
+    its frame. Left hands are left hands here: nothing is mirrored any more.
+    """
+
+    vertices: NDArray[np.float32]  # (N, 778, 3) metres, centred on the hand
+    joints: NDArray[np.float32]  # (N, 21, 3) metres, OpenPose order, same frame
+    keypoints_2d: NDArray[np.float64]  # (N, 21, 2) pixels of the photograph
+    translation: NDArray[np.float64]  # (N, 3) metres, true to scale only if the focal length was
+    right: NDArray[np.bool_]  # (N,)
+    focal: float  # pixels; the principal point is the middle of the photograph
+    faces: NDArray[np.int64]  # (1538, 3) of a right hand
+
+    def draw(
+        self, image: NDArray[np.uint8], colour: Colour = MESH_COLOURS["prediction"], skeleton: bool = False
+    ) -> NDArray[np.uint8]:
+        """The meshes (or skeletons) over the photograph, far hands first; `image` is left as it is."""
+        picture = image
+        centre = image.shape[1] / 2, image.shape[0] / 2
+        for hand in np.argsort(-self.translation[:, 2]):
+            if skeleton:
+                picture = draw_keypoints(picture, self.keypoints_2d[hand])
+            else:
+                faces = self.faces if self.right[hand] else self.faces[:, ::-1]  # mirroring turned them inside out
+                placed = self.vertices[hand] + self.translation[hand]
+                picture = draw_mesh(picture, placed, faces, self.focal, centre, colour)
+        return picture
+
+
+class HandMesh:
+    """A hand model ready to be used on photographs.
+
+    Args:
+        model: what `open_model` takes.
+        hand: a MANO file, if the student was trained with one; None is the model's own.
+        checkpoint: hamer.ckpt, for `hamer`.
+        device: a torch device, or auto = cuda, then mps, then cpu.
+    """
+
+    def __init__(
+        self, model: str | Path = "embedded", hand: str | Path | None = None, checkpoint: str = "", device: str = "auto"
+    ) -> None:
+        self.device = torch.device(best_device() if device == "auto" else device)
+        self.model = open_model(model, hand, checkpoint).to(self.device)
+        self.faces: NDArray[np.int64] = self.model.hand.faces  # type: ignore[assignment, union-attr]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        boxes: ArrayLike,
+        right: bool | Sequence[bool] = True,
+        focal: float | None = None,
+        factor: float = BOX_FACTOR,
+    ) -> Prediction:
+        """
+        Args:
+            image: (H, W, 3) RGB.
+            boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand.
+            right: whether each is a right hand; one for all.
+            focal: of the photograph's camera, pixels; None takes HaMeR's long one: depths are then not metric.
+            factor: the crop is this much larger than the box, as in training.
+
+        Raises:
+            ValueError: an image or boxes of another form.
+        """
+        boxes, is_right = _checked(image, boxes, right)
+        height, width = image.shape[:2]
+        focal = full_image_focal(width, height) if focal is None else focal
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
+        size = self.model.image_size
+        assert isinstance(size, int)
+        affines = [
+            crop_affine(centre, side, size, mirror_width=None if is_a_right else width)
+            for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)
+        ]
+        if not affines:
+            return _nothing(focal, self.faces)
+        crops = np.stack([warp(image, affine, size) for affine in affines])
+        output = self.model(torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.device))
+        vertices, joints, points, camera = (
+            part.float().cpu().numpy() for part in (output.vertices, output.joints, output.keypoints_2d, output.camera)
+        )
+        left = ~is_right
+        vertices[left], joints[left] = mirror_points(vertices[left]), mirror_points(joints[left])
+        camera[left, 1] *= -1
+        pixels = [
+            transform(invert(a), (p + 0.5) * size) for a, p in zip(affines, points.astype(np.float64), strict=True)
+        ]
+        translation = full_image_translation(
+            torch.from_numpy(camera.astype(np.float64)),
+            torch.from_numpy(centres),
+            torch.from_numpy(sides),
+            torch.tensor([[width, height]], dtype=torch.float64),
+            focal,
+        )
+        return Prediction(vertices, joints, np.stack(pixels), translation.numpy(), is_right, focal, self.faces)
+
+
+def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: str = "") -> nn.Module:
+    """A teacher or a student in eval mode, from whatever names it.
+
+    Args:
+        source: embedded (the teacher that fasthamer ships), hamer, a student's file, or a run directory.
+        hand: embedded or a MANO file; None is the embedded hand, for hamer the one in its checkpoint.
+        checkpoint: hamer.ckpt; empty looks at FASTHAMER_HAMER_CKPT.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError: nothing of that name, or not usable; the message says what to do.
+    """
+    from fasthamer.students import load_student
+    from fasthamer.teachers import build_teacher
+
+    if str(source) in ("embedded", "hamer"):
+        return build_teacher(str(source), checkpoint, None if hand is None else load_hand(hand), "fp32")
+    path = Path(source)
+    path = path / STUDENT_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"no model {str(source)!r}: give embedded, hamer, a {STUDENT_FILE} or a run directory")
+    return load_student(path, load_hand(hand or "embedded"))
+
+
+def _checked(
+    image: NDArray, boxes: ArrayLike, right: bool | Sequence[bool]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"the image is {image.shape} {image.dtype}; expected (H, W, 3) uint8, RGB")
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes have shape {boxes.shape}; expected (N, 4): x1, y1, x2, y2 in pixels")
+    good = np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    if not good.all():
+        index = int(np.argmin(good))
+        raise ValueError(f"box {index} is {boxes[index].tolist()}; expected x1 < x2 and y1 < y2")
+    is_right = np.asarray(right, bool)
+    if is_right.ndim and len(is_right) != len(boxes):
+        raise ValueError(f"{len(boxes)} boxes but {len(is_right)} values of right: give one for each, or one for all")
+    return boxes, np.broadcast_to(is_right, len(boxes)).copy()
+
+
+def _nothing(focal: float, faces: NDArray) -> Prediction:
+    shapes = (0, 778, 3), (0, 21, 3), (0, 21, 2), (0, 3)
+    vertices, joints, points, translation = (np.zeros(shape) for shape in shapes)
+    return Prediction(vertices, joints, points, translation, np.zeros(0, bool), focal, faces)  # type: ignore[arg-type]
+
+
+def best_device() -> str:
+    """cuda, then mps, then cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
