@@ -22,6 +22,7 @@ from fasthamer.distill.rundir import last_checkpoint, refuse_foreign, write_json
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
+from fasthamer.teachers import build_teacher, resolve_teacher
 from fasthamer.training.provenance import fingerprint, provenance
 from fasthamer.training.runlog import RunLog
 from fasthamer.types import Batch
@@ -63,8 +64,6 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     student = _student(cfg, hand)
     teacher, spoken = None, "none: ground truth only"
     if objective.outputs is not None or objective.features:
-        from fasthamer.teachers import build_teacher, resolve_teacher
-
         name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
         teacher = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         spoken = f"{name}: {why}"

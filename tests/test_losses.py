@@ -162,7 +162,10 @@ def test_the_objective_does_not_depend_on_the_batch_size(copies):
 
     many, many_teacher = (
         each._replace(
-            **{name: repeat(getattr(each, name)) for name in ("vertices", "joints", "keypoints_2d", "camera", "features")},
+            **{
+                name: repeat(getattr(each, name))
+                for name in ("vertices", "joints", "keypoints_2d", "camera", "features")
+            },
             mano=ManoParams(*map(repeat, each.mano)),
         )
         for each in (output, teacher)
