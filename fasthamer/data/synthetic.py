@@ -13,6 +13,7 @@ from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.handscene import build_scene
 from fasthamer.data.occluders import occlude
 from fasthamer.data.painting import HandPaint, paint
+from fasthamer.data.posing import Poser
 from fasthamer.data.scenery import background
 from fasthamer.data.viewpoints import Crop, orientation, place
 from fasthamer.hand.mano import Hand
@@ -58,11 +59,12 @@ class SyntheticHands(Dataset):
             raise ValueError(f"image_size is {image_size}, synthetic hands are drawn at 16 to {LARGEST} pixels")
         if size < 1:
             raise ValueError(f"a synthetic set has at least one sample, size is {size}")
-        self.hand, self.size, self.seed, self.image_size = hand, size, seed, image_size
+        self.size, self.seed, self.image_size = size, seed, image_size
         self.scale, self.shift = scale, shift
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
-        self.paints = _paints(hand, self.faces)
+        self.poser = Poser(hand)
+        self.paints = _paints(self.poser, self.faces)
 
     def __len__(self) -> int:
         return self.size
@@ -75,9 +77,7 @@ class SyntheticHands(Dataset):
             cv2.setNumThreads(0)  # one core per worker
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index)))
         mano = _sample_hand(rng)
-        with torch.no_grad():
-            posed, fk_joints = self.hand(ManoParams(*(value[None] for value in mano)))
-        vertices, joints = posed[0].numpy(), fk_joints[0].numpy()
+        vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
         translation = place(rng, joints).astype(np.float32)
         vertices, joints = vertices + translation, joints + translation
         crop = self._crop(rng, joints)
@@ -127,14 +127,11 @@ def _sample_hand(rng: np.random.Generator) -> ManoParams:
     )
 
 
-def _paints(hand: Hand, faces: NDArray) -> HandPaint:
+def _paints(poser: Poser, faces: NDArray) -> HandPaint:
     """Skin maps and their coordinates from the flat rest hand; works for any mesh with MANO's topology and frame."""
-    eye = torch.eye(3)
-    with torch.no_grad():
-        rest = ManoParams(eye[None, None], eye.expand(1, 15, 3, 3), torch.zeros(1, 10))
-        vertices, joints = (points[0].numpy() for points in hand(rest))
+    vertices, joints = poser(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10))
     normals = vertex_normals(vertices, faces)
-    thumb = hand.layer.lbs_weights[:, 13:].sum(1).numpy()[:, None]
+    thumb = poser.weights[:, 13:].sum(1)[:, None]
     outward = np.array([0.0, 1.0, 0.0]) * (1 - thumb) + THUMB_NAIL * thumb
     backness = 0.5 + 0.5 * (normals * outward).sum(1)
     return HandPaint(draw_skin_maps(joints), map_coordinates(vertices, joints[0]), backness.astype(np.float32))

@@ -1,0 +1,54 @@
+"""A hand's mesh in NumPy, for data sets: bit for bit the same in every process.
+
+`smplx.MANOLayer` adds in float32 in an order that depends on the number of threads, so a loader's worker and the main
+process would disagree in the last bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fasthamer.hand.conventions import MANO_TO_OPENPOSE, tip_vertices
+from fasthamer.hand.mano import Hand
+
+
+class Poser:
+    """Linear blend skinning of one hand at a time, in doubles; agrees with `hand(...)` to float32's precision."""
+
+    def __init__(self, hand: Hand) -> None:
+        layer = hand.layer
+        self.template, self.shapes = _doubles(layer.v_template), _doubles(layer.shapedirs)
+        self.correctives = _doubles(layer.posedirs)  # (135, 778 * 3)
+        self.regressor, self.weights = _doubles(layer.J_regressor), _doubles(layer.lbs_weights)
+        self.parents = np.asarray(layer.parents)
+
+    def __call__(self, rotations: NDArray, betas: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vertices (778, 3) and joints (21, 3) in OpenPose order, metres.
+
+        Args:
+            rotations: (16, 3, 3) absolute, the wrist's first, MANO's order.
+            betas: (10,)
+        """
+        rotations = rotations.astype(np.float64)
+        shaped = self.template + np.einsum("vck,k->vc", self.shapes, betas.astype(np.float64))
+        rest = np.einsum("jv,vc->jc", self.regressor, shaped)
+        correction = (rotations[1:] - np.eye(3)).ravel()
+        shaped = shaped + np.einsum("p,pn->n", correction, self.correctives).reshape(-1, 3)
+
+        turn, joints = np.empty((16, 3, 3)), np.empty((16, 3))
+        turn[0], joints[0] = rotations[0], rest[0]
+        for joint in range(1, 16):
+            parent = self.parents[joint]
+            turn[joint] = np.einsum("ab,bc->ac", turn[parent], rotations[joint])
+            joints[joint] = joints[parent] + np.einsum("ab,b->a", turn[parent], rest[joint] - rest[parent])
+        shift = joints - np.einsum("jab,jb->ja", turn, rest)
+        blended = np.einsum("vj,jn->vn", self.weights, turn.reshape(16, 9)).reshape(-1, 3, 3)
+        vertices = np.einsum("vab,vb->va", blended, shaped) + np.einsum("vj,ja->va", self.weights, shift)
+        ordered = np.concatenate([joints, vertices[list(tip_vertices("hamer"))]])[list(MANO_TO_OPENPOSE)]
+        return vertices.astype(np.float32), ordered.astype(np.float32)
+
+
+def _doubles(tensor: Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.detach().cpu().numpy(), np.float64)

@@ -1,0 +1,191 @@
+"""Synthetic photographs: the same item for the same key everywhere, and labels that match the pixels."""
+
+from __future__ import annotations
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fasthamer.data import synthetic
+from fasthamer.data.crop import BOX_FACTOR, box_side
+from fasthamer.data.handscene import HAND, Scene
+from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.hand.mano import load_hand
+from fasthamer.render.raster import vertex_normals
+from fasthamer.types import Batch, ManoParams
+
+GREEN = (0, 255, 0)
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="module")
+def hands(hand):
+    return SyntheticHands(hand, size=64, seed=3, image_size=128)
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    for name, a, b in zip(Batch._fields, one, other, strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_an_item_is_the_same_whenever_it_is_asked_for(hands):
+    first = hands[(1, 5)]
+    hands[(0, 2)]
+    assert_same(first, hands[(1, 5)])
+
+
+def test_worker_processes_and_pickled_copies_give_the_same_items(hands):
+    keys = [(2, i) for i in range(6)]
+    loaded = list(DataLoader(hands, batch_size=None, sampler=keys, num_workers=2))
+    copy = pickle.loads(pickle.dumps(hands))
+    for key, item in zip(keys, loaded, strict=True):
+        assert_same(hands[key], item)
+        assert_same(hands[key], copy[key])
+
+
+def test_seeds_epochs_and_indices_all_change_the_picture(hand, hands):
+    other_seed = SyntheticHands(hand, size=64, seed=4, image_size=128)
+    images = [hands[(0, 0)].image, hands[(1, 0)].image, hands[(0, 1)].image, other_seed[(0, 0)].image]
+    for i, a in enumerate(images):
+        for b in images[:i]:
+            assert (a.float() - b.float()).abs().mean() > 5
+
+
+@pytest.mark.parametrize("size", [64, 128, 200, 256])
+def test_items_have_the_shapes_and_types_of_the_contract(hand, size):
+    hands = SyntheticHands(hand, size=3, seed=1, image_size=size)
+    for index in range(3):
+        item = hands[(0, index)]
+        assert item.image.shape == (3, size, size) and item.image.dtype == torch.uint8
+        shapes = {"keypoints_2d": (21, 3), "joints": (21, 4), "vertices": (778, 3), "hand_pose": (15, 3, 3)}
+        shapes |= {"global_orient": (1, 3, 3), "betas": (10,), "crop": (2, 3)}
+        for name, shape in shapes.items():
+            value = getattr(item, name)
+            assert value.shape == shape and value.dtype == torch.float32 and value.isfinite().all(), name
+        for name in ("has_vertices", "has_pose", "has_betas"):
+            assert getattr(item, name) == 1
+        assert item.mirrored == 0 and item.index == index
+        assert (item.keypoints_2d[:, 2] == 1).all() and (item.joints[:, 3] == 1).all()
+
+
+def test_parameters_give_the_labelled_vertices_up_to_a_translation(hand, hands):
+    for index in range(4):
+        item = hands[(0, index)]
+        vertices, joints = hand(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
+        offset = item.vertices[0] - vertices[0, 0]
+        torch.testing.assert_close(vertices[0] + offset, item.vertices, atol=1e-5, rtol=0)
+        torch.testing.assert_close(joints[0] + offset, item.joints[:, :3], atol=1e-5, rtol=0)
+
+
+def fitted_camera(item: Batch) -> np.ndarray:
+    """Focal length and centre (3,), crop units, that explain the keypoints by the joints."""
+    joints, keypoints = item.joints[:, :3].double().numpy(), item.keypoints_2d[:, :2].double().numpy()
+    rays = joints[:, :2] / joints[:, 2:]
+    one, zero = np.ones(21), np.zeros(21)
+    rows = np.concatenate([np.stack([rays[:, 0], one, zero], 1), np.stack([rays[:, 1], zero, one], 1)])
+    solution, *_ = np.linalg.lstsq(rows, keypoints.T.ravel(), rcond=None)
+    np.testing.assert_allclose(rows @ solution, keypoints.T.ravel(), atol=1e-4)  # one square camera explains all
+    return solution
+
+
+def silhouette(item: Batch, faces: np.ndarray) -> np.ndarray:
+    """(S, S) bool, where the labelled mesh should be, drawn by OpenCV."""
+    size = item.image.shape[-1]
+    focal, x, y = fitted_camera(item)
+    vertices = item.vertices.double().numpy()
+    points = (vertices[:, :2] / vertices[:, 2:] * focal + (x, y) + 0.5) * size
+    mask = np.zeros((size, size), np.uint8)
+    for triangle in np.round(points[faces] * 16).astype(np.int32):
+        cv2.fillConvexPoly(mask, triangle, 1, shift=4)
+    return mask > 0
+
+
+def on_green(monkeypatch) -> None:
+    monkeypatch.setattr(synthetic, "background", lambda rng, size: np.full((size, size, 3), GREEN, np.uint8))
+    monkeypatch.setattr(synthetic, "photograph", lambda rng, image: image)
+    monkeypatch.setattr(synthetic, "occlude", lambda rng, image, keypoints: image)
+
+
+def green(item: Batch) -> np.ndarray:
+    image = item.image.numpy().astype(int)
+    return image[1] - np.maximum(image[0], image[2]) > 40
+
+
+def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask grown by a number of pixels, or shrunk by a negative one."""
+    morph = cv2.dilate if pixels > 0 else cv2.erode
+    return morph(mask.astype(np.uint8), np.ones((2 * abs(pixels) + 1,) * 2)) > 0
+
+
+def test_the_labelled_mesh_covers_the_pixels_of_the_hand(monkeypatch, hand):
+    on_green(monkeypatch)
+    monkeypatch.setattr(synthetic, "build_scene", only_the_hand)
+    hands = SyntheticHands(hand, size=16, seed=8, image_size=192)
+    for index in range(16):
+        item = hands[(0, index)]
+        expected, drawn = silhouette(item, hands.faces), ~green(item)
+        assert expected.sum() > 400
+        assert (drawn & ~grown(expected, 1)).sum() < 0.005 * drawn.sum()
+        assert (grown(expected, -1) & ~drawn).sum() < 0.02 * expected.sum()
+
+
+def only_the_hand(rng, vertices, joints, faces, loop) -> Scene:
+    """In place of the arm, a lid on the wrist."""
+    centre = len(vertices)
+    lid = np.stack([np.roll(loop, -1), loop, np.full(len(loop), centre)], axis=1)
+    vertices, faces = np.concatenate([vertices, vertices[loop].mean(0, keepdims=True)]), np.concatenate([faces, lid])
+    material = np.full(len(faces), HAND, np.uint8)
+    return Scene(vertices, faces, material, vertex_normals(vertices, faces), np.zeros((centre + 1, 2), np.float32))
+
+
+def test_keypoints_lie_on_the_hand_and_nothing_shines_through_it(monkeypatch, hand):
+    on_green(monkeypatch)
+    hands = SyntheticHands(hand, size=24, seed=9, image_size=192)
+    for index in range(24):
+        item = hands[(0, index)]
+        expected, see_through = silhouette(item, hands.faces), green(item)
+        assert (grown(expected, -1) & see_through).sum() < 0.02 * expected.sum()
+        nearby = grown(expected, 3)
+        pixels = np.round((item.keypoints_2d[:, :2].numpy() + 0.5) * 192).astype(int)
+        inside = ((pixels >= 0) & (pixels < 192)).all(1)
+        assert inside.sum() >= 15
+        assert nearby[pixels[inside, 1], pixels[inside, 0]].all()
+
+
+def test_the_crop_is_hamers_box_with_its_augmentation(hands):
+    for index in range(24):
+        keypoints = hands[(0, index)].keypoints_2d[:, :2].double().numpy()
+        low, high = keypoints.min(0), keypoints.max(0)
+        side = box_side((high - low) * 1000 * BOX_FACTOR) / 1000  # of the unaugmented box, in crop sides
+        assert 1 / 1.3 - 1e-6 <= side <= 1 / 0.7 + 1e-6
+        assert (np.abs((low + high) / 2) <= 0.02 + 1e-6).all()
+
+
+def test_most_raised_hands_point_up_and_both_sides_are_seen(hands):
+    items = [hands[(5, i)] for i in range(40)]
+    up = np.array([float(item.joints[9, 1] - item.joints[0, 1]) for item in items]) < 0
+    facing = []
+    for item in items:
+        wrist, index, pinky = (item.joints[k, :3].numpy() for k in (0, 5, 17))
+        facing.append(np.cross(index - wrist, pinky - wrist)[2] < 0)
+    assert 0.55 < up.mean() < 0.95
+    assert 0.3 < np.mean(facing) < 0.85
+
+
+@pytest.mark.parametrize(("options", "message"), [({"image_size": 8}, "image_size is 8"), ({"size": 0}, "size is 0")])
+def test_useless_settings_are_refused(hand, options, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticHands(hand, **{"size": 4, **options})
+
+
+def test_an_index_beyond_the_set_is_refused(hands):
+    with pytest.raises(IndexError, match="sample 64 of 64"):
+        hands[(0, 64)]
