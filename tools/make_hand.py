@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fasthamer.hand import gestures
+from fasthamer.hand import gestures, pose_sampling
+from fasthamer.hand.collision import Capsules
 from fasthamer.tools.handmaking import correctives, meshing, shapes, skeleton, skinning, surface
 from fasthamer.tools.handmaking.numbering import renumber
 from fasthamer.tools.handmaking.regions import regions
@@ -61,8 +62,8 @@ def make() -> dict[str, np.ndarray]:
 def pose_space(axes: gestures.Axes, bones: skeleton.Skeleton, count: int = 2000):
     """Principal axes (45, 45) of sampled poses, their relaxed mean (45,) and coefficients (N, 45)."""
     rng = np.random.default_rng(7)
-    capsules = gestures.Capsules.of(bones.joints / 1000, bones.tips / 1000)
-    poses = np.stack([gestures.sample(rng, axes, capsules).reshape(-1) for _ in range(count)])
+    capsules = Capsules(bones.joints / 1000, bones.tips / 1000)
+    poses = np.stack([pose_sampling.sample(rng, axes, capsules).reshape(-1) for _ in range(count)])
     mean = gestures.to_axis_angle(gestures.PRESETS["relaxed"], axes).reshape(-1)
     _, _, components = np.linalg.svd(poses - poses.mean(0))
     components *= np.sign(components[np.arange(45), np.abs(components).argmax(1)])[:, None]

@@ -14,12 +14,14 @@ import numpy as np
 
 # what the rest mesh already has, degrees: subtracted before rotating
 REST = np.array([[4, 7, 5, 4], [4, 0.5, 5, 4], [4, -14, 5, 4], [4, -5.5, 5, 4], [0, 0, 0, 0]], float)
-LOWEST = np.array([[-25, -16, -5, -8], [-25, -16, -5, -8], [-25, -26, -5, -8], [-25, -18, -5, -8], [-25, -35, -25, -25]], float)
-HIGHEST = np.array([[95, 18, 112, 85], [95, 16, 112, 85], [95, 10, 112, 85], [95, 12, 112, 85], [45, 40, 65, 85]], float)
-
+# limits of healthy adults, active motion, with a few degrees of passive reach
+LOWEST = np.array(
+    [[-25, -16, -8, -10], [-25, -18, -8, -10], [-25, -30, -8, -10], [-25, -20, -8, -10], [-30, -40, -15, -20]], float
+)
+HIGHEST = np.array(
+    [[95, 20, 112, 85], [95, 16, 112, 85], [95, 10, 112, 85], [95, 12, 112, 85], [48, 28, 65, 80]], float
+)
 PRONATION = -0.45  # degrees of thumb roll per degree of swing
-
-_REACH = (75.0, 100.0, 62.0)  # flexion of a fully curled finger
 
 
 class Axes(NamedTuple):
@@ -29,21 +31,18 @@ class Axes(NamedTuple):
     dorsal: np.ndarray
 
 
-def _finger(curl: float, abduction: float = 0.0) -> list[float]:
-    return [_REACH[0] * curl, abduction, _REACH[1] * curl, _REACH[2] * curl]
-
-
-def _pose(index, middle, ring, pinky, thumb) -> np.ndarray:
+def hand_pose(index, middle, ring, pinky, thumb) -> np.ndarray:
+    """An anatomical pose (5, 4) from the fingers in everyday order."""
     return np.array([index, middle, pinky, ring, thumb], float)
 
 
 PRESETS = {
     "rest": REST.copy(),
-    "relaxed": _pose([22, 3, 30, 16], [26, 1, 34, 18], [28, -2, 36, 18], [28, -6, 34, 16], [5, 6, 8, 12]),
-    "fist": _pose([82, 0, 100, 62], [86, 0, 102, 62], [86, 0, 102, 62], [86, 2, 100, 62], [35, 25, 35, 45]),
-    "pointing": _pose([2, 2, 5, 4], [82, 0, 100, 62], [84, 0, 102, 62], [84, 2, 100, 62], [30, 22, 30, 40]),
-    "pinch": _pose([48, 0, 45, 25], [38, 0, 35, 20], [30, -2, 30, 16], [24, -6, 26, 14], [25, 28, 10, 20]),
-    "spread": _pose([-4, 16, 2, 2], [-6, 2, 2, 2], [-4, -10, 2, 2], [-4, -24, 2, 2], [-18, -10, -8, -8]),
+    "relaxed": hand_pose([24, 3, 28, 15], [28, 1, 32, 17], [29, -2, 34, 17], [28, -7, 32, 16], [8, -8, 12, 14]),
+    "fist": hand_pose([72, 0, 104, 58], [78, 0, 104, 60], [80, -1, 104, 60], [80, -2, 102, 60], [34, -14, 42, 40]),
+    "pointing": hand_pose([2, 2, 4, 3], [76, 0, 104, 58], [80, -1, 104, 60], [80, -2, 102, 60], [35, -14, 42, 38]),
+    "pinch": hand_pose([47, 0, 62, 34], [30, 0, 30, 16], [24, -3, 26, 14], [18, -8, 22, 12], [24, -19, 22, 26]),
+    "spread": hand_pose([-4, 16, 2, 2], [-6, 2, 2, 2], [-4, -10, 2, 2], [-4, -25, 2, 2], [-20, 2, -4, -4]),
 }
 
 
@@ -75,23 +74,3 @@ def _log(matrix: np.ndarray) -> np.ndarray:
     sine = np.linalg.norm(twist) / 2
     angle = np.arctan2(sine, (np.trace(matrix) - 1) / 2)
     return twist / 2 if sine < 1e-9 else twist * (angle / (2 * sine))
-
-
-class Capsules(NamedTuple):
-    """Bones as capsules for a cheap collision test, metres."""
-
-    joints: np.ndarray  # (16, 3)
-    tips: np.ndarray  # (5, 3)
-
-    @classmethod
-    def of(cls, joints: np.ndarray, tips: np.ndarray) -> Capsules:
-        return cls(np.asarray(joints, float), np.asarray(tips, float))
-
-
-def sample(rng: np.random.Generator, axes: Axes, capsules: Capsules) -> np.ndarray:
-    """One random pose (15, 3)."""
-    curl = np.clip(rng.normal(0.35, 0.3) + rng.normal(0, 0.15, 4), -0.05, 1.0)
-    pose = _pose(*[_finger(c) for c in curl], [rng.normal(8, 14), rng.normal(8, 14), rng.normal(10, 14), rng.normal(15, 20)])
-    pose[:4, 1] = np.array([5, 0, -10, -4]) * rng.uniform(-0.3, 1.6) * (1 - curl[[0, 1, 3, 2]])
-    pose += rng.normal(0, 4, (5, 4))
-    return to_axis_angle(np.clip(pose, LOWEST, HIGHEST), axes)

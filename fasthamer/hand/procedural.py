@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fasthamer.hand import gestures
+from fasthamer.hand import gestures, pose_sampling
+from fasthamer.hand.collision import Capsules
 
 ASSET = Path(__file__).resolve().parent.parent / "assets" / "procedural_hand.npz"
 TIP_VERTICES = (320, 443, 671, 554, 744)  # index, middle, pinky, ring, thumb
@@ -28,19 +29,21 @@ def embedded_arrays() -> dict[str, np.ndarray]:
     Beside MANO's: `region` (778,) uint8 with 0 back, 1 palm side, 2 nail; `flexion_axes` and `dorsal_axes` (15, 3),
     the unit axes about which each joint flexes and abducts.
     """
-    return {key: value.astype(np.float32) if value.dtype == np.float16 else value.copy() for key, value in _load().items()}
+    return {
+        key: value.astype(np.float32) if value.dtype == np.float16 else value.copy() for key, value in _load().items()
+    }
 
 
 @cache
-def _anatomy() -> tuple[gestures.Axes, gestures.Capsules]:
+def _anatomy() -> tuple[gestures.Axes, Capsules]:
     arrays = _load()
     axes = gestures.Axes(arrays["flexion_axes"].astype(float), arrays["dorsal_axes"].astype(float))
-    return axes, gestures.Capsules.of(arrays["J"], arrays["v_template"][list(TIP_VERTICES)])
+    return axes, Capsules(arrays["J"].astype(float), arrays["v_template"][list(TIP_VERTICES)].astype(float))
 
 
 def sample_pose(rng: np.random.Generator) -> np.ndarray:
     """A random natural pose: absolute axis-angle rotations (15, 3) of MANO's hand joints, in MANO's frame."""
-    return gestures.sample(rng, *_anatomy())
+    return pose_sampling.sample(rng, *_anatomy())
 
 
 def sample_betas(rng: np.random.Generator) -> np.ndarray:

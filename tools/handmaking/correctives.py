@@ -57,7 +57,9 @@ def _range(joint: int, skeleton: Skeleton) -> list[np.ndarray]:
     for flexion in flexions:
         for side in sides:
             about_dorsal = Rotation.from_rotvec(np.radians(side) * skeleton.dorsal[joint])
-            turns.append((about_dorsal * Rotation.from_rotvec(np.radians(flexion) * skeleton.flexion[joint])).as_matrix())
+            turns.append(
+                (about_dorsal * Rotation.from_rotvec(np.radians(flexion) * skeleton.flexion[joint])).as_matrix()
+            )
     return turns
 
 

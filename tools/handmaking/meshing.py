@@ -88,7 +88,9 @@ def _cells_dual(
         label = _cells(graph, loop, loop_label, seeds)
         weight = mass / size**1.0
         total = np.bincount(label, weight, N_VERTICES)
-        centre = np.stack([np.bincount(label, weight * vertices[:, a], N_VERTICES) for a in range(3)], 1) / total[:, None]
+        centre = (
+            np.stack([np.bincount(label, weight * vertices[:, a], N_VERTICES) for a in range(3)], 1) / total[:, None]
+        )
         away = np.linalg.norm(vertices - centre[label], axis=1)
         away[loop] = np.inf
         order = np.lexsort((away, label))

@@ -29,9 +29,7 @@ SPREADS = {
 }
 
 
-def directions(
-    vertices: np.ndarray, skin: np.ndarray, skeleton: Skeleton
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def directions(vertices: np.ndarray, skin: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shape directions (V, 3, 10), joint motion (16, 3, 10) and the share of variance each explains (10,)."""
     columns, motions = [], []
     for name, deviation in SPREADS.items():
@@ -72,7 +70,9 @@ def deform(
     for number, finger in enumerate(FINGERS):
         first = 1 + 3 * number
         here = palm(skeleton.joints[first : first + 1])[0]
-        turn = _about_y(np.radians(of("spread")) * {"index": 0.7, "middle": 0.1, "ring": -0.5, "pinky": -1.2}.get(finger, 0.6))
+        turn = _about_y(
+            np.radians(of("spread")) * {"index": 0.7, "middle": 0.1, "ring": -0.5, "pinky": -1.2}.get(finger, 0.6)
+        )
         for segment in range(3):
             bone = first + segment
             joints[bone] = here

@@ -74,7 +74,16 @@ def _finger(skeleton: Skeleton, number: int, radii: tuple[float, ...], thumb: bo
                 pad = waist - 2.3 * up + 1.0 * direction
                 reach = 0.17 * np.linalg.norm(b - a)
                 cones.append(
-                    Cone(pad - reach * direction, pad + reach * direction, middle * 0.86, middle * 0.86, bone, bone, up, 0.92)
+                    Cone(
+                        pad - reach * direction,
+                        pad + reach * direction,
+                        middle * 0.86,
+                        middle * 0.86,
+                        bone,
+                        bone,
+                        up,
+                        0.92,
+                    )
                 )
             knuckle = b + 1.9 * up - 1.0 * direction
             cones.append(Cone(knuckle, knuckle - 2.5 * direction, rb * 0.83, rb * 0.8, bone, bone, up, 0.95))
@@ -84,7 +93,11 @@ def _finger(skeleton: Skeleton, number: int, radii: tuple[float, ...], thumb: bo
     axis = axis / np.linalg.norm(axis)
     slope = np.radians(7.0)
     normal = np.cos(slope) * up + np.sin(slope) * axis
-    nail = (skeleton.joints[bone] + 0.62 * (skeleton.ends[bone] - skeleton.joints[bone]) + 0.73 * radii[3] * up, normal, bone)
+    nail = (
+        skeleton.joints[bone] + 0.62 * (skeleton.ends[bone] - skeleton.joints[bone]) + 0.73 * radii[3] * up,
+        normal,
+        bone,
+    )
     return cones, nail
 
 
@@ -105,19 +118,21 @@ def _palm(skeleton: Skeleton) -> list[Cone]:
         cone(point(14, 0, -6), ring + [3, -4.5, 0], 15.5, 11.5, squash=0.95),
         cone(point(14, -1, -14), pinky + [3, -2.5, 1.0], 15.0, 10.6, squash=0.95),
         # knuckles
-        cone(index + [1, 2.2, 0], index + [8, 1.0, 0], 8.8, 6.0),
-        cone(middle + [1, 2.2, 0], middle + [8, 1.0, 0], 9.0, 6.0),
-        cone(ring + [1, 2.0, 0], ring + [8, 1.0, 0], 8.3, 6.0),
-        cone(pinky + [1, 2.0, 0], pinky + [8, 1.0, 0], 7.6, 5.5),
+        cone(index + [1, 2.2, 0], index + [20, 1.6, -0.5], 8.8, 6.6),
+        cone(middle + [1, 2.2, 0], middle + [20, 1.2, 0], 9.0, 6.6),
+        cone(ring + [1, 2.0, 0], ring + [20, 1.2, 0.5], 8.3, 6.4),
+        cone(pinky + [1, 2.0, 0], pinky + [18, 1.2, 1], 7.6, 5.8),
         # pads under the knuckles
         cone(index + [1, -9.0, -2], middle + [1, -11.0, 0], 9.0, 8.8, squash=0.85),
         cone(middle + [1, -11.0, 0], ring + [1, -9.5, 0], 8.8, 8.8, squash=0.85),
         cone(ring + [1, -9.5, 0], pinky + [2, -6.5, 1], 8.8, 8.8, squash=0.85),
         # hypothenar
-        cone(point(14, -9, -19), point(52, -9.5, -30), 13.0, 11.0),
+        cone(point(5, -5, -15), point(24, -9, -22), 13.5, 13.0),
+        cone(point(24, -9, -22), point(52, -9.5, -30), 13.0, 11.0),
         # thenar: belly between the thumb's metacarpal and the palm
-        cone(point(17, -9, 14), point(50, -15, 24), 13.5, 11.0, 0, 13),
-        cone(thumb + [-4, -4, -2], 0.55 * thumb + 0.45 * joints[14] + [0, -6, -3], 12.5, 12.0, 13, 13),
+        cone(point(17, -8, 13), point(48, -12, 23), 13.5, 11.5, 0, 13),
+        cone(thumb + [-4, -3.5, -2], 0.45 * thumb + 0.55 * joints[14] + [0, -4.5, -2.5], 12.5, 11.8, 13, 13),
+        cone(0.45 * thumb + 0.55 * joints[14] + [0, -4.5, -2.5], joints[14] + [0, -1.5, -0.5], 11.8, 10.0, 13, 13),
         # web of the thumb
         cone(point(52, -5, 27), joints[14] + [8, 1, -5], 8.5, 7.0, 0, 13),
         cone(point(38, -4, 27), 0.5 * (joints[13] + joints[14]), 9.5, 9.5, 0, 13),
