@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,7 +59,13 @@ class _RefusedError(Exception):
     pass
 
 
-class _Unpickler(pickle.Unpickler):
+# The interpreter written in Python: in the C one, a damaged file can make the process take any amount of memory.
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Unpickler(_PythonUnpickler):
+    dispatch: ClassVar = dict(_PythonUnpickler.dispatch)
+
     def __init__(self, data: bytes, records: frozenset[str]) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
         self.records = records
@@ -74,6 +80,13 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise _RefusedError("it refers to objects outside the file")
+
+    def load_build(self) -> None:
+        if not isinstance(self.stack[-2], Record | _Array | _Dtype):  # a function of ours could be changed by it
+            raise _RefusedError(f"it gives a state to a {type(self.stack[-2]).__name__}")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 class _Dtype:

@@ -1,0 +1,19 @@
+"""Fixtures that several test files use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """A function from the name of a folder of real sample files to its path; skips where they are not at hand."""
+    root = Path(os.environ.get("FASTHAMER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+    def folder(name: str) -> Path:
+        if not (root / name).exists():
+            pytest.skip(f"needs {name} from the sample data: set FASTHAMER_TEST_DATA to its folder")
+        return root / name
+
+    return folder
