@@ -13,7 +13,7 @@ from fasthamer.data.scenery import colour
 from fasthamer.data.viewpoints import Crop
 from fasthamer.render import skin
 from fasthamer.render.raster import FragmentMap, interpolate, rasterize
-from fasthamer.render.shading import SKIN_WRAP, Light, ambient_occlusion, diffuse, dot, encode, highlight, shadow
+from fasthamer.render.shading import SKIN_WRAP, Light, ambient_occlusion, decode, diffuse, dot, encode, highlight, shadow
 from fasthamer.render.textures import texture_bank
 
 
@@ -88,7 +88,7 @@ def _albedo(
     tone = skin.skin_tone(rng)
     back_colour = skin.skin_colour(rng, tone)
     palm_colour = back_colour + (skin.PALM - back_colour) * rng.uniform(0.08, 0.25 + 0.3 * tone)
-    strength = rng.uniform((0.15, 0.3, 0.3), (0.9, 1.3, 1.2))  # of creases, redness, mottling
+    strength = rng.uniform((0.15, 0.3, 0.3), (0.9, 1.3, 1.2)).astype(np.float32)  # of creases, redness, mottling
 
     hand = kind == HAND
     variant = rng.integers(skin.VARIANTS)
@@ -117,7 +117,7 @@ def _albedo(
     gloss[hand] = 0.25 + 0.75 * nails
     gloss[kind == ARM] = 0.25
     gloss[kind >= WEAR] = rng.uniform(0, 1.5)
-    return (np.clip(srgb, 2, 250) / 255) ** 2.2, crease, gloss
+    return decode(srgb), crease, gloss
 
 
 def _skin(base: NDArray, layers: NDArray, strength: NDArray, polish: float) -> NDArray[np.float32]:
@@ -220,5 +220,7 @@ def _sample(side: NDArray, u: NDArray, v: NDArray) -> NDArray[np.float32]:
     rows = 256  # OpenCV takes maps as pictures of limited width
     padded = -len(u) % rows
     x, y = (np.pad(c, (0, padded), mode="edge").reshape(-1, rows) for c in (u, v))
+    if len(x) == 0:  # the hand is wholly behind something
+        return np.empty((0, side.shape[2]), np.float32)
     found = cv2.remap(side, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return found.reshape(-1, side.shape[2])[: len(u)].astype(np.float32)
