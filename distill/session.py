@@ -13,9 +13,10 @@ from torch.utils.data import Dataset, default_collate
 from yacs.config import CfgNode
 
 from fasthamer.data import build_dataset
+from fasthamer.distill.classroom import Classroom
 from fasthamer.distill.device import accelerator_for, precision_of
 from fasthamer.distill.evaluate import evaluate, predict
-from fasthamer.distill.loop import Classroom, train
+from fasthamer.distill.loop import train
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.pictures import comparison
 from fasthamer.distill.rundir import last_checkpoint, refuse_foreign, write_json, write_text
@@ -39,6 +40,7 @@ class Session(NamedTuple):
     accelerator: Accelerator
     hand: Hand
     room: Classroom
+    images: Dataset  # training set
     held_out: Dataset  # evaluation set
     announcement: str  # what was resolved, a line each
 
@@ -95,7 +97,7 @@ def execute(session: Session) -> dict[str, Any]:
     cfg, run, accelerator = session.cfg, session.run, session.accelerator
     origin = provenance(cfg.SEED, session.hand.fingerprint, {})
     if accelerator.is_main_process:
-        datasets = {"training": session.room.images, "evaluation": session.held_out}
+        datasets = {"training": session.images, "evaluation": session.held_out}
         origin["data"] = {role: fingerprint(dataset) for role, dataset in datasets.items()}
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / ("provenance.json" if session.resume_from is None else "provenance_resumed.json"), origin)
@@ -109,7 +111,7 @@ def execute(session: Session) -> dict[str, Any]:
     def picture(done: int, student: nn.Module, log: RunLog) -> None:
         log.picture(done, "predictions", draw(session, student, run / "pictures" / f"step_{done}.png"))
 
-    student = train(cfg, session.room, run, accelerator, session.resume_from, score, picture)
+    student = train(session.room, session.images, run, session.resume_from, score, picture)
     if not accelerator.is_main_process:
         return {}
     scores = _scores(session, student)

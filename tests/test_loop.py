@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.config import load_config
+from fasthamer.distill.classroom import Classroom
 from fasthamer.distill.device import accelerator_for
 from fasthamer.distill.learner import Learner
-from fasthamer.distill.loop import Classroom, train
+from fasthamer.distill.loop import train
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.students import build_student
@@ -76,9 +77,9 @@ def tiny(seed: int = 0, layer: str = "last") -> nn.Module:
 def teach(run: Path, *overrides: str, images: Dataset | None = None, student: nn.Module | None = None, **options):
     cfg = load_config(None, [*TINY, *overrides])
     teacher = None if cfg.KD.MODE == "none" else tiny(seed=1).eval().requires_grad_(False)
-    room = Classroom(student or tiny(), teacher, images or Noise())
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
-    return train(cfg, room, run, accelerator, **options), teacher
+    room = Classroom(cfg, student or tiny(), teacher, accelerator)
+    return train(room, images or Noise(), run, **options), teacher
 
 
 def lines(run: Path, phase: str = "train") -> list[dict]:
@@ -222,7 +223,7 @@ def test_a_broken_sample_ends_the_run_with_the_datasets_own_words(tmp_path):
         def __getitem__(self, key):
             raise ValueError(f"sample {key[1]}: damaged picture")
 
-    with pytest.raises(BadSample, match=r"sample \d: damaged picture$"):
+    with pytest.raises(BadSample, match=r"^sample \d: damaged picture$"):
         teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1", "DATA.WORKERS", "1", images=Broken())
 
 

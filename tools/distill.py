@@ -12,7 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from yacs.config import CfgNode
+
 from fasthamer.config import load_config
+from fasthamer.distill.rundir import resumed_config
 
 FLAGS = {  # flag: (config key, help)
     "--student": ("STUDENT.NAME", "see --list, or timm:<name>"),
@@ -42,38 +45,43 @@ def main(argv: list[str] | None = None) -> int:
         print(student_table(list_students(decoder_size=arguments.decoder_size or "full")))
         return 0
 
-    from fasthamer.distill.rundir import resumed_config
     from fasthamer.distill.session import execute, prepare
     from fasthamer.training.interrupt import Interrupted
     from fasthamer.training.stream import BadSample
 
     try:
-        if arguments.resume and arguments.out:
-            cfg = resumed_config(arguments.out, overrides)
-        else:
-            cfg = load_config(arguments.config, overrides)
-        run = arguments.out or Path("runs") / f"{cfg.STUDENT.NAME}_{cfg.STUDENT.DECODER}_{cfg.KD.MODE}".replace(
-            ":", "_"
-        )
+        cfg, run = _settings(arguments, overrides)
         session = prepare(cfg, run, arguments.resume)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.error(str(error.args[0] if error.args else error))
-    main_process = session.accelerator.is_main_process
-    if main_process:
+        parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
+    speaks = session.accelerator.is_main_process
+    if speaks:
         print(session.announcement, flush=True)
     try:
         scores = execute(session)
     except Interrupted as stopped:
-        if main_process:
+        if speaks:
             print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
         return 1
     except (FloatingPointError, BadSample) as error:
         print(f"distill: {error}", file=sys.stderr)
         return 1
-    if main_process:
+    if speaks:
         millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))
         print(f"{run / 'student.safetensors'}: {millimetres}")
     return 0
+
+
+def _settings(arguments: argparse.Namespace, overrides: list[str]) -> tuple[CfgNode, Path]:
+    """The resolved config and the run directory."""
+    cfg, run = load_config(arguments.config, overrides), arguments.out
+    if run is None:
+        run = Path("runs") / f"{cfg.STUDENT.NAME}_{cfg.STUDENT.DECODER}_{cfg.KD.MODE}".replace(":", "_")
+    if not arguments.resume:
+        return cfg, run
+    if arguments.config:
+        raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
+    return resumed_config(run, overrides), run
 
 
 def _parser() -> argparse.ArgumentParser:

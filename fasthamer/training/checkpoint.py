@@ -23,14 +23,13 @@ class Trainable(NamedTuple):
     optimizers: Mapping[str, Any]  # anything with state_dict and load_state_dict, the gradient scaler included
 
 
-def save_checkpoint(folder: Path, step: int, state: Trainable, facts: Mapping[str, Any]) -> Path:
+def save_checkpoint(folder: Path, step: int, state: Trainable) -> Path:
     """Writes `folder/step_N`: into a hidden folder first, which is then renamed. Older ones beyond `KEPT` go.
 
     Args:
         folder: the run's `checkpoints`.
         step: optimizer steps done.
         state: what to save.
-        facts: small JSON values a resumed run wants back.
     """
     target = folder / f"step_{step}"
     draft = folder / f".step_{step}.part"
@@ -40,7 +39,7 @@ def save_checkpoint(folder: Path, step: int, state: Trainable, facts: Mapping[st
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
         save_file(tensors, draft / f"{name}.safetensors")
     torch.save({name: each.state_dict() for name, each in state.optimizers.items()}, draft / "optimizers.pt")
-    (draft / "state.json").write_text(json.dumps({"step": step, **facts}, indent=1), encoding="utf-8")
+    (draft / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
     for file in draft.iterdir():
         _flush(file)
     shutil.rmtree(target, ignore_errors=True)
@@ -55,7 +54,7 @@ def load_checkpoint(path: Path, state: Trainable) -> dict[str, Any]:
     """Fills `state` from a checkpoint.
 
     Returns:
-        `step` and the facts saved with it.
+        Its facts: `step`, the optimizer steps done.
 
     Raises:
         ValueError: it belongs to another model; the message names the first keys that differ.

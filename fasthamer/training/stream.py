@@ -72,7 +72,8 @@ def batches(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) -
     try:
         yield from loader
     except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
-        raise BadSample(str(error).strip().splitlines()[-1]) from error
+        words = str(error).strip().splitlines()[-1]
+        raise BadSample(words.removeprefix(f"{type(error).__name__}: ")) from error
 
 
 def _quiet_worker(_: int) -> None:
