@@ -19,6 +19,7 @@ from fasthamer.students.student import Student
 from fasthamer.students.zoo import build_student
 
 FORMAT = "fasthamer-student-1"
+SPEC = {"name", "decoder", "decoder_size", "image_size", "view", "feature_layer", "hand", "hand_name"}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -100,9 +101,16 @@ def _header(file: Any, path: Path) -> dict[str, Any]:
     text = (file.metadata() or {}).get("fasthamer")
     if text is None:
         raise ValueError(f"{path}: a safetensors file, but not a student's (no fasthamer header)")
-    header = json.loads(text)
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {header.get('format')!r}, this version reads {FORMAT!r}")
+    try:
+        header = json.loads(text)
+        found, named = header["format"], set(header["student"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: a damaged fasthamer header ({type(error).__name__}: {error})") from None
+    if found != FORMAT or named != SPEC:
+        raise ValueError(
+            f"{path}: a student of another version of fasthamer: format {found!r} with {', '.join(sorted(named))}; "
+            f"this one reads {FORMAT!r} with {', '.join(sorted(SPEC))}"
+        )
     return header
 
 

@@ -1,0 +1,214 @@
+"""Every student works and costs what the paper says; backbones, decoders and pretrained weights behave."""
+
+import logging
+import time
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import fasthamer.students.backbone as backbone_module
+from fasthamer.hand.mano import load_hand
+from fasthamer.nn.normalise import Normalise
+from fasthamer.students import STUDENTS, build_student, list_students
+from fasthamer.students.backbone import Backbone
+from fasthamer.students.zoo import student_table
+from fasthamer.types import View
+
+PAPER = {  # channels, backbone and head parameters in millions: Fast-HaMeR's table, see docs
+    "convnext_l": (1536, 196.2, 41.1),
+    "wide_resnet50": (2048, 66.8, 44.2),
+    "wide_resnet101": (2048, 124.8, 44.2),
+    "resnet101": (2048, 42.5, 44.2),
+    "resnet50": (2048, 23.5, 44.2),
+    "mobilevit_s": (640, 4.9, 35.6),
+    "mobilenetv3_l": (960, 3.0, 37.5),
+}
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {row.name: row for row in list_students()}
+
+
+def small(hand, name: str = "timm:test_resnet", **options):
+    return build_student(name, **{"decoder_size": "tiny", "image_size": 64, "hand": hand, **options})
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_student_does_one_forward_and_one_backward_pass(name, hand):
+    student = small(hand, name).train()
+    output = student(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    assert output.vertices.shape == (2, 778, 3)
+    assert output.features.shape[:2] == (2, student.feature_channels)
+    (output.vertices.square().mean() + output.keypoints_2d.square().mean() + output.features.square().mean()).backward()
+    without = [
+        key for key, value in student.named_parameters() if value.grad is None or not value.grad.isfinite().all()
+    ]
+    assert not without, f"no finite gradient for {without}"
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_students_have_the_papers_channels_and_parameters(name, rows):
+    channels, backbone, head = PAPER[name]
+    row = rows[name]
+    assert (row.channels, row.height, row.width) == (channels, 8, 8)
+    # 1 %, or the rounding of the table's last digit where that is more (3.0 M)
+    assert row.backbone_params / 1e6 == pytest.approx(backbone, rel=0.01, abs=0.05)
+    assert row.head_params / 1e6 == pytest.approx(head, rel=0.01)
+
+
+def test_the_table_lists_every_student_with_its_cost(rows):
+    text = student_table(rows.values())
+    assert [line.split()[0] for line in text.splitlines()[1:]] == list(STUDENTS)
+    assert "1536 x 8 x 8" in text
+    # ResNet-50 is 4.1 G multiply-adds at 224, so 2 * 4.1 * (256 / 224)^2 = 10.7 GFLOPs, and its head adds 1.7:
+    # 6 layers of 64 tokens * 2048 * 1024 (keys and values) are 0.8 G multiply-adds.
+    assert rows["resnet50"].gflops == pytest.approx(10.7 + 1.7, rel=0.02)
+
+
+def test_smaller_decoders_are_smaller():
+    heads = [list_students(["mobilenetv3_l"], size)[0].head_params for size in ("full", "medium", "small", "tiny")]
+    assert heads == sorted(heads, reverse=True)
+    assert heads[1] < 12e6 and heads[2] < 4e6 and heads[3] < 0.8e6
+
+
+def test_names_that_do_not_exist_are_told_the_nearest(hand):
+    with pytest.raises(KeyError, match="no student named 'resnet5O'; did you mean 'resnet50'"):
+        small(hand, "resnet5O")
+    with pytest.raises(KeyError, match="timm knows no network named 'resnet999'"):
+        small(hand, "timm:resnet999")
+    with pytest.raises(KeyError, match="no decoder named 'man'; did you mean 'mano'"):
+        small(hand, decoder="man")
+    with pytest.raises(KeyError, match="no decoder size named 'tinny'; did you mean 'tiny'"):
+        small(hand, decoder_size="tinny")
+    with pytest.raises(ValueError, match=r"has no layer 'layer9': choose last or one of .*layer3"):
+        small(hand, feature_layer="layer9")
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_convnext", "timm:swin_tiny_patch4_window7_224"])
+def test_any_network_of_timm_can_be_a_backbone(name, hand):
+    size = 224 if "swin" in name else 64
+    student = small(hand, name, image_size=size).eval()
+    with torch.no_grad():
+        output = student(torch.zeros(1, 3, size, size))
+    assert output.features.shape[1] == student.feature_channels
+    assert output.features.shape[2] == output.features.shape[3]
+
+
+def test_features_come_from_the_layer_asked_for_and_the_hand_does_not_change(hand):
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    last, middle = (small(hand, feature_layer=layer).eval() for layer in ("last", "layer2"))
+    middle.load_state_dict(last.state_dict())
+    with torch.no_grad():
+        at_end, at_middle = last(image), middle(image)
+        maps = last.backbone.network(last.normalise(image))
+    layer2 = last.backbone.layers.index("layer2")
+    assert torch.equal(at_middle.features, maps[layer2]) and torch.equal(at_end.features, maps[-1])
+    assert middle.feature_channels == maps[layer2].shape[1]
+    assert torch.equal(at_end.vertices, at_middle.vertices)
+
+
+def test_crops_of_any_type_and_size_are_normalised_by_the_model():
+    normalise = Normalise(4, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    # (1 - 0.5) / 0.5 = 1, (1 - 0.25) / 0.25 = 3, (1 - 0) / 1 = 1; a constant image stays constant when it shrinks
+    expected = torch.tensor([1.0, 3.0, 1.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
+    for typed in (image, image.double(), image.half(), image.long()):
+        torch.testing.assert_close(normalise(typed), expected)
+    for wrong in (torch.zeros(3, 8, 8), torch.zeros(1, 8, 8, 3), torch.zeros(1, 3, 8, 6)):
+        with pytest.raises(ValueError, match="square crops"):
+            normalise(wrong)
+
+
+def test_a_student_that_looks_at_the_middle_ignores_the_rest(hand):
+    student = small(hand, view=0.5).eval()
+    assert student.view == View(-0.25, -0.25, 0.25, 0.25)
+    image = torch.rand(1, 3, 64, 64) * 255
+    framed = image.clone()
+    framed[..., :16, :], framed[..., 48:, :], framed[..., :16], framed[..., 48:] = 0, 0, 0, 0
+    with torch.no_grad():
+        assert torch.equal(student(image).vertices, student(framed).vertices)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        small(hand, view=1.5)
+
+
+def test_frozen_stages_keep_weights_and_statistics_and_the_rest_trains(hand):
+    student = small(hand)
+    student.backbone.freeze(2)
+    student.train()
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    optimizer = torch.optim.SGD([value for value in student.parameters() if value.requires_grad], lr=0.1)
+    student(torch.randint(0, 256, (2, 3, 64, 64))).vertices.square().sum().mul(100).backward()
+    optimizer.step()
+    moved = {key for key, value in student.state_dict().items() if not torch.equal(value, before[key])}
+    early = [key for key in before if key.startswith(("backbone.network.conv1", "backbone.network.layer1"))]
+    assert early and not moved & set(early)
+    assert "backbone.network.bn1.running_mean" not in moved
+    assert any("layer2" in key and key.endswith("weight") for key in moved)
+    assert any("layer2" in key and key.endswith("running_mean") for key in moved)
+    with pytest.raises(ValueError, match="5 stages"):
+        student.backbone.freeze(5)
+
+
+def test_without_a_network_pretrained_says_so_at_once_and_starts_from_scratch(hand, monkeypatch, caplog):
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(backbone_module, "_cached", lambda _: None)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    began = time.perf_counter()
+    with caplog.at_level(logging.WARNING):
+        small(hand, "resnet18", pretrained=True)
+    assert time.perf_counter() - began < 10
+    assert len(caplog.records) == 1
+    assert "no ImageNet weights for resnet18 (Name or service not known)" in caplog.text
+    assert "from scratch" in caplog.text
+
+
+def test_cached_pretrained_weights_are_used_without_asking_the_network(tmp_path, monkeypatch, caplog):
+    torch.manual_seed(1)
+    source = timm.create_model("test_resnet")
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda _, filename: str(tmp_path / filename))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: pytest.fail("asked the network"))
+    loaded = Backbone("test_resnet", 64, pretrained=True).network.state_dict()
+    assert not caplog.records
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, source.state_dict()[key])
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_backbone_weights_come_from_a_local_file(suffix, tmp_path, hand):
+    source = timm.create_model("test_resnet")
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save(source.state_dict(), path)
+    else:
+        save_file(source.state_dict(), path)
+    student = small(hand, backbone_file=path)
+    for key, value in student.backbone.network.state_dict().items():
+        torch.testing.assert_close(value, source.state_dict()[key])
+
+
+def test_a_wrong_backbone_file_is_refused_with_its_reasons(tmp_path, hand):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        small(hand, backbone_file=tmp_path / "gone.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"not a file")
+    with pytest.raises(ValueError, match="not a readable state dict"):
+        small(hand, backbone_file=tmp_path / "broken.safetensors")
+    (tmp_path / "code.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ValueError, match="not a readable state dict"):
+        small(hand, backbone_file=tmp_path / "code.pth")
+    state = timm.create_model("test_resnet").state_dict()
+    state["fc.bias"] = torch.zeros(7)
+    state["more"] = state.pop("conv1.0.weight") if "conv1.0.weight" in state else torch.zeros(1)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"not timm's test_resnet.*unexpected more.*fc\.bias is \(7,\)"):
+        small(hand, backbone_file=tmp_path / "other.safetensors")
