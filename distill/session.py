@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import cv2
 import torch
-from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 from yacs.config import CfgNode
 
-from fasthamer.data import build_dataset
+from fasthamer.data import build_dataset, dataset_name
+from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.classroom import Classroom
 from fasthamer.distill.device import accelerator_for, precision_of
 from fasthamer.distill.evaluate import evaluate, predict
@@ -37,11 +37,10 @@ class Session(NamedTuple):
     cfg: CfgNode
     run: Path
     resume_from: Path | None
-    accelerator: Accelerator
     hand: Hand
     room: Classroom
-    images: Dataset  # training set
-    held_out: Dataset  # evaluation set
+    images: HandDataset  # training set
+    held_out: HandDataset  # evaluation set
     announcement: str  # what was resolved, a line each
 
 
@@ -69,23 +68,9 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
         name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
         teacher = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         spoken = f"{name}: {why}"
-    resume_from = last_checkpoint(run) if resume else None
-    lines = {
-        "student": f"{cfg.STUDENT.NAME} + {cfg.STUDENT.DECODER} ({cfg.STUDENT.DECODER_SIZE}): "
-        f"{parameter_count(student.backbone) / 1e6:.1f} M + {parameter_count(student.decoder) / 1e6:.1f} M parameters",
-        "teacher": spoken,
-        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if teacher else ""),
-        "hand": f"{hand.name} ({hand.fingerprint})",
-        "data": f"{type(images).__name__}: {len(images)} to train on, {len(held_out)} to evaluate",  # type: ignore[arg-type]
-        "device": f"{accelerator.device}, {precision_of(accelerator)}, {accelerator.num_processes} process(es)",
-        "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * accelerator.num_processes} images"
-        + (f", resumed from {resume_from.name}" if resume_from else ""),
-        "run": str(run),
-    }
-    announcement = "\n".join(f"{key:8s} {value}" for key, value in lines.items())
-    return Session(
-        cfg, run, resume_from, accelerator, hand, Classroom(student, teacher, images), held_out, announcement
-    )
+    room = Classroom(cfg, student, teacher, accelerator)
+    announcement = _announce(cfg, student, spoken, room, images, held_out, run)
+    return Session(cfg, run, last_checkpoint(run) if resume else None, hand, room, images, held_out, announcement)
 
 
 def execute(session: Session) -> dict[str, Any]:
@@ -94,7 +79,7 @@ def execute(session: Session) -> dict[str, Any]:
     Raises:
         Interrupted, FloatingPointError, BadSample: see `train`.
     """
-    cfg, run, accelerator = session.cfg, session.run, session.accelerator
+    cfg, run, accelerator = session.cfg, session.run, session.room.accelerator
     origin = provenance(cfg.SEED, session.hand.fingerprint, {})
     if accelerator.is_main_process:
         datasets = {"training": session.images, "evaluation": session.held_out}
@@ -123,9 +108,9 @@ def execute(session: Session) -> dict[str, Any]:
 
 def draw(session: Session, student: nn.Module, path: Path) -> Any:
     """Saves (and returns) a picture of the first evaluation samples: photo, truth, teacher, student."""
-    indices = range(min(PICTURED, len(session.held_out)))  # type: ignore[arg-type]
+    indices = range(min(PICTURED, len(session.held_out)))
     batch = Batch(*default_collate([session.held_out[(0, index)] for index in indices]))
-    batch = Batch(*(each.to(session.accelerator.device) for each in batch))
+    batch = Batch(*(each.to(session.room.accelerator.device) for each in batch))
     models = {"teacher": session.room.teacher, "student": student}
     image = comparison(batch, {name: model for name, model in models.items() if model is not None}, session.hand.faces)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +119,7 @@ def draw(session: Session, student: nn.Module, path: Path) -> Any:
 
 
 def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
-    cfg, device = session.cfg, session.accelerator.device
+    cfg, device = session.cfg, session.room.accelerator.device
     predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
     return evaluate(predicted, "freihand", "hamer", session.hand.J_regressor.cpu().numpy())
 
@@ -162,3 +147,26 @@ def _student(cfg: CfgNode, hand: Hand) -> Student:
         student.load_state_dict(before.state_dict())
     student.backbone.freeze(cfg.STUDENT.FREEZE)
     return student
+
+
+def _announce(
+    cfg: CfgNode, student: Student, teacher: str, room: Classroom, images: HandDataset, held_out: HandDataset, run: Path
+) -> str:
+    """What was resolved, a line each."""
+    millions = [parameter_count(part) / 1e6 for part in (student.backbone, student.decoder)]
+    name, processes = dataset_name(cfg), room.accelerator.num_processes
+    why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
+    labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if cfg.DATA.LABELLED < 1 else ""
+    lines = {
+        "student": f"{cfg.STUDENT.NAME}, {millions[0]:.1f} M parameters; decoder {cfg.STUDENT.DECODER} "
+        f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",
+        "teacher": teacher,
+        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if room.teacher else ""),
+        "hand": f"{cfg.HAND.MODEL} ({room.learner.student.hand.fingerprint})",
+        "data": f"{name}{why}: {len(images)} images{labelled}; {len(held_out)} to evaluate on",
+        "device": f"{room.accelerator.device}, {precision_of(room.accelerator)}"
+        + (f", {processes} processes" if processes > 1 else ""),
+        "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
+        "run": str(run),
+    }
+    return "\n".join(f"{key:8s} {value}" for key, value in lines.items())

@@ -54,9 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         session = prepare(cfg, run, arguments.resume)
     except (ValueError, KeyError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
-    speaks = session.accelerator.is_main_process
+    speaks = session.room.accelerator.is_main_process
     if speaks:
         print(session.announcement, flush=True)
+        if session.resume_from:
+            print(f"resumed from {session.resume_from}", flush=True)
     try:
         scores = execute(session)
     except Interrupted as stopped:
@@ -74,13 +76,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _settings(arguments: argparse.Namespace, overrides: list[str]) -> tuple[CfgNode, Path]:
     """The resolved config and the run directory."""
+    if arguments.resume and arguments.config:
+        raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
     cfg, run = load_config(arguments.config, overrides), arguments.out
     if run is None:
         run = Path("runs") / f"{cfg.STUDENT.NAME}_{cfg.STUDENT.DECODER}_{cfg.KD.MODE}".replace(":", "_")
     if not arguments.resume:
         return cfg, run
-    if arguments.config:
-        raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
     return resumed_config(run, overrides), run
 
 

@@ -1,0 +1,139 @@
+"""`tools/distill.py` from the outside: what it says, what it leaves behind, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from fasthamer.config import load_config
+from fasthamer.students import load_student
+from fasthamer.students.files import save_student, student_metadata
+from fasthamer.tools.distill import main
+
+SMALL = [
+    *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--steps", "2"),
+    *("IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"),
+    *("DATA.WORKERS", "0", "DATA.SYNTHETIC_SIZE", "4", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.BATCH", "2"),
+]
+
+
+def complaint(capsys, *arguments: str) -> str:
+    """The one line that a mistake is answered with."""
+    with pytest.raises(SystemExit) as exit_:
+        main([*SMALL, *arguments])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(said)
+    return said[-1]
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory):
+    """A student as a teacher: untrained, but of the right form."""
+    from fasthamer.students import build_student
+
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    torch.manual_seed(5)
+    save_student(path, build_student("timm:test_resnet", "mano", "tiny", 64), {})
+    return str(path)
+
+
+def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, teacher_file):
+    run = tmp_path / "run"
+    assert main([*SMALL, "--kd", "hybrid", "--teacher", teacher_file, "--out", str(run), "TRAIN.EVAL_EVERY", "1"]) == 0
+    said = capsys.readouterr().out
+    for word in (
+        "timm:test_resnet, 0.4 M parameters; decoder mano tiny",
+        teacher_file,
+        "hybrid, weight 0.3",
+        "cpu, fp32",
+        "pa_mpjpe_mm",
+    ):
+        assert word in said
+    kept = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "student.safetensors", "eval/scores.json"):
+        assert name in kept
+    assert "pictures/final.png" in kept
+    assert not [name for name in kept if "part" in name]
+
+    config = load_config(run / "config.yaml")
+    assert (config.STUDENT.NAME, config.TRAIN.STEPS, config.KD.MODE) == ("timm:test_resnet", 2, "hybrid")
+    origin = json.loads((run / "provenance.json").read_text())
+    assert origin["seed"] == 0
+    assert origin["packages"]["torch"]
+    assert set(origin["data"]) == {"training", "evaluation"}
+    scores = json.loads((run / "eval/scores.json").read_text())
+    assert scores["n"] == 2
+    header = student_metadata(run / "student.safetensors")["metadata"]
+    assert header["metrics"] == scores
+    assert header["provenance"] == origin
+    phases = [json.loads(line)["phase"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert phases == ["eval", "train"]
+    student = load_student(run / "student.safetensors")
+    assert student(torch.zeros(1, 3, 64, 64)).vertices.shape == (1, 778, 3)
+
+
+def test_a_second_run_may_start_from_the_first_ones_student(tmp_path, teacher_file):
+    run = tmp_path / "run"
+    assert main([*SMALL, "--kd", "none", "--init", teacher_file, "--out", str(run), "TRAIN.LR", "0.0"]) == 0
+    before, after = load_student(teacher_file).state_dict(), load_student(run / "student.safetensors").state_dict()
+    weights = [name for name in before if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in weights)
+
+
+def test_an_init_of_another_shape_is_refused(capsys, tmp_path, teacher_file):
+    said = complaint(capsys, "--kd", "none", "--init", teacher_file, "--decoder-size", "small", "--out", str(tmp_path))
+    assert "decoder_size is 'tiny'; this run asks for 'small'" in said
+
+
+def test_a_folder_with_another_run_is_never_written_into(capsys, tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    assert "already holds a run: continue it with --resume, or choose another --out" in complaint(
+        capsys, "--kd", "none", "--out", str(tmp_path)
+    )
+    (tmp_path / "config.yaml").rename(tmp_path / "letter.txt")
+    assert "already holds other files" in complaint(capsys, "--kd", "none", "--out", str(tmp_path))
+
+
+def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
+    assert "holds no run to resume" in complaint(capsys, "--resume", "--out", str(tmp_path / "none"))
+    run = tmp_path / "run"
+    assert main([*SMALL, "--kd", "none", "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert "was started with TRAIN.LR 1e-05" in complaint(capsys, "--resume", "--out", str(run), "TRAIN.LR", "0.1")
+    assert "leave --config out" in complaint(capsys, "--resume", "--out", str(run), "--config", "x.yaml")
+    assert main(["--resume", "--out", str(run), "--steps", "3"]) == 0
+    assert "checkpoints/step_2" in capsys.readouterr().out
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--student", "mobilenetv3_x"], "did you mean 'mobilenetv3_"),
+        (["--kd", "hybird"], "did you mean 'hybrid'"),
+        (["--teacher", "hammer"], "did you mean 'hamer'"),
+        (["--teacher", "hamer"], "needs its checkpoint"),
+        (["--data", "freehand"], "did you mean 'freihand'"),
+        (["--data", "freihand"], "needs DATA.ROOT"),
+        (["--data-root", "/nowhere"], "/nowhere"),
+        (["--mano", "/nowhere/MANO_RIGHT.pkl"], "/nowhere/MANO_RIGHT.pkl"),
+        (["--init", "/nowhere.safetensors"], "/nowhere.safetensors"),
+        (["--config", "quickstrat"], "no recipe 'quickstrat'"),
+        (["--steps", "many"], "TRAIN.STEPS takes a int"),
+        (["TRAIN.STEP", "3"], "did you mean TRAIN.STEPS"),
+        (["TRAIN.LR"], "has no value"),
+        (["DEVICE", "cuda:99"], "DEVICE 'cuda:99'"),
+        (["TRAIN.PRECISION", "fp16"], "needs a GPU"),
+        (["KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
+        (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words, teacher_file):
+    monkeypatch.delenv("FASTHAMER_HAMER_CKPT", raising=False)
+    teacher = [] if "--teacher" in arguments else ["--teacher", teacher_file]
+    assert words in complaint(capsys, *teacher, *arguments, "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
