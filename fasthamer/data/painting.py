@@ -13,7 +13,17 @@ from fasthamer.data.scenery import colour
 from fasthamer.data.viewpoints import Crop
 from fasthamer.render import skin
 from fasthamer.render.raster import FragmentMap, interpolate, rasterize
-from fasthamer.render.shading import SKIN_WRAP, Light, ambient_occlusion, decode, diffuse, dot, encode, highlight, shadow
+from fasthamer.render.shading import (
+    SKIN_WRAP,
+    Light,
+    ambient_occlusion,
+    decode,
+    diffuse,
+    dot,
+    encode,
+    highlight,
+    shadow,
+)
 from fasthamer.render.textures import texture_bank
 
 
@@ -164,7 +174,7 @@ def _light(
         arriving += diffuse(normals, light, visible, wrap)
         shine += (highlight(normals, to_camera, light, sharpness) * gloss * visible * strength)[:, None]
     linear = albedo * arriving + shine * np.float32(gloss_scale)
-    return linear * (rng.uniform(0.75, 1.35) * 0.55 / max(0.2, float(arriving.mean()))) ** 0.8
+    return linear * (rng.uniform(0.7, 1.2) * 0.55 / max(0.2, float(arriving.mean()))) ** 0.8
 
 
 def _blurred(values: NDArray, covered: NDArray, radius: float) -> NDArray[np.float32]:

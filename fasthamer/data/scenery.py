@@ -22,7 +22,7 @@ def background(rng: np.random.Generator, size: int) -> Image:
         _shelves(rng, image)
     elif kind < 0.8:
         _clutter(rng, image, int(rng.integers(3, 40)))
-    if kind < 0.8 and rng.random() < 0.3:
+    if kind < 0.8 and rng.random() < 0.15:
         image = _finer(image)
     if rng.random() < 0.3:
         image = _bent(rng, image)

@@ -12,6 +12,7 @@ from fasthamer.render.raster import rasterize
 
 SKIN_WRAP = np.array([0.34, 0.2, 0.14], np.float32)  # light bleeds past the terminator, red most of all
 SHADOW_SIZE = 80  # pixels; side of the shadow map
+BRIGHTEST = 3.0  # linear light that is told from more
 
 
 class Light(NamedTuple):
@@ -68,43 +69,52 @@ def ambient_occlusion(depth: NDArray, covered: NDArray, sigma: float, reach: flo
 
 
 def shadow(
-    vertices: NDArray, faces: NDArray, points: NDArray, light: Light, bias: float = 0.003
+    vertices: NDArray, faces: NDArray, points: NDArray, light: Light, bias: float = 0.001
 ) -> NDArray[np.float32]:
     """(N,) 0 where something lies between the point and the light, 1 where not, by a small shadow map.
 
+    The map holds the sides that look away from the light: a lit surface then never shades itself.
+
     Args:
         vertices: (V, 3) of what casts shadows.
+        faces: (F, 3), counter-clockwise seen from outside.
         points: (N, 3) on the surfaces.
         bias: metres by which an occluder must be nearer to the light.
     """
     toward = light.direction
     side = np.cross(toward, [0.0, 1.0, 0.0] if abs(toward[1]) < 0.9 else [1.0, 0.0, 0.0])
     side /= np.linalg.norm(side)
-    frame = np.stack([side, np.cross(toward, side), -toward]).astype(np.float32)  # the light looks along its z
+    frame = np.stack([side, np.cross(side, toward), -toward]).astype(np.float32)  # the light looks along its z
     seen = vertices @ frame.T
     low, high = seen.min(0), seen.max(0)
-    scale = (SHADOW_SIZE - 1) / max(float((high - low)[:2].max()), 1e-6)
+    scale = float((SHADOW_SIZE - 1) / max((high - low)[:2].max(), 1e-6))
     far = 100.0  # metres; from this far away a perspective camera is a parallel projection
-    placed = seen - [*((low + high)[:2] / 2), low[2] - far]
+    origin = np.array([*((low + high)[:2] / 2), low[2] - far], np.float32)
     middle = (SHADOW_SIZE - 1) / 2
-    lit = rasterize(placed, faces, (scale * far, scale * far), (middle, middle), SHADOW_SIZE, SHADOW_SIZE)
-    nearest = np.minimum(lit.depth, 2 * far)
-    at = points @ frame.T - [*((low + high)[:2] / 2), low[2] - far]
+    focal, centre = (scale * far, scale * far), (middle, middle)
+    lit = rasterize(seen - origin, faces[:, ::-1], focal, centre, SHADOW_SIZE, SHADOW_SIZE, cull_back=True)
+    at = points @ frame.T - origin
     column, row = (np.clip(np.rint(at[:, axis] * scale + middle), 0, SHADOW_SIZE - 1) for axis in (0, 1))
-    occluder = nearest[row.astype(np.int32), column.astype(np.int32)]
+    occluder = lit.depth[row.astype(np.int32), column.astype(np.int32)]
     return (at[:, 2] < occluder + bias).astype(np.float32)
+
+
+def decode(srgb: NDArray) -> NDArray[np.float32]:
+    """sRGB-like values 0..255, rounded to bytes, to linear light; never quite black or white."""
+    return np.take(_DECODED, np.clip(srgb, 2, 250).astype(np.uint8))
 
 
 def encode(linear: NDArray) -> NDArray[np.uint8]:
     """Linear light to sRGB-like bytes; bright values roll off instead of clipping hard."""
-    level = np.clip(linear * 2048, 0, len(_ENCODED) - 1)
-    return _ENCODED[level.astype(np.int32)]
+    level = np.sqrt(np.clip(linear, 0, BRIGHTEST)) * np.float32((len(_ENCODED) - 1) / BRIGHTEST**0.5)
+    return np.take(_ENCODED, level.astype(np.int32))
 
 
 def _encoding_table() -> NDArray[np.uint8]:
-    x = np.arange(2048 * 3) / 2048
+    x = np.linspace(0, BRIGHTEST**0.5, 4096) ** 2  # even in the square root: dark tones need the finer steps
     shoulder = np.where(x < 0.7, x, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)))
     return np.round(255 * shoulder ** (1 / 2.2)).astype(np.uint8)
 
 
+_DECODED = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
 _ENCODED = _encoding_table()
