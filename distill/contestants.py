@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fasthamer.hand.mano import load_hand
-from fasthamer.predict import best_device, open_model
+from fasthamer.predict import open_model
 from fasthamer.registry import unknown
 from fasthamer.runtime.benchmark import Candidate
 from fasthamer.students import STUDENTS, Student, build_student
@@ -41,22 +41,6 @@ def contestants(
     for candidate in found:
         candidate.model.to(device).eval()
     return found, next((name for name in names if name in TEACHERS), names[0])
-
-
-def pick_device(name: str) -> torch.device:
-    """auto = cuda, then mps, then cpu.
-
-    Raises:
-        ValueError: not a device, or not on this machine.
-    """
-    if name == "auto":
-        return torch.device(best_device())
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def _candidate(name: str, hand_source: str | None, checkpoint: str, decoder_size: str) -> Candidate:

@@ -22,6 +22,7 @@ from fasthamer.camera import full_image_focal, full_image_translation
 from fasthamer.data.crop import BOX_FACTOR, box_side, crop_affine, invert, mirror_points, transform, warp
 from fasthamer.hand.mano import load_hand
 from fasthamer.render.overlay import MESH_COLOURS, Colour, draw_keypoints, draw_mesh
+from fasthamer.runtime.device import pick_device
 
 STUDENT_FILE = "student.safetensors"
 
@@ -70,7 +71,7 @@ class HandMesh:
     def __init__(
         self, model: str | Path = "embedded", hand: str | Path | None = None, checkpoint: str = "", device: str = "auto"
     ) -> None:
-        self.device = torch.device(best_device() if device == "auto" else device)
+        self.device = pick_device(device)
         self.model = open_model(model, hand, checkpoint).to(self.device)
         self.faces: NDArray[np.int64] = self.model.hand.faces  # type: ignore[assignment, union-attr]
 
@@ -175,10 +176,3 @@ def _nothing(focal: float, faces: NDArray) -> Prediction:
     shapes = (0, 778, 3), (0, 21, 3), (0, 21, 2), (0, 3)
     vertices, joints, points, translation = (np.zeros(shape) for shape in shapes)
     return Prediction(vertices, joints, points, translation, np.zeros(0, bool), focal, faces)  # type: ignore[arg-type]
-
-
-def best_device() -> str:
-    """cuda, then mps, then cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

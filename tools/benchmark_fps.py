@@ -22,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from fasthamer.distill.contestants import contestants, pick_device
+    from fasthamer.distill.contestants import contestants
     from fasthamer.runtime.benchmark import Setting, benchmark, markdown, write
+    from fasthamer.runtime.device import pick_device
     from fasthamer.runtime.timing import machine
 
     try:

@@ -111,6 +111,15 @@ def protocol_joints(joints: NDArray, vertices: NDArray, convention: str, regress
     return moved
 
 
+def convention_of(dataset: str, has_vertices: bool) -> str:
+    """What a dataset's labels mean by a joint, as far as its files tell.
+
+    FreiHAND's joints are regressed from its meshes. Sets that only share its layout have no meshes, and a definition
+    of their own: the model's joints are compared as they are.
+    """
+    return "freihand" if dataset == "freihand" and has_vertices else "hamer"
+
+
 def _joint_scores(joints: NDArray, true: NDArray, frame: str) -> dict[str, NDArray[np.float64]]:
     aligned = keypoints.aligned_distances(joints, true)
     relative = keypoints.root_relative_distances(joints, true, joints[:, 0], true[:, 0])

@@ -162,7 +162,8 @@ def skeletons_view(
     background = np.full((size, size, 3), PAPER, np.uint8)
     truth = np.asarray(truth, np.float64)
     moved = np.asarray(prediction, np.float64) - np.asarray(prediction)[0] + truth[0]
-    middle = (truth.min(0) + truth.max(0)) / 2
+    both = np.concatenate([truth, moved])
+    middle = (both.min(0) + both.max(0)) / 2
     for joints, colour in ((truth, (150, 150, 150)), (moved, None)):
         flat = _turned(joints, middle, degrees)[:, :2]  # without perspective: both keep their sizes
         background = draw_keypoints(background, crop_pixels(flat / extent, size), colour)

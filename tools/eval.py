@@ -1,0 +1,88 @@
+"""Score a hand model on a dataset, or an existing pred.json against the official ground truth.
+
+    python tools/eval.py --model runs/mine --data freihand --data-root FreiHAND_pub_v2
+    python tools/eval.py --model embedded --data synthetic DATA.SYNTHETIC_EVAL_SIZE 128
+    python tools/eval.py --pred pred.json --gt FreiHAND_pub_v2_eval --out runs/official
+
+A model is embedded, hamer, a student's file or a run directory. Writes scores.json, pred.json (the official form) and
+pictures/cases.png with the worst and the typical cases. Trailing KEY VALUE pairs change the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from fasthamer.config import load_config
+
+FLAGS = {  # flag: (config key, help)
+    "--data": ("DATA.NAME", "auto, synthetic or freihand"),
+    "--data-root": ("DATA.ROOT", "the dataset's folder"),
+    "--split": ("DATA.EVAL_SPLIT", "evaluation or training"),
+    "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
+    "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt, for --model hamer"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 done, 1 failed, 2 the user's mistake."""
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    for flag, (key, _) in FLAGS.items():
+        value = getattr(arguments, flag[2:].replace("-", "_"))
+        overrides += [] if value is None else [key, value]
+    if bool(arguments.model) == bool(arguments.pred) or bool(arguments.pred) != bool(arguments.gt):
+        parser.error("give --model, or --pred with --gt")
+
+    from fasthamer.distill.scoring import examine, prepare, score_file, table, write_scores
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *place, **more: print(f"eval: warning: {message}", file=sys.stderr)
+        try:
+            cfg = load_config(None, overrides)
+            out = arguments.out or _default_out(arguments.model or arguments.pred, cfg)
+            if arguments.pred:
+                scores = score_file(arguments.pred, arguments.gt, cfg.DATA.EVAL_SPLIT, arguments.protocol)
+                write_scores(out, scores)
+            else:
+                exam = prepare(cfg, arguments.model, arguments.mano, arguments.protocol, arguments.joints)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            parser.error(str(error.args[0] if error.args else error))
+        try:
+            scores = scores if arguments.pred else examine(exam, out)
+        except (ValueError, OSError) as error:  # a damaged picture, a model that answers NaN, a full disk
+            print(f"eval: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+            return 1
+    print(table(scores))
+    print(f"written to {out}")
+    return 0
+
+
+def _default_out(source: str | Path, cfg) -> Path:
+    from fasthamer.data import dataset_name
+
+    source = Path(source)
+    name = f"{dataset_name(cfg)}-{cfg.DATA.EVAL_SPLIT}"
+    return source / "eval" / name if source.is_dir() else Path("runs") / "eval" / source.stem / name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--model", help="embedded, hamer, a student's file or a run directory")
+    parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
+    for flag, (key, text) in FLAGS.items():
+        parser.add_argument(flag, help=f"{text} ({key})")
+    parser.add_argument("--protocol", default="auto", help="auto or freihand")
+    parser.add_argument("--joints", default="auto", help="what the labels mean by a joint: auto, hamer, freihand, ...")
+    parser.add_argument("--pred", type=Path, help="score this pred.json instead of a model")
+    parser.add_argument("--gt", type=Path, help="folder with SPLIT_xyz.json and SPLIT_verts.json, for --pred")
+    parser.add_argument("--out", type=Path, help="folder for the results (RUN/eval/... or runs/eval/...)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
