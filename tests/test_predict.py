@@ -1,0 +1,156 @@
+"""HandMesh on photographs: boxes, left hands, the photograph's camera, drawing."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fasthamer import predict
+from fasthamer.camera import project, weak_to_translation
+from fasthamer.hand.mano import load_hand
+from fasthamer.predict import HandMesh, open_model
+from fasthamer.students import build_student, save_student
+from fasthamer.tools import demo
+from fasthamer.types import HandOutput, ManoParams
+
+PHOTO = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+BOX = [100.0, 60.0, 200.0, 140.0]
+
+
+class Finds(nn.Module):
+    """A hand in rest pose whose place follows the brightest spot of the crop, so that crops can be told apart."""
+
+    image_size = 64
+
+    def __init__(self):
+        super().__init__()
+        self.hand = load_hand("embedded")
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        count = len(image)
+        eye = torch.eye(3).repeat(count, 16, 1, 1)
+        vertices, joints = self.hand(ManoParams(eye[:, :1], eye[:, 1:], torch.zeros(count, 10)))
+        peak = image.float().sum(1).flatten(1).argmax(1)
+        spot = torch.stack((peak % 64, peak // 64), -1) / 64 - 0.5  # crop units
+        scale = torch.full((count,), 5.0)
+        camera = torch.cat((scale[:, None], 2 * spot / scale[:, None] - joints.mean(1)[:, :2]), -1)
+        return HandOutput(vertices, joints, project(joints, weak_to_translation(camera)), camera, image)
+
+
+@pytest.fixture
+def hands(monkeypatch):
+    monkeypatch.setattr(predict, "open_model", lambda *names: Finds())
+    return HandMesh("stand-in", device="cpu")
+
+
+def dark_with_a_spot(x, y):
+    photo = np.zeros((240, 320, 3), np.uint8)
+    cv2.circle(photo, (x, y), 5, (255, 255, 255), -1)
+    return cv2.GaussianBlur(photo, (0, 0), 3)
+
+
+def test_keypoints_land_where_the_crop_was_taken_from(hands):
+    found = hands(dark_with_a_spot(160, 110), [BOX])
+    assert found.vertices.shape == (1, 778, 3) and found.joints.shape == (1, 21, 3)
+    assert found.keypoints_2d[0].mean(0) == pytest.approx((160, 110), abs=4)  # a crop pixel is 4 pixels here
+
+
+def test_the_photographs_camera_puts_the_joints_on_the_same_pixels(hands):
+    found = hands(dark_with_a_spot(160, 110), [BOX])
+    placed = found.joints[0] + found.translation[0]
+    pixels = found.focal * placed[:, :2] / placed[:, 2:] + [160, 120]
+    np.testing.assert_allclose(pixels, found.keypoints_2d[0], atol=0.02 * 160)  # perspective differs off-centre
+    near = hands(dark_with_a_spot(160, 110), [BOX], focal=400.0)
+    assert near.translation[0, 2] == pytest.approx(found.translation[0, 2] * 400 / found.focal)
+
+
+def test_a_left_hand_is_the_mirror_image_of_a_right_one(hands):
+    photo = dark_with_a_spot(170, 110)
+    width = photo.shape[1]
+    mirrored_box = [width - 1 - BOX[2], BOX[1], width - 1 - BOX[0], BOX[3]]
+    right = hands(np.ascontiguousarray(photo[:, ::-1]), [mirrored_box], right=True)
+    left = hands(photo, [BOX], right=False)
+    np.testing.assert_allclose(left.vertices, right.vertices * [-1, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(left.joints, right.joints * [-1, 1, 1], atol=1e-6)
+    mirrored = right.keypoints_2d * [-1, 1] + [width - 1, 0]
+    np.testing.assert_allclose(left.keypoints_2d, mirrored, atol=1e-6)
+    # The principal point is the middle of the photograph, half a pixel from where mirroring pixels turns.
+    np.testing.assert_allclose(left.translation, right.translation * [-1, 1, 1], atol=0.02)
+
+
+def test_several_hands_keep_their_order_and_sides(hands):
+    found = hands(PHOTO, [BOX, [10, 10, 60, 70]], right=[True, False])
+    assert found.right.tolist() == [True, False]
+    rest = hands(PHOTO, [BOX]).vertices[0]
+    np.testing.assert_allclose(found.vertices[0], rest, atol=1e-6)
+    np.testing.assert_allclose(found.vertices[1], rest * [-1, 1, 1], atol=1e-6)
+
+
+def test_the_drawing_covers_the_hand_and_leaves_the_photograph(hands):
+    photo = dark_with_a_spot(160, 110)
+    before = photo.copy()
+    found = hands(photo, [BOX], right=False)
+    picture = found.draw(photo)
+    np.testing.assert_array_equal(photo, before)
+    touched = np.argwhere((picture != photo).any(-1))[:, ::-1]
+    low, high = found.keypoints_2d[0].min(0), found.keypoints_2d[0].max(0)
+    assert (touched.min(0) > low - 25).all() and (touched.max(0) < high + 25).all()
+    assert np.ptp(touched, 0) == pytest.approx(high - low, abs=40)
+    inside = picture[(picture != photo).any(-1)]
+    assert np.median(inside.max(-1)) > 110  # lit from outside: a mesh turned inside out would be dark
+    assert (found.draw(photo, skeleton=True) != photo).any()
+
+
+def test_no_box_is_no_hand(hands):
+    found = hands(PHOTO, [])
+    assert found.vertices.shape == (0, 778, 3) and found.keypoints_2d.shape == (0, 21, 2)
+    np.testing.assert_array_equal(found.draw(PHOTO), PHOTO)
+
+
+@pytest.mark.parametrize(
+    ("image", "boxes", "right", "message"),
+    [
+        (PHOTO[..., 0], [BOX], True, "expected .H, W, 3. uint8"),
+        (PHOTO / 255, [BOX], True, "float64"),
+        (PHOTO, BOX, True, "x1, y1, x2, y2"),
+        (PHOTO, [BOX, [5, 5, 5, 9]], True, "box 1 is"),
+        (PHOTO, [[0, 0, np.nan, 4]], True, "box 0 is"),
+        (PHOTO, [BOX], [True, False], "1 boxes but 2 values"),
+    ],
+)
+def test_input_of_another_form_is_explained(hands, image, boxes, right, message):
+    with pytest.raises(ValueError, match=message):
+        hands(image, boxes, right)
+
+
+def test_models_open_from_files_and_run_folders(tmp_path):
+    path = tmp_path / "student.safetensors"
+    save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
+    from_file, from_run = open_model(path), open_model(tmp_path)
+    assert not from_file.training and not from_run.training
+    assert HandMesh(path, device="cpu")(PHOTO, [BOX]).vertices.shape == (1, 778, 3)
+    with pytest.raises(FileNotFoundError, match="give embedded, hamer"):
+        open_model(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"student\.safetensors"):
+        open_model(tmp_path.parent)
+
+
+def test_the_demo_writes_a_picture(tmp_path, capsys):
+    path, photo, out = tmp_path / "student.safetensors", tmp_path / "photo.png", tmp_path / "out.png"
+    save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
+    cv2.imwrite(str(photo), PHOTO)
+    given = [str(photo), "--model", str(path), "--out", str(out), "--device", "cpu"]
+    assert demo.main([*given, "--box", "100,60,200,140,left", "--box", "20,20,90,90"]) == 0
+    assert cv2.imread(str(out)).shape == PHOTO.shape
+    assert "2 hand(s)" in capsys.readouterr().out
+    for wrong, message in (
+        (["--box", "1,2,3"], "expected x1,y1,x2,y2"),
+        (["--box", "1,2,3,4,middle"], "expected x1,y1,x2,y2"),
+        (["--model", "nowhere"], "no model 'nowhere'"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            demo.main([*given, *wrong])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
