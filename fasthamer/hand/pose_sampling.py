@@ -23,7 +23,7 @@ _THUMB_OUT = (-18.0, -2.0, 5.0, 2.0)
 _THUMB_UP = (-14.0, 14.0, 4.0, 0.0)  # beside the palm, as in thumbs-up
 _THUMB_ALONG = (12.0, 10.0, 14.0, 8.0)  # against the index finger
 _THUMB_ACROSS = (38.0, -4.0, 44.0, 30.0)  # over the palm, as in counting four
-_THUMB_OVER = (34.0, -14.0, 42.0, 38.0)  # on the folded fingers
+_THUMB_OVER = (35.0, -8.0, 42.0, 36.0)  # on the folded fingers
 _THUMB_OPPOSED = (18.0, -24.0, 20.0, 18.0)
 
 # finger and thumb when their pads touch: (round, flat) pinch for index, middle, pinky, ring
@@ -62,42 +62,43 @@ def _noise(rng: np.random.Generator) -> np.ndarray:
 
 def _raised_and_folded(rng: np.random.Generator) -> np.ndarray:
     """Counting, pointing, victory, horns...: every finger is up or folded, the thumb does anything."""
-    up = rng.random(4) < 0.5
+    up = rng.random(4) < 0.52
     pose = np.zeros((5, 4))
-    fan = rng.uniform(-0.2, 1.3)
-    knuckle, curl = rng.normal(60, 14), rng.normal(96, 8)
+    fan = rng.uniform(-0.3, 1.6)
+    knuckle = rng.normal(44 + 10 * (~up).sum(), 13)  # the more fingers fold, the tighter
+    curl = rng.normal(96, 8)
     for finger in range(4):
         beside = sum(not up[n] for n in _neighbours(finger))
-        if up[finger]:
-            bent = max(0.0, rng.normal(3, 6))
-            pose[finger] = rng.normal(5, 8) + 5 * beside, fan * _FAN[finger], bent, 0.5 * bent
+        if not up[finger]:
+            pull = 4.0 * (2 - beside)  # beside a raised finger the knuckle cannot fold as far
+            middle = curl + rng.normal(0, 6)
+            bend = knuckle - pull + rng.normal(0, 9)
+            pose[finger] = bend, 0.6 * fan * _FAN[finger], middle, middle * _coupling(rng, 0.36)
+        elif rng.random() < 0.08:  # up at the knuckle, hooked beyond
+            middle = rng.uniform(35, 95)
+            pose[finger] = rng.normal(14, 10), 0.6 * fan * _FAN[finger], middle, middle * _coupling(rng, 0.45)
         else:
-            pull = 6.0 * (2 - beside)  # a folded finger beside a raised one cannot fold as far at the knuckle
-            middle = curl + rng.normal(0, 5)
-            pose[finger] = (
-                knuckle - pull + rng.normal(0, 6),
-                0.5 * fan * _FAN[finger],
-                middle,
-                middle * _coupling(rng, 0.38),
-            )
-    if up[_PINKY] and not up[_RING]:
-        pose[_PINKY, 0] += rng.uniform(0, 15)
-    folded = (~up).sum()
-    if folded >= 2:
-        choice = rng.choice(4, p=[0.3, 0.12, 0.15, 0.43])
-    else:
-        choice = rng.choice(4, p=[0.35, 0.15, 0.35, 0.15])
-    pose[4] = (_THUMB_OUT, _THUMB_UP, _THUMB_ACROSS, _THUMB_OVER)[choice]
-    if choice == 3:  # the thumb rests on the first folded fingers: middle and ring ask it to reach further
-        reach = 6.0 if up[0] else 0.0
-        pose[4] += [reach - 4, rng.normal(0, 6), rng.normal(0, 8), rng.normal(0, 12)]
+            bent = max(0.0, rng.normal(2, 6))
+            pose[finger] = rng.normal(6, 8) + 5 * beside, fan * _FAN[finger], bent, 0.4 * bent
+    pose[4] = _thumb_beside(rng, up)
     return pose + _thumb_noise(rng)
+
+
+def _thumb_beside(rng: np.random.Generator, up: np.ndarray) -> np.ndarray:
+    """A thumb that goes with fingers up or folded: free, over the palm, or on one of the folded fingers."""
+    folded = np.flatnonzero(~up)
+    on_finger = 0.42 if len(folded) else 0.0
+    if rng.random() < on_finger:
+        rounded, flat = (np.array(pair[1], float) for pair in _PINCH[rng.choice(folded)])
+        rest = flat + rng.uniform(-0.3, 1.5) * (rounded - flat)
+        return rest + rng.normal([0, 3, 4, 0], [5, 8, 10, 14])
+    return np.array((_THUMB_OUT, _THUMB_UP, _THUMB_ACROSS)[rng.choice(3, p=[0.47, 0.28, 0.25])])
 
 
 def _open(rng: np.random.Generator) -> np.ndarray:
     """A flat hand, fingers together to widely spread."""
     pose = np.zeros((5, 4))
-    fan, lift = rng.uniform(-0.4, 1.4), rng.normal(4, 9)
+    fan, lift = rng.uniform(-0.5, 1.6), rng.normal(4, 9)
     curl = np.abs(rng.normal(0, 9))
     pose[:4, 0], pose[:4, 1] = lift + rng.normal(0, 4, 4), fan * _FAN
     pose[:4, 2] = curl + rng.normal(2, 4, 4)
@@ -133,7 +134,8 @@ def _grasp(rng: np.random.Generator) -> np.ndarray:
     pose[:4, 1] = ball * _FAN
     pose[:4, 2] = rng.uniform(65, 100) * finger
     pose[:4, 3] = pose[:4, 2] * _coupling(rng, 0.55)
-    pose[4] = np.array(_THUMB_OPPOSED) + [rng.normal(0, 9), rng.normal(0, 9), 22 * (curl - 0.4), 30 * (curl - 0.4)]
+    reach = np.array([rng.normal(0, 9), rng.normal(0, 9), 22 * (curl - 0.4), 30 * (curl - 0.4)])
+    pose[4] = _THUMB_OPPOSED + reach
     return pose + _thumb_noise(rng)
 
 
@@ -142,9 +144,10 @@ def _pinch(rng: np.random.Generator) -> np.ndarray:
     finger = rng.choice(4, p=[0.55, 0.2, 0.1, 0.15])
     rounded, flat = (np.array(pair, float) for pair in _PINCH[finger])
     touch = flat + rng.uniform(-0.2, 1.2) * (rounded - flat)
-    others = rng.choice(3, p=[0.45, 0.35, 0.2])
+    others = rng.choice(4, p=[0.35, 0.25, 0.15, 0.25])
     pose = np.zeros((5, 4))
-    curl = (rng.uniform(0, 0.18), rng.uniform(0.25, 0.65), rng.uniform(0.8, 1.0))[others]
+    alike = (rng.uniform(0, 0.18), rng.uniform(0.25, 0.65), rng.uniform(0.8, 1.0), 0.0)[others]
+    curl = np.full(4, alike) if others < 3 else rng.choice([0.05, 0.9], 4)
     pose[:4, 0] = 70 * curl + rng.normal(0, 7, 4)
     pose[:4, 2] = 98 * curl + rng.normal(0, 7, 4)
     pose[:4, 3] = pose[:4, 2] * _coupling(rng, 0.5)
@@ -212,4 +215,4 @@ _FAMILIES: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
     _hook,
     _free,
 )
-_SHARES = (0.36, 0.13, 0.11, 0.12, 0.13, 0.06, 0.09)
+_SHARES = (0.40, 0.13, 0.10, 0.11, 0.13, 0.06, 0.07)
