@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from fasthamer.data import synthetic
 from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.handscene import HAND, Scene
+from fasthamer.data.picture_edge import end_picture
 from fasthamer.data.synthetic import SyntheticHands
 from fasthamer.hand.mano import load_hand
 from fasthamer.render.raster import vertex_normals
@@ -113,6 +114,7 @@ def on_green(monkeypatch) -> None:
     monkeypatch.setattr(synthetic, "background", lambda rng, size: np.full((size, size, 3), GREEN, np.uint8))
     monkeypatch.setattr(synthetic, "photograph", lambda rng, image: image)
     monkeypatch.setattr(synthetic, "occlude", lambda rng, image, keypoints: image)
+    monkeypatch.setattr(synthetic, "end_picture", lambda rng, image, keypoints: image)
 
 
 def green(item: Batch) -> np.ndarray:
@@ -168,6 +170,20 @@ def test_the_crop_is_hamers_box_with_its_augmentation(hands):
         side = box_side((high - low) * 1000 * BOX_FACTOR) / 1000  # of the unaugmented box, in crop sides
         assert 1 / 1.3 - 1e-6 <= side <= 1 / 0.7 + 1e-6
         assert (np.abs((low + high) / 2) <= 0.02 + 1e-6).all()
+
+
+def test_where_the_picture_ends_the_crop_is_black_and_nearly_all_keypoints_stay():
+    bordered, lost = 0, 0
+    keypoints = np.random.default_rng(1).uniform(40, 90, (21, 2))
+    white = np.full((128, 128, 3), 255, np.uint8)
+    for seed in range(200):
+        picture = end_picture(np.random.default_rng(seed), white, keypoints)
+        black = (picture == 0).all(-1)
+        bordered += black.mean() > 0.02
+        lost += black[keypoints[:, 1].astype(int), keypoints[:, 0].astype(int)].mean()
+    assert 60 < bordered < 110  # 0.45 of 200
+    assert lost < 200 * 0.01
+    assert (white == 255).all()
 
 
 def test_most_raised_hands_point_up_and_both_sides_are_seen(hands):

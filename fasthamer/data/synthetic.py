@@ -13,6 +13,7 @@ from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.handscene import build_scene
 from fasthamer.data.occluders import occlude
 from fasthamer.data.painting import HandPaint, paint
+from fasthamer.data.picture_edge import end_picture
 from fasthamer.data.posing import Poser
 from fasthamer.data.scenery import background
 from fasthamer.data.viewpoints import Crop, orientation, place
@@ -114,8 +115,9 @@ class SyntheticHands(Dataset):
     def _draw(self, rng: np.random.Generator, vertices: NDArray, joints: NDArray, crop: Crop) -> NDArray[np.uint8]:
         scene = build_scene(rng, vertices, joints, self.faces, self.loop)
         painted = paint(rng, scene, crop, self.paints, background(rng, self.image_size))
-        image = occlude(rng, painted.image, crop.project(joints))
-        return photograph(rng, image)
+        keypoints = crop.project(joints)
+        image = photograph(rng, occlude(rng, painted.image, keypoints))
+        return end_picture(rng, image, keypoints)
 
 
 def _sample_hand(rng: np.random.Generator) -> ManoParams:
