@@ -104,8 +104,8 @@ def _finger(skeleton: Skeleton, number: int, radii: tuple[float, ...], thumb: bo
 def _palm(skeleton: Skeleton) -> list[Cone]:
     joints, up = skeleton.joints, np.array([0.0, 1.0, 0.0])
 
-    def cone(a, b, ra, rb, bone_a=0, bone_b=0, normal=up, squash=1.0):
-        return Cone(np.asarray(a, float), np.asarray(b, float), ra, rb, bone_a, bone_b, normal, squash)
+    def cone(a, b, radius_a, radius_b, bone_a=0, bone_b=0, squash=1.0):
+        return Cone(a, b, radius_a, radius_b, bone_a, bone_b, up, squash)
 
     index, middle, pinky, ring, thumb = (joints[1 + 3 * n] for n in range(5))
     cones = [
@@ -113,30 +113,44 @@ def _palm(skeleton: Skeleton) -> list[Cone]:
         cone(point(-30, 0, -9), point(12, 0, -8), 19.0, 18.5, squash=0.98),
         cone(point(-30, 0, 9), point(12, 0, 9), 19.0, 18.5, squash=0.98),
         # metacarpals
-        cone(point(14, 0, 12), index + [3, -3.5, 0], 15.0, 11.5, squash=0.95),
-        cone(point(14, 0.5, 3), middle + [3, -5.0, 0], 15.5, 11.8, squash=0.95),
-        cone(point(14, 0, -6), ring + [3, -4.5, 0], 15.5, 11.5, squash=0.95),
-        cone(point(14, -1, -14), pinky + [3, -2.5, 1.0], 15.0, 10.6, squash=0.95),
+        cone(point(14, 0, 12), index + np.array([3, -3.5, 0]), 15.0, 11.5, squash=0.95),
+        cone(point(14, 0.5, 3), middle + np.array([3, -5.0, 0]), 15.5, 11.8, squash=0.95),
+        cone(point(14, 0, -6), ring + np.array([3, -4.5, 0]), 15.5, 11.5, squash=0.95),
+        cone(point(14, -1, -14), pinky + np.array([3, -2.5, 1.0]), 15.0, 10.6, squash=0.95),
         # knuckles
-        cone(index + [1, 2.2, 0], index + [20, 1.6, -0.5], 8.8, 6.6),
-        cone(middle + [1, 2.2, 0], middle + [20, 1.2, 0], 9.0, 6.6),
-        cone(ring + [1, 2.0, 0], ring + [20, 1.2, 0.5], 8.3, 6.4),
-        cone(pinky + [1, 2.0, 0], pinky + [18, 1.2, 1], 7.6, 5.8),
+        cone(index + np.array([1, 2.2, 0]), index + np.array([20, 1.6, -0.5]), 8.8, 6.6),
+        cone(middle + np.array([1, 2.2, 0]), middle + np.array([20, 1.2, 0]), 9.0, 6.6),
+        cone(ring + np.array([1, 2.0, 0]), ring + np.array([20, 1.2, 0.5]), 8.3, 6.4),
+        cone(pinky + np.array([1, 2.0, 0]), pinky + np.array([18, 1.2, 1]), 7.6, 5.8),
         # pads under the knuckles
-        cone(index + [1, -9.0, -2], middle + [1, -11.0, 0], 9.0, 8.8, squash=0.85),
-        cone(middle + [1, -11.0, 0], ring + [1, -9.5, 0], 8.8, 8.8, squash=0.85),
-        cone(ring + [1, -9.5, 0], pinky + [2, -6.5, 1], 8.8, 8.8, squash=0.85),
+        cone(index + np.array([1, -9.0, -2]), middle + np.array([1, -11.0, 0]), 9.0, 8.8, squash=0.85),
+        cone(middle + np.array([1, -11.0, 0]), ring + np.array([1, -9.5, 0]), 8.8, 8.8, squash=0.85),
+        cone(ring + np.array([1, -9.5, 0]), pinky + np.array([2, -6.5, 1]), 8.8, 8.8, squash=0.85),
         # hypothenar
         cone(point(5, -5, -15), point(24, -9, -22), 13.5, 13.0),
         cone(point(24, -9, -22), point(52, -9.5, -30), 13.0, 11.0),
         # thenar: belly between the thumb's metacarpal and the palm
         cone(point(17, -8, 13), point(48, -12, 23), 13.5, 11.5, 0, 13),
-        cone(thumb + [-4, -3.5, -2], 0.45 * thumb + 0.55 * joints[14] + [0, -4.5, -2.5], 12.5, 11.8, 13, 13),
-        cone(0.45 * thumb + 0.55 * joints[14] + [0, -4.5, -2.5], joints[14] + [0, -1.5, -0.5], 11.8, 10.0, 13, 13),
+        cone(
+            thumb + np.array([-4, -3.5, -2]),
+            0.45 * thumb + 0.55 * joints[14] + np.array([0, -4.5, -2.5]),
+            12.5,
+            11.8,
+            13,
+            13,
+        ),
+        cone(
+            0.45 * thumb + 0.55 * joints[14] + np.array([0, -4.5, -2.5]),
+            joints[14] + np.array([0, -1.5, -0.5]),
+            11.8,
+            10.0,
+            13,
+            13,
+        ),
         # web of the thumb
-        cone(point(52, -5, 27), joints[14] + [8, 1, -5], 8.5, 7.0, 0, 13),
+        cone(point(52, -5, 27), joints[14] + np.array([8, 1, -5]), 8.5, 7.0, 0, 13),
         cone(point(38, -4, 27), 0.5 * (joints[13] + joints[14]), 9.5, 9.5, 0, 13),
-        cone(point(64, -4, 30), joints[14] + [2, 1, -3], 6.0, 5.0, 0, 13),
+        cone(point(64, -4, 30), joints[14] + np.array([2, 1, -3]), 6.0, 5.0, 0, 13),
     ]
     for left, right in ((1, 4), (4, 10), (10, 7)):
         a = joints[left] + 0.33 * (skeleton.ends[left] - joints[left])
