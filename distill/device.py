@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from fasthamer.registry import unknown
+from fasthamer.runtime.device import pick_device
 
 PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
@@ -22,15 +23,16 @@ def accelerator_for(device: str, precision: str, accumulate: int) -> Accelerator
     Raises:
         ValueError, KeyError: a device that is not here, an unknown precision, or fp16 on a CPU.
     """
-    kind = _kind(device)
+    chosen = pick_device(device)
+    kind = chosen.type
     if precision == "auto":
         precision = "fp16" if kind == "cuda" else "fp32"
     if precision not in PRECISIONS:
         raise KeyError(unknown("precision", precision, PRECISIONS))
     if precision == "fp16" and kind == "cpu":
         raise ValueError("TRAIN.PRECISION fp16 needs a GPU; on a CPU use bf16 or fp32")
-    if ":" in device and kind == "cuda":
-        torch.cuda.set_device(torch.device(device))
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     GradientState._reset_state()
     return Accelerator(cpu=kind == "cpu", mixed_precision=PRECISIONS[precision], gradient_accumulation_steps=accumulate)
@@ -39,17 +41,3 @@ def accelerator_for(device: str, precision: str, accumulate: int) -> Accelerator
 def precision_of(accelerator: Accelerator) -> str:
     """fp32, fp16 or bf16."""
     return {theirs: ours for ours, theirs in PRECISIONS.items()}[accelerator.mixed_precision]
-
-
-def _kind(device: str) -> str:
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return next(kind for kind, available in here.items() if available)
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = device
-    if not here.get(kind, False):
-        there = ", ".join(name for name, available in here.items() if available)
-        raise ValueError(f"DEVICE {device!r} is not on this machine, which has {there}; auto takes the best")
-    return kind

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from fasthamer.metrics.protocols import Hands, protocol_joints, score
+from fasthamer.training.stream import readable
 from fasthamer.types import Batch
 
 
@@ -39,11 +40,14 @@ def predict(
         batch: images at a time.
         workers: loader processes.
         device: where the model is.
+
+    Raises:
+        BadSample: the dataset refused a sample.
     """
     keys = [(0, index) for index in range(len(dataset))]  # type: ignore[arg-type]
     groups = [keys[begin : begin + batch] for begin in range(0, len(keys), batch)]
     parts = []
-    for samples in DataLoader(dataset, batch_sampler=groups, num_workers=workers):
+    for samples in readable(DataLoader(dataset, batch_sampler=groups, num_workers=workers)):
         samples = Batch(*samples)
         hand = model(samples.image.to(device))
         said = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d

@@ -21,6 +21,7 @@ from fasthamer.distill.objective import Objective
 from fasthamer.distill.pictures import comparison
 from fasthamer.distill.rundir import last_checkpoint, refuse_foreign, write_json, write_text
 from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.metrics.protocols import convention_of
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import build_teacher, resolve_teacher
@@ -121,7 +122,9 @@ def draw(session: Session, student: nn.Module, path: Path) -> Any:
 def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
     cfg, device = session.cfg, session.room.accelerator.device
     predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
-    return evaluate(predicted, "freihand", "hamer", session.hand.J_regressor.cpu().numpy())
+    protocol = "freihand" if cfg.EVAL.PROTOCOL == "auto" else cfg.EVAL.PROTOCOL  # the only one so far
+    convention = convention_of(dataset_name(cfg), predicted.true_vertices is not None)
+    return evaluate(predicted, protocol, convention, session.hand.J_regressor.cpu().numpy())
 
 
 def _student(cfg: CfgNode, hand: Hand) -> Student:

@@ -126,7 +126,7 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
         (["--steps", "many"], "TRAIN.STEPS takes a int"),
         (["TRAIN.STEP", "3"], "did you mean TRAIN.STEPS"),
         (["TRAIN.LR"], "has no value"),
-        (["DEVICE", "cuda:99"], "DEVICE 'cuda:99'"),
+        (["DEVICE", "cuda:99"], "device 'cuda:99'"),
         (["TRAIN.PRECISION", "fp16"], "needs a GPU"),
         (["KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
         (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),

@@ -69,6 +69,15 @@ def batches(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) -
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
     )
+    yield from readable(loader)
+
+
+def readable(loader: DataLoader) -> Iterator[Any]:
+    """The loader's batches; what its dataset says of a sample it refuses comes as one line.
+
+    Raises:
+        BadSample: the dataset refused a sample.
+    """
     try:
         yield from loader
     except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
