@@ -103,7 +103,7 @@ class HandMesh:
         size = self.model.image_size
         assert isinstance(size, int)
         affines = [
-            crop_affine(centre, side, size, mirror_width=None if is_a_right else width)
+            crop_affine(centre, side, size, mirror=not is_a_right)
             for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)
         ]
         if not affines:

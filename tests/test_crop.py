@@ -45,7 +45,7 @@ def test_the_affine_map_is_hamers(degrees):
 @pytest.mark.parametrize(("degrees", "side"), [(0, 140.0), (30, 120.0), (-75, 200.0)])
 def test_painted_landmarks_land_where_the_keypoints_do(degrees, side, mirror):
     picture = spotted()
-    affine = crop.crop_affine(np.array([98.0, 80.0]), side, 256, degrees, 200 if mirror else None)
+    affine = crop.crop_affine(np.array([98.0, 80.0]), side, 256, degrees, mirror)
     spots = [
         crop.warp(np.repeat(picture[..., i : i + 1], 3, -1).astype(np.uint8), affine, 256)[..., 0] for i in range(4)
     ]
@@ -56,7 +56,7 @@ def test_painted_landmarks_land_where_the_keypoints_do(degrees, side, mirror):
 def test_mirroring_a_crop_is_cropping_the_mirrored_picture():
     picture = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     centre = np.array([98.0, 80.0])
-    mirrored = crop.warp(picture, crop.crop_affine(centre, 100.0, 200, 0, 200), 200)
+    mirrored = crop.warp(picture, crop.crop_affine(centre, 100.0, 200, 0, True), 200)
     flipped = np.ascontiguousarray(picture[:, ::-1])
     there = crop.warp(flipped, crop.crop_affine(np.array([200 - 98.0 - 1, 80.0]), 100.0, 200), 200)
     assert np.abs(mirrored.astype(int) - there).max() <= 1
@@ -66,7 +66,7 @@ def test_mirroring_twice_is_nothing():
     picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     centre = np.array([41.0, 29.0])
     once = np.ascontiguousarray(picture[:, ::-1])
-    affine = crop.crop_affine(np.array([80 - 41.0 - 1, 29.0]), 40.0, 64, 10, 80)
+    affine = crop.crop_affine(np.array([80 - 41.0 - 1, 29.0]), 40.0, 64, 10, True)
     plain = crop.warp(picture, crop.crop_affine(centre, 40.0, 64, 10), 64)
     assert np.abs(crop.warp(once, affine, 64).astype(int) - plain).max() <= 1  # one level of rounding
     vectors = np.random.default_rng(1).normal(size=(16, 3))
@@ -104,7 +104,7 @@ def test_a_single_point_still_makes_a_box():
 
 
 def test_the_inverse_leads_back():
-    affine = crop.crop_affine(np.array([98.0, 80.0]), 130.0, 224, 25, 200)
+    affine = crop.crop_affine(np.array([98.0, 80.0]), 130.0, 224, 25, True)
     np.testing.assert_allclose(crop.transform(crop.invert(affine), crop.transform(affine, SPOTS)), SPOTS)
 
 

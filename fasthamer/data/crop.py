@@ -36,9 +36,7 @@ def box_side(extent: np.ndarray) -> float:
     return max(float(extent[1]), float(extent[0]) * BOX_SHAPE[1] / BOX_SHAPE[0], 2.0)
 
 
-def crop_affine(
-    centre: np.ndarray, side: float, size: int, rotation: float = 0.0, mirror_width: int | None = None
-) -> np.ndarray:
+def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.0, mirror: bool = False) -> np.ndarray:
     """The map from pixels of the photograph to pixels of the crop.
 
     Args:
@@ -46,17 +44,17 @@ def crop_affine(
         side: pixels of the photograph.
         size: pixels of the crop.
         rotation: degrees; the box turns by it clockwise as seen, its content the other way.
-        mirror_width: the photograph's width if it is to be mirrored first (a left hand), else None.
+        mirror: whether the photograph is mirrored first (a left hand). About which line does not matter, since the
+            box is mirrored with it.
 
     Returns:
         (2, 3) float64, for column vectors (x, y, 1).
     """
-    mirror = np.eye(3) if mirror_width is None else np.array([[-1.0, 0, mirror_width - 1], [0, 1, 0], [0, 0, 1]])
-    middle = mirror @ (centre[0], centre[1], 1.0)
     cos, sin = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
     linear = np.array([[cos, sin], [-sin, cos]]) * (size / side)
-    affine = np.column_stack((linear, size / 2 - linear @ middle[:2]))
-    return affine @ mirror
+    if mirror:
+        linear = linear @ np.diag([-1.0, 1.0])
+    return np.column_stack((linear, size / 2 - linear @ centre))
 
 
 def warp(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:

@@ -44,7 +44,7 @@ def make_item(
     """
     augmentation = augmentation or augment.Augmentation()
     centre, side = augment.move_box(*box, augmentation)
-    affine = crop.crop_affine(centre, side, size, augmentation.rotation, image.shape[1] if left else None)
+    affine = crop.crop_affine(centre, side, size, augmentation.rotation, mirror=left)
     picture = augment.recolour(crop.warp(image, affine, size), augmentation)
     turn = augment.turn(augmentation)
 
