@@ -15,7 +15,7 @@ def photograph(rng: np.random.Generator, image: Image) -> Image:
     """A clean rendering (S, S, 3) RGB to something like a phone's or a webcam's picture of it."""
     image = _sharpness(rng, image)
     image = cv2.LUT(image, _tone_curves(rng))
-    if rng.random() < 0.03:
+    if rng.random() < 0.02:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.7:
         image = _noise(rng, image)

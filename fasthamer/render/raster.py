@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 NEAR = 0.01  # metres; nothing nearer than this is drawn
-EDGE = 1e-6  # pixels; a pixel this close to an edge is inside both faces, so that no crack opens between them
+EDGE = 1e-4  # pixels; a pixel this close to an edge is inside both faces, so that no crack opens between them
 
 
 class FragmentMap(NamedTuple):
@@ -65,8 +65,8 @@ def rasterize(
     spans = _spans(rows, boxes, width)
     line = np.repeat(np.arange(len(spans.face)), spans.length)
     step = _count_within(spans.length)
-    inverse_depth = spans.start.sum(0).astype(np.float32)[line]
-    inverse_depth += spans.slope.sum(0).astype(np.float32)[line] * step
+    inverse_depth = spans.slope.sum(0)[line] * step.astype(np.float32)
+    inverse_depth += spans.start.sum(0)[line]
     seen = np.flatnonzero((inverse_depth > 0) & (inverse_depth <= 1.0 / near))
     if len(seen) < len(line):
         line, step, inverse_depth = line[seen], step[seen], inverse_depth[seen]
@@ -80,7 +80,8 @@ def rasterize(
     face[pixel] = kept[spans.face[line]]
     depth[pixel] = 1.0 / inverse_depth
     for corner in range(3):
-        weight = spans.start[corner][line] + spans.slope[corner][line] * step
+        weight = spans.slope[corner][line] * step.astype(np.float32)
+        weight += spans.start[corner][line]
         barycentric[pixel, corner] = np.clip(weight / inverse_depth, 0, 1)
     return FragmentMap(face.reshape(height, width), barycentric.reshape(height, width, 3), depth.reshape(height, width))
 
@@ -141,26 +142,34 @@ class _Spans(NamedTuple):
     face: NDArray[np.int64]  # (L,)
     pixel: NDArray[np.int64]  # (L,) the run's first pixel
     length: NDArray[np.int64]  # (L,) pixels
-    start: NDArray[np.float64]  # (3, L) corner weights / depth at the first pixel
-    slope: NDArray[np.float64]  # (3, L) their change from one pixel to the next
+    start: NDArray[np.float32]  # (3, L) corner weights / depth at the first pixel
+    slope: NDArray[np.float32]  # (3, L) their change from one pixel to the next
 
 
 def _spans(rows: NDArray, boxes: NDArray, width: int) -> _Spans:
     """Where each image row enters and leaves each face: the weights are linear in x, so it can be solved for."""
-    columns, lines = boxes[2], np.where(boxes[2] > 0, boxes[3], 0)
-    face = np.repeat(np.arange(len(columns)), lines)
-    x, y, length = boxes[0][face], boxes[1][face] + _count_within(lines), columns[face]
-    slope = rows[:, 0][:, face]
-    start = slope * x + rows[:, 1][:, face] * y + rows[:, 2][:, face]
+    lines = np.where(boxes[2] > 0, boxes[3], 0)
+    face = np.repeat(np.arange(len(lines)), lines)
+    row = _count_within(lines)  # within the face's box
+    # Doubles up to the box's corner; from there on the numbers are small and float32 does.
+    corner = (rows[:, 0] * boxes[0] + rows[:, 1] * boxes[1] + rows[:, 2]).astype(np.float32)
+    across, down = rows[:, 0].astype(np.float32), rows[:, 1].astype(np.float32)
+    slope = np.take(across, face, axis=1)
+    start = np.take(down, face, axis=1)
+    start *= row.astype(np.float32)
+    start += np.take(corner, face, axis=1)
+    length = boxes[2].astype(np.float32)[face]
     with np.errstate(divide="ignore", invalid="ignore"):
         root = -start / slope
-    low = np.where(slope > 0, root, -np.inf).max(0)
-    high = np.where(slope < 0, root, np.inf).min(0)
+    low = np.where(slope > 0, root, np.float32(-np.inf)).max(0)
+    high = np.where(slope < 0, root, np.float32(np.inf)).min(0)
     misses = ((slope == 0) & (start < 0)).any(0)
-    first = np.ceil(np.clip(low - EDGE, 0, length)).astype(np.int64)
-    last = np.floor(np.clip(high + EDGE, -1, length - 1)).astype(np.int64)
-    count = np.where(misses, 0, np.maximum(last - first + 1, 0))
-    return _Spans(face, y * width + x + first, count, start + slope * first, slope)
+    first = np.ceil(np.minimum(np.maximum(low - EDGE, 0), length))
+    last = np.floor(np.minimum(np.maximum(high + EDGE, -1), length - 1))
+    count = np.where(misses, 0, np.maximum(last - first + 1, 0)).astype(np.int64)
+    start += slope * first
+    pixel = (boxes[1] * width + boxes[0])[face] + row * width + first.astype(np.int64)
+    return _Spans(face, pixel, count, start, slope)
 
 
 def _nearest(pixel: NDArray, inverse_depth: NDArray, n_pixels: int) -> NDArray:

@@ -48,7 +48,7 @@ def skin_colour(rng: np.random.Generator, tone: float | None = None) -> NDArray[
     """(3,) sRGB 0..255 for a tone, with some more or less blood and yellow in it."""
     position = (skin_tone(rng) if tone is None else tone) * (len(TONES) - 1)
     base = np.array([np.interp(position, np.arange(len(TONES)), TONES[:, c]) for c in range(3)], np.float32)
-    blood, yellow = rng.normal(0, 0.035), rng.normal(0, 0.035)
+    blood, yellow = rng.normal(0.012, 0.03), rng.normal(0, 0.03)
     return np.clip(base * (1 + np.array([blood, -0.7 * blood, -0.4 * blood - yellow])), 0, 255).astype(np.float32)
 
 
