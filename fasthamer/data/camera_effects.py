@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fasthamer.render.textures import sensor_noise
 
-Image = NDArray[np.uint8]
+Image = NDArray  # (S, S, 3) uint8, RGB
 
 
 def photograph(rng: np.random.Generator, image: Image) -> Image:
@@ -22,7 +22,7 @@ def photograph(rng: np.random.Generator, image: Image) -> Image:
     if rng.random() < 0.4:
         quality = int(rng.integers(35, 95))
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image
 
 

@@ -11,14 +11,14 @@ from fasthamer.data.scenery import background, colour
 PROBABILITY = 0.2
 
 
-def occlude(rng: np.random.Generator, image: NDArray[np.uint8], keypoints: NDArray) -> NDArray[np.uint8]:
+def occlude(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -> NDArray:
     """By chance covers a few keypoints (21, 2) of the picture (S, S, 3) with a bar, a disk or a polygon."""
     if rng.random() > PROBABILITY:
         return image
     size = image.shape[0]
     extent = float((keypoints.max(0) - keypoints.min(0)).max())
     x, y = keypoints[rng.integers(21)] + rng.normal(0, 0.1, 2) * extent
-    mask = np.zeros((size, size), np.uint8)
+    mask: NDArray = np.zeros((size, size), np.uint8)
     kind = rng.integers(3)
     if kind == 0:
         angle, half = rng.uniform(0, np.pi), extent * rng.uniform(0.01, 0.07)

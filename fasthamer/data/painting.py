@@ -198,7 +198,7 @@ def _warm(rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
     return (strength * np.array([1 + warmth, 1, 1 - warmth])).astype(np.float32)
 
 
-def _cast_shadow(rng: np.random.Generator, background: NDArray, covered: NDArray) -> NDArray[np.uint8]:
+def _cast_shadow(rng: np.random.Generator, background: NDArray, covered: NDArray) -> NDArray:
     """By chance, the hand's soft shadow on what is right behind it."""
     if rng.random() > 0.35:
         return background.copy()
@@ -221,7 +221,7 @@ def _soften(image: NDArray, fragments: FragmentMap) -> NDArray[np.uint8]:
     return image
 
 
-def _normalised(vectors: NDArray) -> NDArray[np.float32]:
+def _normalised(vectors: NDArray) -> NDArray:
     return vectors / np.maximum(np.sqrt(dot(vectors, vectors)), 1e-6)[:, None]
 
 

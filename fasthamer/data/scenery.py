@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fasthamer.render.skin import skin_colour
 from fasthamer.render.textures import texture_patch
 
-Image = NDArray[np.uint8]
+Image = NDArray  # (S, S, 3) uint8, RGB
 
 
 def background(rng: np.random.Generator, size: int) -> Image:

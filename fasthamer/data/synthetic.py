@@ -32,6 +32,9 @@ THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # where the rest pose's thumb looks
 class SyntheticHands(Dataset):
     """`ds[(epoch, index)]` is a pure function of (seed, epoch, index), whichever process asks.
 
+    The hand, its surroundings and its light belong to the index; the epoch frames them anew, as augmentation does
+    with a photograph.
+
     Vertices, joints and orientation are in the axes of the whole picture's camera, as FreiHAND's labels are: the crop
     is a piece of that picture and is not turned towards the hand (HaMeR ignores the difference too).
 
@@ -76,12 +79,12 @@ class SyntheticHands(Dataset):
             raise IndexError(f"sample {index} of {self.size}")
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # one core per worker
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index)))
+        rng = np.random.default_rng((self.seed, index))
         mano = _sample_hand(rng)
         vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
         translation = place(rng, joints).astype(np.float32)
         vertices, joints = vertices + translation, joints + translation
-        crop = self._crop(rng, joints)
+        crop = self._crop(np.random.default_rng((self.seed, index, epoch)), joints)
         image = self._draw(rng, vertices, joints, crop)
 
         size = self.image_size

@@ -37,7 +37,7 @@ def diffuse(normals: NDArray, light: Light, visible: NDArray | float, wrap: NDAr
     return lit * light.colour * visible
 
 
-def highlight(normals: NDArray, to_camera: NDArray, light: Light, sharpness: float) -> NDArray[np.float32]:
+def highlight(normals: NDArray, to_camera: NDArray, light: Light, sharpness: float) -> NDArray:
     """(N,) Blinn-Phong highlight, 0..1."""
     half = to_camera + light.direction
     cosine = dot(normals, half) / np.sqrt(dot(half, half))

@@ -144,7 +144,7 @@ def _palm_lines(rng: np.random.Generator, palm: NDArray, points: NDArray) -> Non
 
 def _veins(rng: np.random.Generator, back: NDArray, points: NDArray) -> None:
     """Bluish, darker bands from the wrist to between the knuckles."""
-    layer = np.zeros((HEIGHT, WIDTH), np.uint8)
+    layer: NDArray = np.zeros((HEIGHT, WIDTH), np.uint8)
     for _ in range(rng.integers(2, 6)):
         finger = 5 + 4 * int(rng.integers(0, 3))
         end = points[finger] + (points[finger + 4] - points[finger]) * rng.uniform(0.3, 0.7)
