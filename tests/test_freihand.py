@@ -17,7 +17,7 @@ from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.freihand import FreiHAND
 from fasthamer.data.json_records import JsonRecords
-from fasthamer.data.mixture import PartlyLabelled, WithSynthetic
+from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams
@@ -215,13 +215,21 @@ def test_a_json_that_is_no_list_of_arrays_is_refused(tmp_path, text):
 
 def test_a_fraction_of_the_pictures_keeps_its_labels_the_same_in_every_epoch(root, embedded):
     whole = FreiHAND(root, "training", embedded)
-    part = PartlyLabelled(whole, 1 / 3, seed=0)
+    kept = choose_labelled(len(whole), 1 / 3, seed=0)
+    part = PartlyLabelled(whole, kept)
     labelled = [i for i in range(6) if part[(0, i)].joints[:, 3].any()]
     assert len(labelled) == 2
     assert labelled == [i for i in range(6) if part[(9, i)].keypoints_2d[:, 2].any()]
     assert all(torch.equal(part[(0, i)].image, whole[(0, i)].image) for i in range(6))
     with pytest.raises(ValueError, match=r"DATA\.LABELLED"):
-        PartlyLabelled(whole, 0.0, seed=0)
+        choose_labelled(len(whole), 0.0, seed=0)
+
+
+def test_without_a_teacher_only_the_labelled_pictures_are_learnt_from(root, embedded):
+    whole = FreiHAND(root, "training", embedded)
+    kept = choose_labelled(len(whole), 1 / 3, seed=0)
+    only = LabelledOnly(whole, kept)
+    assert [int(only[(0, i)].index) for i in range(len(only))] == kept.tolist()
 
 
 class Numbered:

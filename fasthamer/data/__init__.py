@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from fasthamer.data.mixture import HandDataset, PartlyLabelled, WithSynthetic
+from fasthamer.data.mixture import HandDataset, LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 from fasthamer.data.zoo import DATASETS
 from fasthamer.hand.mano import Hand
 
@@ -12,7 +12,8 @@ from fasthamer.hand.mano import Hand
 def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """The training set of a config, augmented and mixed as it says, or its evaluation set as it is.
 
-    `DATA.LABELLED` takes labels from the named set only: synthetic hands mixed into photographs keep theirs.
+    `DATA.LABELLED` takes labels from the named set only: synthetic hands mixed into photographs keep theirs. Without
+    a teacher nothing can be learnt from the others, so there the labelled ones alone make up the set.
 
     Raises:
         KeyError: no such dataset.
@@ -23,7 +24,8 @@ def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     if not train:
         return dataset
     if cfg.DATA.LABELLED != 1.0:
-        dataset = PartlyLabelled(dataset, cfg.DATA.LABELLED, cfg.SEED)
+        labelled = choose_labelled(len(dataset), cfg.DATA.LABELLED, cfg.SEED)
+        dataset = (LabelledOnly if cfg.KD.MODE == "none" else PartlyLabelled)(dataset, labelled)
     if cfg.DATA.MIX_SYNTHETIC and name != "synthetic":
         dataset = WithSynthetic(dataset, DATASETS.build("synthetic", cfg, hand, train), cfg.DATA.MIX_SYNTHETIC)
     return dataset

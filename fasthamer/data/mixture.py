@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from fasthamer.data.item import without_labels
@@ -25,20 +26,13 @@ class PartlyLabelled(Dataset):
 
     Args:
         dataset: the whole.
-        fraction: how many keep their labels, in (0, 1]; at least one sample does.
-        seed: chooses which; the choice holds for all epochs.
-
-    Raises:
-        ValueError: no fraction.
+        labelled: the samples that keep their labels, see `choose_labelled`.
     """
 
-    def __init__(self, dataset: HandDataset, fraction: float, seed: int) -> None:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of pictures with labels, in (0, 1]")
+    def __init__(self, dataset: HandDataset, labelled: NDArray[np.int64]) -> None:
         self.dataset = dataset
-        kept = max(1, round(fraction * len(dataset)))
         self.labelled = np.zeros(len(dataset), dtype=bool)
-        self.labelled[np.random.default_rng(seed).permutation(len(dataset))[:kept]] = True
+        self.labelled[labelled] = True
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -46,6 +40,37 @@ class PartlyLabelled(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         item = self.dataset[key]
         return item if self.labelled[key[1]] else without_labels(item)
+
+
+class LabelledOnly(Dataset):
+    """The labelled part of a dataset: all there is to learn from without a teacher.
+
+    Args:
+        dataset: the whole.
+        labelled: the samples that are kept, see `choose_labelled`.
+    """
+
+    def __init__(self, dataset: HandDataset, labelled: NDArray[np.int64]) -> None:
+        self.dataset, self.labelled = dataset, labelled
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        return self.dataset[(epoch, int(self.labelled[index]))]
+
+
+def choose_labelled(length: int, fraction: float, seed: int) -> NDArray[np.int64]:
+    """Which of `length` samples have labels: the same for every run with this seed, at least one.
+
+    Raises:
+        ValueError: no fraction.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of pictures with labels, in (0, 1]")
+    kept = max(1, round(fraction * length))
+    return np.sort(np.random.default_rng(seed).permutation(length)[:kept])
 
 
 class WithSynthetic(Dataset):
