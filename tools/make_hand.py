@@ -2,8 +2,9 @@
 
     python tools/make_hand.py
     python tools/make_hand.py --out /tmp/hand.npz
+    python tools/make_hand.py --picture docs/hand.png
 
-Needs scikit-image. Takes about a minute; the result is the same file each time.
+Needs scikit-image. Takes about a minute; the result is the same file each time. The picture shows the hand as shipped.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from fasthamer.hand import gestures, pose_sampling
 from fasthamer.hand.collision import Capsules
-from fasthamer.tools.handmaking import correctives, meshing, shapes, skeleton, skinning, surface
+from fasthamer.tools.handmaking import correctives, meshing, picture, shapes, skeleton, skinning, surface
 from fasthamer.tools.handmaking.numbering import renumber
 from fasthamer.tools.handmaking.regions import regions
 
@@ -73,7 +75,12 @@ def pose_space(axes: gestures.Axes, bones: skeleton.Skeleton, count: int = 2000)
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSET)
-    out = parser.parse_args(argv).out
+    parser.add_argument("--picture", type=Path, help="draw the shipped hand's poses and shapes here, make nothing")
+    args = parser.parse_args(argv)
+    if args.picture:
+        cv2.imwrite(str(args.picture), np.ascontiguousarray(picture.draw()[..., ::-1]))
+        return
+    out = args.out
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, **make())
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")

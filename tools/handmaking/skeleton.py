@@ -1,8 +1,8 @@
 """The sixteen joints and five fingertips of the embedded hand at rest.
 
 Frame: MANO's. Right hand, fingers towards -x, palm towards -y, thumb towards +z. Unit here: millimetres.
-Phalanx lengths follow the means of Buryanov and Kotiuk (2010, radiographs of 66 adults), the distal ones with their
-soft tissue; see docs/embedded_hand.md.
+Segment lengths start from the means of Buryanov and Kotiuk (2010), the distal ones with their soft tissue; see
+docs/embedded_hand.md.
 """
 
 from __future__ import annotations
