@@ -77,11 +77,11 @@ _C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch
 _C.KD.LAYER = "last"  # the backbone layer compared: last, or a name of timm's feature_info, such as blocks.4
 
 _C.TRAIN = CN()
-_C.TRAIN.STEPS = 1000000
+_C.TRAIN.STEPS = 1000000  # optimizer steps
 _C.TRAIN.BATCH = 8  # images per step and process
 _C.TRAIN.ACCUMULATE = 1  # batches per optimizer step
-_C.TRAIN.LR = 1e-5
-_C.TRAIN.WEIGHT_DECAY = 1e-4
+_C.TRAIN.LR = 1e-5  # AdamW; after the warm-up
+_C.TRAIN.WEIGHT_DECAY = 1e-4  # AdamW
 _C.TRAIN.SCHEDULE = "constant"  # constant or cosine, after the warm-up
 _C.TRAIN.WARMUP = 0  # steps of linear warm-up
 _C.TRAIN.CLIP = 1.0  # largest gradient norm; 0 = no clipping
@@ -94,7 +94,7 @@ _C.TRAIN.CHECKPOINT_EVERY = 1000  # steps; the last one is always kept
 
 _C.EVAL = CN()
 _C.EVAL.PROTOCOL = "auto"  # auto = the dataset's own
-_C.EVAL.BATCH = 32
+_C.EVAL.BATCH = 32  # images at a time
 
 
 def defaults() -> CN:
@@ -116,7 +116,10 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     config = defaults()
     if recipe is not None:
         path = _find(recipe)
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
         if not isinstance(loaded, dict):
             raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
         _merge(config, _flatten(loaded), str(path))

@@ -1,0 +1,106 @@
+"""Settings: defaults, recipes, `KEY VALUE` pairs, and what a mistake is told."""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import fasthamer.config
+from fasthamer.config import defaults, load_config
+
+
+def test_pairs_win_over_a_recipe_which_wins_over_the_defaults(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("TRAIN:\n  LR: 3e-4\n  BATCH: 16\n")
+    cfg = load_config(recipe, ["TRAIN.BATCH", "4"])
+    assert (cfg.TRAIN.LR, cfg.TRAIN.BATCH, cfg.TRAIN.WARMUP) == (3e-4, 4, 0)
+    assert cfg.is_frozen()
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("1", 1.0), ("1e-3", 1e-3), ("1E-3", 1e-3), ("0.5", 0.5), ("5e-6", 5e-6), ("-2", -2.0)]
+)
+def test_a_number_may_be_typed_in_any_way(typed, value):
+    read = load_config(None, ["TRAIN.LR", typed]).TRAIN.LR
+    assert read == value
+
+
+@pytest.mark.parametrize(("typed", "value"), [("False", False), ("true", True), ("no", False)])
+def test_truth_may_be_typed_in_any_way(typed, value):
+    assert load_config(None, ["STUDENT.PRETRAINED", typed]).STUDENT.PRETRAINED is value
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name():
+    assert load_config(None, ["DATA.ROOT", "2024"]).DATA.ROOT == "2024"
+    assert load_config(None, ["STUDENT.INIT", "runs/1e5/student.safetensors"]).STUDENT.INIT.startswith("runs/1e5")
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match=r"command line: unknown key TRAIN\.STEP; did you mean TRAIN\.STEPS"):
+        load_config(None, ["TRAIN.STEP", "3"])
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("KD:\n  WIEGHT: 0.5\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: unknown key KD\.WIEGHT; did you mean KD\.WEIGHT"):
+        load_config(recipe)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("TRAIN.STEPS", "many", "takes a int such as 1000000, not 'many'"),
+        ("TRAIN.STEPS", "1.5", "takes a int"),
+        ("TRAIN.LR", "fast", "takes a float"),
+        ("STUDENT.PRETRAINED", "3", "takes a bool"),
+        ("TRAIN", "3", "unknown key TRAIN"),
+    ],
+)
+def test_a_wrong_type_says_what_is_wanted(key, value, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        load_config(None, [key, value])
+
+
+def test_a_key_without_value_and_a_recipe_that_is_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'TRAIN\.LR' has no value"):
+        load_config(None, ["TRAIN.LR"])
+    with pytest.raises(FileNotFoundError, match=r"no recipe 'papr/fast_hamer'.*paper/fast_hamer"):
+        load_config("papr/fast_hamer")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("- 1\n- 2\n")
+    with pytest.raises(ValueError, match="mapping of sections"):
+        load_config(recipe)
+
+
+def test_a_recipe_cannot_execute_anything(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    marker = tmp_path / "executed"
+    recipe.write_text(f"SEED: !!python/object/apply:os.system ['touch {marker}']\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml is not plain YAML: could not determine a constructor"):
+        load_config(recipe)
+    assert not marker.exists()
+
+
+def test_a_saved_config_reads_back_the_same(tmp_path):
+    cfg = load_config(None, ["TRAIN.LR", "3e-7", "DATA.ROOT", "some where", "SEED", "5"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load_config(tmp_path / "config.yaml") == cfg
+
+
+def test_one_call_does_not_change_the_next():
+    load_config(None, ["SEED", "9"])
+    assert load_config().SEED == defaults().SEED == 0
+
+
+def test_every_section_or_setting_says_what_it_means():
+    source = Path(fasthamer.config.__file__).read_text(encoding="utf-8")
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+    silent = []
+    for number, line in enumerate(source.splitlines(), 1):
+        setting = re.match(r"_C\.(\w+)\.(\w+) = ", line)
+        if setting and number not in comments and setting[1] not in ("LOSS", "KD"):
+            silent.append(line)
+    assert not silent
