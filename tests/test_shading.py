@@ -47,6 +47,14 @@ def test_a_box_casts_its_shadow_straight_away_from_the_light():
     np.testing.assert_array_equal(seen, [0, 1, 1])
 
 
+def test_a_lit_slope_does_not_shade_itself():
+    vertices, faces = box((-0.1, 0, -0.1), (0.1, 0.02, 0.1))
+    tilt = np.radians(80)
+    turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]], np.float32)
+    grid = np.stack(np.meshgrid(np.linspace(-0.09, 0.09, 15), [0.0], np.linspace(-0.09, 0.09, 15)), -1).reshape(-1, 3)
+    assert (shadow(vertices @ turn.T, faces, (grid @ turn.T).astype(np.float32), FROM_ABOVE) == 1).all()
+
+
 def test_a_pit_sees_less_of_the_sky_than_a_plain():
     depth = np.full((64, 64), 0.5, np.float32)
     depth[24:40, 24:40] += 0.02

@@ -16,11 +16,14 @@ from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.handscene import HAND, Scene
 from fasthamer.data.picture_edge import end_picture
 from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.data.viewpoints import Crop
 from fasthamer.hand.mano import load_hand
 from fasthamer.render.raster import vertex_normals
 from fasthamer.types import Batch, ManoParams
 
 GREEN = (0, 255, 0)
+CENTRE = np.zeros(2)
+FLAT = ManoParams(torch.eye(3)[None], torch.eye(3).expand(15, 3, 3), torch.zeros(10))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,19 @@ def test_worker_processes_and_pickled_copies_give_the_same_items(hands):
     for key, item in zip(keys, loaded, strict=True):
         assert_same(hands[key], item)
         assert_same(hands[key], copy[key])
+
+
+def test_the_framing_is_independent_of_what_is_framed(hands, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        SyntheticHands, "_crop", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
+    )
+    monkeypatch.setattr(SyntheticHands, "_draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
+    monkeypatch.setattr(synthetic, "_sample_hand", lambda rng: drawn.append(rng.random()) or FLAT)
+    for epoch in range(3):
+        hands[(epoch, 7)]
+    assert drawn[0] == drawn[2] == drawn[4]  # one hand per index
+    assert len({drawn[0], drawn[1], drawn[3], drawn[5]}) == 4
 
 
 def test_seeds_epochs_and_indices_all_change_the_picture(hand, hands):

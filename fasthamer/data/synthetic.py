@@ -84,7 +84,9 @@ class SyntheticHands(Dataset):
         vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
         translation = place(rng, joints).astype(np.float32)
         vertices, joints = vertices + translation, joints + translation
-        crop = self._crop(np.random.default_rng((self.seed, index, epoch)), joints)
+        # A spawn key, because (seed, index, 0) and (seed, index) seed the same numbers.
+        framing = np.random.default_rng(np.random.SeedSequence((self.seed, index), spawn_key=(epoch,)))
+        crop = self._crop(framing, joints)
         image = self._draw(rng, vertices, joints, crop)
 
         size = self.image_size
