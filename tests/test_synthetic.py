@@ -75,6 +75,8 @@ def test_seeds_epochs_and_indices_all_change_the_picture(hand, hands):
     for i, a in enumerate(images):
         for b in images[:i]:
             assert (a.float() - b.float()).abs().mean() > 5
+    betas = [hands[(0, 0)].betas, hands[(0, 1)].betas, other_seed[(0, 0)].betas]
+    assert not any(torch.equal(betas[i], betas[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 @pytest.mark.parametrize("size", [64, 128, 200, 256])
