@@ -77,8 +77,8 @@ def test_stages_are_timed_inside_one_pass_and_the_hooks_leave_no_trace():
 
 def test_costs_by_hand():
     # 3x3 convolution, 3 -> 4 channels, padding 1, 8x8: 2 * 3 * 9 * 4 * 64 = 13,824 operations an image; 112 parameters.
-    # Alive at once in a batch of 2: the first result, 2*4*64 floats = 2048 B, and its ReLU: 4096 B; parameters: 448 B.
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()).eval()
+    # Alive at once in a batch of 2: a layer's input and output, 2*4*64 floats = 2048 B each; parameters: 448 B.
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.ReLU(), nn.ReLU()).eval()
     cost = measure(model, torch.zeros(2, 3, 8, 8))
     assert cost.params_m * 1e6 == pytest.approx(112)
     assert cost.gflops * 1e9 == pytest.approx(13_824)

@@ -83,15 +83,16 @@ def test_rigid_alignment_recovers_a_known_similarity():
     np.testing.assert_allclose(found.rotation, np.broadcast_to(turn, (6, 3, 3)), atol=1e-9)
 
 
-def test_rigid_alignment_is_the_best_rotation():
+def test_rigid_alignment_is_the_best_rotation_and_scale():
     gt, pred = hands(8), hands(8, seed=1) * [-1, 1, 1]
     best = (aligned_distances(pred, gt, reflection=False) ** 2).sum(1)
     found = fit(pred, gt, reflection=False)
+    centred, middle = pred - pred.mean(1, keepdims=True), gt.mean(1, keepdims=True)
     for seed in range(20):
-        nudge = Rotation.from_rotvec(np.random.default_rng(seed).normal(0, 0.02, 3)).as_matrix()
-        centred = pred - pred.mean(1, keepdims=True)
-        other = centred @ (found.rotation @ nudge).transpose(0, 2, 1) * found.scale[:, None, None]
-        other += gt.mean(1, keepdims=True)
+        rng = np.random.default_rng(seed)
+        nudge = Rotation.from_rotvec(rng.normal(0, 0.02, 3)).as_matrix()
+        scale = found.scale * rng.normal(1, 0.02)
+        other = centred @ (found.rotation @ nudge).transpose(0, 2, 1) * scale[:, None, None] + middle
         assert (((other - gt) ** 2).sum((1, 2)) >= best - 1e-12).all()
 
 
@@ -143,8 +144,10 @@ def test_f_score_by_hand():
 
 
 def test_a_point_exactly_at_the_threshold_does_not_count():
-    gt, pred = np.zeros((1, 1, 3)), np.array([[[0.25, 0.0, 0.0]]])  # 0.25 is exact in binary
-    np.testing.assert_array_equal(f_scores(pred, gt, (0.25, 0.26)), [[0.0, 1.0]])
+    # 0.25 is exact in binary. One surface is hit wholly; of the other, half at 0.25 and all at 0.26: F = 2/3 and 1.
+    one, two = np.zeros((1, 1, 3)), np.array([[[0.25, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    np.testing.assert_allclose(f_scores(two, one, (0.25, 0.26)), [[2 / 3, 1.0]])
+    np.testing.assert_allclose(f_scores(one, two, (0.25, 0.26)), [[2 / 3, 1.0]])
 
 
 def test_far_surfaces_score_zero_not_nan():
