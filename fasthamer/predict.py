@@ -23,6 +23,7 @@ from fasthamer.data.crop import BOX_FACTOR, box_side, crop_affine, invert, mirro
 from fasthamer.hand.mano import load_hand
 from fasthamer.render.overlay import MESH_COLOURS, Colour, draw_keypoints, draw_mesh
 from fasthamer.runtime.device import pick_device
+from fasthamer.types import View
 
 STUDENT_FILE = "student.safetensors"
 
@@ -100,8 +101,8 @@ class HandMesh:
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
-        size = self.model.image_size
-        assert isinstance(size, int)
+        view: View = self.model.view  # type: ignore[assignment]
+        size = round(self.model.image_size / (view.bottom - view.top))  # the part it looks at is then not resized
         affines = [
             crop_affine(centre, side, size, mirror=not is_a_right)
             for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)

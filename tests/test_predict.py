@@ -12,7 +12,7 @@ from fasthamer.hand.mano import load_hand
 from fasthamer.predict import HandMesh, open_model
 from fasthamer.students import build_student, save_student
 from fasthamer.tools import demo
-from fasthamer.types import HandOutput, ManoParams
+from fasthamer.types import HandOutput, ManoParams, View
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 BOX = [100.0, 60.0, 200.0, 140.0]
@@ -22,6 +22,7 @@ class Finds(nn.Module):
     """A hand in rest pose whose place follows the brightest spot of the crop, so that crops can be told apart."""
 
     image_size = 64
+    view = View()
 
     def __init__(self):
         super().__init__()
@@ -78,6 +79,14 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one(hands):
     np.testing.assert_allclose(left.keypoints_2d, mirrored, atol=1e-6)
     # The principal point is the middle of the photograph, half a pixel from where mirroring pixels turns.
     np.testing.assert_allclose(left.translation, right.translation * [-1, 1, 1], atol=0.02)
+
+
+def test_a_model_that_looks_at_a_part_of_the_crop_gets_that_part_in_its_own_size(hands):
+    hands.model.view = View(-0.25, -0.25, 0.25, 0.25)
+    sizes = []
+    hands.model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    hands(PHOTO, [BOX])
+    assert sizes == [128]  # half of it is what the model works on: 64
 
 
 def test_several_hands_keep_their_order_and_sides(hands):
