@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.network = _create(name, image_size, pretrained, weights)
-        info = self.network.feature_info
+        info: Any = self.network.feature_info
         self.layers: list[str] = info.module_name()
         if layer != "last" and layer not in self.layers:
             raise ValueError(f"{name} has no layer {layer!r}: choose last or one of {', '.join(self.layers)}")
@@ -93,14 +93,14 @@ class Backbone(nn.Module):
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the pixels (0..1) that the network's published weights expect."""
-    config = timm.get_pretrained_cfg(name)
+    config: Any = timm.get_pretrained_cfg(name)
     return config.mean, config.std
 
 
 def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | None) -> nn.Module:
     if not timm.is_model(name.split(".")[0]):
         raise KeyError(f"timm knows no network named {name!r}; timm.list_models('*part*') lists them")
-    config = timm.get_pretrained_cfg(name)
+    config: Any = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"features_only": True}
     if config.fixed_input_size:
         options["img_size"] = image_size
@@ -127,6 +127,7 @@ def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"backbone weights {path}: no such file")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

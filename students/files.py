@@ -33,6 +33,8 @@ def save_student(path: str | Path, student: nn.Module, metadata: dict[str, Any],
         dtype: fp32 or fp16, of the stored weights.
     """
     path = Path(path)
+    if not isinstance(student, Student):
+        raise TypeError(f"{type(student).__name__} is not a Student: a learner's is `learner.student`")
     if dtype not in DTYPES:
         raise ValueError(f"student files are {' or '.join(DTYPES)}, not {dtype!r}")
     header = {
@@ -85,7 +87,9 @@ def student_metadata(path: str | Path) -> dict[str, Any]:
 
 def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     value = value.detach().cpu()
-    return (value.to(dtype) if value.is_floating_point() else value).contiguous().clone()
+    if value.is_floating_point() and value.abs().max() <= torch.finfo(dtype).max:  # some batch variances exceed fp16
+        value = value.to(dtype)
+    return value.contiguous().clone()
 
 
 def _opened(path: Path) -> Any:

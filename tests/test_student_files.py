@@ -60,6 +60,14 @@ def test_half_precision_halves_the_file_and_keeps_the_hand(student, image, tmp_p
         save_student(tmp_path / "x.safetensors", student, {}, "int8")
 
 
+@torch.no_grad()
+def test_a_batch_variance_too_large_for_half_precision_survives(hand, tmp_path):
+    student = build_student("timm:test_resnet", decoder_size="tiny", image_size=64, hand=hand)
+    student.backbone.network.bn1.running_var.fill_(1e6)
+    save_student(tmp_path / "half.safetensors", student, {}, "fp16")
+    assert (load_student(tmp_path / "half.safetensors").backbone.network.bn1.running_var == 1e6).all()
+
+
 def test_the_header_tells_how_to_rebuild_and_holds_no_hand(student, hand, tmp_path):
     path = tmp_path / "student.safetensors"
     save_student(path, student, {"config": "SEED: 0", "metrics": {"n": 3}})
@@ -99,6 +107,16 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(student, tmp_p
         save_student(path, student, {"step": 2})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_whoever_reads_the_old_file_is_not_disturbed_by_a_new_one(student, tmp_path):
+    path = tmp_path / "student.safetensors"
+    save_student(path, student, {"step": 1})
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        save_student(path, student, {"step": 2})
+        assert reader.read() == before
+    assert files.student_metadata(path)["metadata"] == {"step": 2}
 
 
 def rewritten(student, path, change):

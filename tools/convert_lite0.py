@@ -69,7 +69,7 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     with torch.device("meta"):
         network = timm.create_model(NETWORK)
-    places = [f"blocks.{stage}.{i}" for stage, blocks in enumerate(network.blocks) for i in range(len(blocks))]
+    places = [name for name, _ in network.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
     expanded = {name.split(".")[1] for name in state if "._expand_conv." in name}
     renamed = {_timm_name(name, places, expanded): value.contiguous() for name, value in state.items()}
     try:

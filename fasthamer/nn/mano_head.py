@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,13 +122,14 @@ class _QueryTransformer(nn.Module):
         # HaMeR embeds a scalar zero: only the bias and the position reach the output, the weight has no effect.
         self.to_token_embedding = nn.Linear(1, size.width)
         self.pos_embedding = nn.Parameter(torch.randn(1, 1, size.width))
-        self.transformer = nn.Module()
-        self.transformer.layers = nn.ModuleList(_block(channels, size) for _ in range(size.depth))
+        blocks = nn.ModuleList(_block(channels, size) for _ in range(size.depth))
+        self.transformer = nn.ModuleDict({"layers": blocks})
 
     def forward(self, context: Tensor) -> Tensor:
         """(B, N, C) context tokens to (B, width)."""
         query = self.to_token_embedding(context.new_zeros(context.shape[0], 1, 1)) + self.pos_embedding
-        for self_attention, cross_attention, mlp in self.transformer.layers:
+        blocks: Any = self.transformer["layers"]
+        for self_attention, cross_attention, mlp in blocks:
             query = query + self_attention(query)
             query = query + cross_attention(query, context)
             query = query + mlp(query)
