@@ -28,13 +28,11 @@ SHAPES: dict[str, tuple[int | None, ...]] = {  # None: any length
     "hands_mean": (45,),  # axis-angle
     "hands_components": (None, 45),  # 45 of them in MANO's file, 6 in HaMeR's checkpoint
 }
-OFFICIAL_MD5 = {
-    "fd5a9d35f914987cf1cc04ffe338caa1": "MANO_RIGHT.pkl",
-    "11aeaca8631aa20db964d4eba491e885": "MANO_LEFT.pkl",
-}
+_LEFT_MD5 = "11aeaca8631aa20db964d4eba491e885"  # of MANO_LEFT.pkl as released
 
 _CH, _SELECT, _CSC = "chumpy.ch.Ch", "chumpy.reordering.Select", "scipy.sparse.csc.csc_matrix"
 _RECORDS = (_CH, _SELECT, _CSC, "scipy.sparse._csc.csc_matrix")
+_LEFT = "{}: this is a left hand; fasthamer mirrors left hands and needs MANO_RIGHT"
 _CHECKPOINT_NAMES = {  # smplx's buffer -> MANO's key
     "v_template": "v_template",
     "faces_tensor": "f",
@@ -108,18 +106,15 @@ def check_hand_arrays(arrays: dict[str, Any], source: str) -> dict[str, np.ndarr
         raise ValueError(f"{source}: kintree_table is not MANO's (its joints are in another order)")
     checked["kintree_table"][0, 0] = -1  # 2**32 - 1 in the official file
     if _is_left(checked):
-        raise ValueError(f"{source}: this is a left hand; fasthamer mirrors left hands and needs MANO_RIGHT")
+        raise ValueError(_LEFT.format(source))
     return checked
 
 
-def file_note(path: str | Path) -> str:
-    """Which official file this is by its MD5 sum, or that it is none; for information only."""
-    digest = hashlib.md5(Path(path).read_bytes(), usedforsecurity=False).hexdigest()
-    return OFFICIAL_MD5.get(digest, "not an official MANO file as released (converted or changed)")
-
-
 def _from_pickle(path: Path) -> dict[str, Any]:
-    content = safe_pickle.loads(path.read_bytes(), records=_RECORDS, source=str(path))
+    raw = path.read_bytes()
+    if hashlib.md5(raw, usedforsecurity=False).hexdigest() == _LEFT_MD5:
+        raise ValueError(_LEFT.format(path))
+    content = safe_pickle.loads(raw, records=_RECORDS, source=str(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a MANO pickle holds a dict, this one a {type(content).__name__}")
     try:
