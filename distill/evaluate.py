@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from fasthamer.metrics.protocols import Hands, protocol_joints, score
-from fasthamer.training.stream import readable
+from fasthamer.training.stream import BadSample, readable
 from fasthamer.types import Batch
 
 
@@ -47,7 +48,8 @@ def predict(
     keys = [(0, index) for index in range(len(dataset))]  # type: ignore[arg-type]
     groups = [keys[begin : begin + batch] for begin in range(0, len(keys), batch)]
     parts = []
-    for samples in readable(DataLoader(dataset, batch_sampler=groups, num_workers=workers)):
+    loader = DataLoader(dataset, batch_sampler=groups, num_workers=workers)
+    for samples in tqdm(readable(loader), "evaluating", len(groups), leave=False, mininterval=2, unit="batch"):
         samples = Batch(*samples)
         hand = model(samples.image.to(device))
         said = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
@@ -70,12 +72,12 @@ def evaluate(predicted: Predicted, protocol: str, convention: str, regressor: ND
         regressor: (16, 778) the hand model's joint regressor.
 
     Raises:
-        ValueError: a sample has a joint without label.
+        BadSample: a joint without label.
     """
     known = predicted.true_joints[..., 3] > 0
     if not known.all():
         index = int(np.argmin(known.all(1)))
-        raise ValueError(
+        raise BadSample(
             f"evaluation sample {index} has {int((~known[index]).sum())} joints without label: nothing to score"
         )
     joints = protocol_joints(predicted.joints, predicted.vertices, convention, regressor)

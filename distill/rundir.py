@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.training.checkpoint import checkpoints
+
+logger = logging.getLogger(__name__)
 
 # What a resumed run may change: where and how fast it runs and what it says, but nothing of what it computes.
 FREE = (
@@ -53,6 +56,29 @@ def last_checkpoint(run: Path) -> Path | None:
     """The last complete one."""
     found = checkpoints(run / "checkpoints")
     return found[-1] if found else None
+
+
+def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """A run's provenance after it is taken up again: its own, with a note of what goes on now.
+
+    Args:
+        run: the run directory.
+        origin: the provenance of what goes on now.
+        checkpoint: where it goes on.
+
+    Raises:
+        ValueError: the hand is not the one the run began with.
+    """
+    before = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    if before["hand"] != origin["hand"]:
+        raise ValueError(
+            f"{run} began with another hand ({before['hand']}, now {origin['hand']}), whose parameters mean something "
+            "else: give the same --mano, or start a new run with another --out"
+        )
+    if before["data"] != origin["data"]:  # another version of OpenCV is enough, so it is no reason to refuse
+        logger.warning("%s goes on with data that differ from what it began with", run)
+    note = {key: origin[key] for key in ("command", "revision", "packages", "data")} | {"from": checkpoint.name}
+    return {**before, "resumed": [*before.get("resumed", []), note]}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,9 +19,10 @@ from fasthamer.distill.evaluate import evaluate, predict
 from fasthamer.distill.loop import train
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.pictures import comparison
-from fasthamer.distill.rundir import last_checkpoint, refuse_foreign, write_json, write_text
+from fasthamer.distill.rundir import continued, last_checkpoint, refuse_foreign, write_json, write_text
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.metrics.protocols import convention_of
+from fasthamer.metrics.protocols import PROTOCOLS, convention_of
+from fasthamer.registry import unknown
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import build_teacher, resolve_teacher
@@ -42,6 +43,7 @@ class Session(NamedTuple):
     room: Classroom
     images: HandDataset  # training set
     held_out: HandDataset  # evaluation set
+    origin: dict[str, Any]  # see `fasthamer.training.provenance`
     announcement: str  # what was resolved, a line each
 
 
@@ -59,6 +61,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     if not resume:
         refuse_foreign(run)
     objective = Objective.of(cfg)
+    _protocol(cfg)  # a mistyped one should not come to light after the training
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
     hand = load_hand(cfg.HAND.MODEL)
     images, held_out = build_dataset(cfg, hand, train=True), build_dataset(cfg, hand, train=False)
@@ -69,9 +72,14 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
         name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
         teacher = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         spoken = f"{name}: {why}"
+    fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
+    origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
+    resume_from = last_checkpoint(run) if resume else None
+    if resume_from:
+        origin = continued(run, origin, resume_from)
     room = Classroom(cfg, student, teacher, accelerator)
     announcement = _announce(cfg, student, spoken, room, images, held_out, run)
-    return Session(cfg, run, last_checkpoint(run) if resume else None, hand, room, images, held_out, announcement)
+    return Session(cfg, run, resume_from, hand, room, images, held_out, origin, announcement)
 
 
 def execute(session: Session) -> dict[str, Any]:
@@ -81,12 +89,9 @@ def execute(session: Session) -> dict[str, Any]:
         Interrupted, FloatingPointError, BadSample: see `train`.
     """
     cfg, run, accelerator = session.cfg, session.run, session.room.accelerator
-    origin = provenance(cfg.SEED, session.hand.fingerprint, {})
     if accelerator.is_main_process:
-        datasets = {"training": session.images, "evaluation": session.held_out}
-        origin["data"] = {role: fingerprint(dataset) for role, dataset in datasets.items()}
         write_text(run / "config.yaml", cfg.dump())
-        write_json(run / ("provenance.json" if session.resume_from is None else "provenance_resumed.json"), origin)
+        write_json(run / "provenance.json", session.origin)
     accelerator.wait_for_everyone()
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:
@@ -100,10 +105,14 @@ def execute(session: Session) -> dict[str, Any]:
     student = train(session.room, session.images, run, session.resume_from, score, picture)
     if not accelerator.is_main_process:
         return {}
-    scores = _scores(session, student)
-    draw(session, student, run / "pictures" / "final.png")
-    write_json(run / "eval" / "scores.json", scores)
-    save_student(run / "student.safetensors", student, {"config": cfg.dump(), "metrics": scores, "provenance": origin})
+    scores: dict[str, Any] = {}
+    try:
+        scores = _scores(session, student)
+        draw(session, student, run / "pictures" / "final.png")
+        write_json(run / "eval" / "scores.json", scores)
+    finally:  # a broken evaluation picture must not cost the training
+        header = {"config": cfg.dump(), "metrics": scores, "provenance": session.origin}
+        save_student(run / "student.safetensors", student, header)
     return scores
 
 
@@ -122,9 +131,16 @@ def draw(session: Session, student: nn.Module, path: Path) -> Any:
 def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
     cfg, device = session.cfg, session.room.accelerator.device
     predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
-    protocol = "freihand" if cfg.EVAL.PROTOCOL == "auto" else cfg.EVAL.PROTOCOL  # the only one so far
+    protocol = _protocol(cfg)
     convention = convention_of(dataset_name(cfg), predicted.true_vertices is not None)
     return evaluate(predicted, protocol, convention, session.hand.J_regressor.cpu().numpy())
+
+
+def _protocol(cfg: CfgNode) -> str:
+    name = "freihand" if cfg.EVAL.PROTOCOL == "auto" else cfg.EVAL.PROTOCOL  # synthetic hands are scored by it too
+    if name not in PROTOCOLS:
+        raise KeyError(unknown("protocol", name, ("auto", *PROTOCOLS)))
+    return name
 
 
 def _student(cfg: CfgNode, hand: Hand) -> Student:

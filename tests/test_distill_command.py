@@ -11,6 +11,7 @@ from fasthamer.config import load_config
 from fasthamer.students import load_student
 from fasthamer.students.files import save_student, student_metadata
 from fasthamer.tools.distill import main
+from fasthamer.training.stream import BadSample
 
 SMALL = [
     *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--steps", "2"),
@@ -108,6 +109,22 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
     assert "checkpoints/step_2" in capsys.readouterr().out
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [2, 3]
+    origin = json.loads((run / "provenance.json").read_text())
+    assert [note["from"] for note in origin["resumed"]] == ["step_2"]
+    (run / "provenance.json").write_text(json.dumps({**origin, "hand": "0123"}))
+    assert "began with another hand (0123, now" in complaint(capsys, "--resume", "--out", str(run))
+
+
+def test_a_broken_evaluation_does_not_cost_the_training(tmp_path, capsys, monkeypatch):
+    import fasthamer.distill.session as session
+
+    def broken(*_):
+        raise BadSample("sample 1: damaged picture")
+
+    monkeypatch.setattr(session, "evaluate", broken)
+    assert main([*SMALL, "--kd", "none", "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "distill: sample 1: damaged picture"
+    load_student(tmp_path / "run" / "student.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +145,7 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
         (["TRAIN.LR"], "has no value"),
         (["DEVICE", "cuda:99"], "device 'cuda:99'"),
         (["TRAIN.PRECISION", "fp16"], "needs a GPU"),
+        (["EVAL.PROTOCOL", "frihand"], "did you mean 'freihand'"),
         (["KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
         (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),
     ],
