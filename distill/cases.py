@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
+from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.evaluate import Predicted
 from fasthamer.render.overlay import MESH_COLOURS, overlay_hand, sheet, skeletons_view, turned_view
 
@@ -13,7 +13,7 @@ COLUMNS = ("photo", "prediction", "mesh from the right", "skeletons (truth grey)
 
 
 def case_sheet(
-    dataset: Dataset, predicted: Predicted, joints: NDArray, errors_mm: NDArray, faces: NDArray, rows: int = 4
+    dataset: HandDataset, predicted: Predicted, joints: NDArray, errors_mm: NDArray, faces: NDArray, rows: int = 4
 ) -> NDArray[np.uint8]:
     """`rows` worst samples, then `rows` around the median: photo, overlay, the mesh from another side, skeletons.
 

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from torch import nn
-from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from fasthamer.data import build_dataset, dataset_name
 from fasthamer.data.crop import mirror_points
+from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.cases import case_sheet
 from fasthamer.distill.evaluate import evaluate, predict
 from fasthamer.hand.conventions import TIPS
+from fasthamer.hand.mano import Hand
 from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
 from fasthamer.metrics.protocols import PROTOCOLS, Hands, convention_of, per_sample, protocol_joints, score
 from fasthamer.predict import open_model
@@ -28,7 +29,7 @@ class Exam(NamedTuple):
     """A model and what it is asked."""
 
     model: nn.Module  # on its device, in eval mode
-    dataset: Dataset
+    dataset: HandDataset
     cfg: CfgNode
     about: dict[str, str]  # kept in scores.json: model, hand, data, split
     protocol: str
@@ -55,8 +56,9 @@ def prepare(cfg: CfgNode, source: str, hand: str | None, protocol: str, conventi
         raise KeyError(unknown("joint convention", convention, ["auto", *TIPS]))
     device = pick_device(cfg.DEVICE)
     model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(device)
-    dataset = build_dataset(cfg, model.hand, train=False)  # type: ignore[arg-type]
-    about = {"model": source, "hand": model.hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
+    its_hand: Hand = model.hand  # type: ignore[assignment]
+    dataset = build_dataset(cfg, its_hand, train=False)
+    about = {"model": source, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
     return Exam(model, dataset, cfg, about, protocol, convention)
 
 
@@ -69,8 +71,8 @@ def examine(exam: Exam, out: Path, rows: int = 4) -> dict[str, Any]:
     Raises:
         ValueError: a sample that cannot be read or scored; the message names it.
     """
-    hand = exam.model.hand
-    regressor = hand.J_regressor.cpu().numpy()  # type: ignore[operator, union-attr]
+    hand: Hand = exam.model.hand  # type: ignore[assignment]
+    regressor = hand.J_regressor.cpu().numpy()
     device = next(exam.model.parameters()).device
     predicted = predict(exam.model, exam.dataset, exam.cfg.EVAL.BATCH, exam.cfg.DATA.WORKERS, device)
     has_vertices = predicted.true_vertices is not None
@@ -87,7 +89,7 @@ def examine(exam: Exam, out: Path, rows: int = 4) -> dict[str, Any]:
     as_seen.joints[left], as_seen.vertices[left] = (mirror_points(part[left]) for part in as_seen)  # type: ignore[index]
     write_predictions(out / "pred.json", as_seen)
     errors = per_sample(Hands(joints), Hands(predicted.true_joints[..., :3]), exam.protocol)["pa_mpjpe_mm"]
-    picture = case_sheet(exam.dataset, predicted, joints, errors, hand.faces, rows)  # type: ignore[arg-type, union-attr]
+    picture = case_sheet(exam.dataset, predicted, joints, errors, hand.faces, rows)
     (out / "pictures").mkdir(exist_ok=True)
     cv2.imwrite(str(out / "pictures" / "cases.png"), picture[:, :, ::-1])
     return scores

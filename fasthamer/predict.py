@@ -102,7 +102,8 @@ class HandMesh:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
         view: View = self.model.view  # type: ignore[assignment]
-        size = round(self.model.image_size / (view.bottom - view.top))  # the part it looks at is then not resized
+        image_size: int = self.model.image_size  # type: ignore[assignment]
+        size = round(image_size / (view.bottom - view.top))  # the part it looks at is then not resized
         affines = [
             crop_affine(centre, side, size, mirror=not is_a_right)
             for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)

@@ -34,7 +34,7 @@ def f_scores(
     require_finite(predicted, "prediction")
     require_finite(true, "target")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches release Python's lock
-        rows = list(pool.map(lambda pair: _f_score(*pair, thresholds), zip(predicted, true, strict=True)))
+        rows = list(pool.map(lambda pair: _f_score(pair[0], pair[1], thresholds), zip(predicted, true, strict=True)))
     return np.array(rows).reshape(len(predicted), len(thresholds))
 
 

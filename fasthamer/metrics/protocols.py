@@ -104,8 +104,8 @@ def protocol_joints(joints: NDArray, vertices: NDArray, convention: str, regress
     if convention == "freihand":
         if regressor is None:
             raise ValueError("the freihand joint convention needs the hand model's joint regressor (16, 778)")
-        as_tensors = (torch.as_tensor(np.asarray(a, np.float64)) for a in (regressor, vertices))
-        return regressed_joints(*as_tensors, tips="freihand").numpy()
+        weights, points = (torch.as_tensor(np.asarray(array, np.float64)) for array in (regressor, vertices))
+        return regressed_joints(weights, points, tips="freihand").numpy()
     moved = np.array(joints)
     moved[:, FINGERTIPS] = np.asarray(vertices)[:, list(TIPS[convention])]
     return moved

@@ -117,7 +117,9 @@ def draw_keypoints(
         visible: (21,) true where a keypoint is known; None: all are.
     """
     points = np.asarray(keypoints, np.float64)
-    known = np.isfinite(points).all(1) if visible is None else np.asarray(visible, bool) & np.isfinite(points).all(1)
+    known = np.asarray(np.isfinite(points).all(axis=1))
+    if visible is not None:
+        known = known & np.asarray(visible, bool)
     canvas = np.ascontiguousarray(image).copy()
     width = max(1, round(min(image.shape[:2]) / 110))
     limit = 8 * max(image.shape[:2])  # far outside, OpenCV's fixed-point coordinates overflow
@@ -205,7 +207,8 @@ def sheet(
 
 def _resized(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
     shrinks = image.shape[0] > cell
-    return cv2.resize(image, (cell, cell), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (cell, cell), interpolation=interpolation), np.uint8)
 
 
 def _turned(points: NDArray, middle: NDArray, degrees: float) -> NDArray:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -51,9 +51,12 @@ def ms_per_image(models: Mapping[str, HandModel], size: int = 256, repeats: int 
         return {name: Timing.of(times).median_ms for name, times in interleaved(calls, repeats).items()}
 
 
+Key = TypeVar("Key", bound=Hashable)
+
+
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 3, seconds: float = float("inf")
-) -> dict[str, list[float]]:
+    calls: Mapping[Key, Callable[[], object]], repeats: int, warmup: int = 3, seconds: float = float("inf")
+) -> dict[Key, list[float]]:
     """Seconds of every call, one after the other in turns, each round starting with another.
 
     Args:
@@ -66,7 +69,7 @@ def interleaved(
     for name in names:
         for _ in range(warmup):
             calls[name]()
-    times: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[Key, list[float]] = {name: [] for name in names}
     began = time.perf_counter()
     for turn in range(repeats):
         if turn >= 3 and time.perf_counter() - began > seconds:
