@@ -35,14 +35,14 @@ class Classroom:
         """
         self.cfg, self.accelerator = cfg, accelerator
         self.objective = Objective.of(cfg)
-        self.teacher = None if teacher is None else teacher.to(accelerator.device, memory_format=torch.channels_last)
+        self.teacher = None if teacher is None else _placed(teacher, accelerator)
         torch.manual_seed(cfg.SEED)  # of the projection and the discriminator
         self.learner = Learner(student)
         if self.objective.features:
             assert self.teacher is not None
             channels, view = self.teacher.feature_channels, self.teacher.view
             self.learner.compare_features(channels, view, cfg.KD.DIRECTION, cfg.KD.ALIGNMENT)  # type: ignore[arg-type]
-        self.learner.to(accelerator.device, memory_format=torch.channels_last).train()  # a fourth faster on CPUs
+        _placed(self.learner, accelerator).train()
         self.average = MovingAverage(student, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self.student = self.average.model if self.average else student
         self.moving = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
@@ -103,6 +103,12 @@ class Classroom:
         if self.accelerator.scaler is not None:
             optimizers["scaler"] = self.accelerator.scaler
         return Trainable(modules, optimizers)
+
+
+def _placed(module: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """On the device; channels last are a fourth faster on a CPU, and what half-precision cores want."""
+    module = module.to(accelerator.device)
+    return module if accelerator.device.type == "mps" else module.to(memory_format=torch.channels_last)
 
 
 def _prior(cfg: CfgNode, accelerator: Accelerator) -> Prior | None:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fasthamer.data.mixture import HandDataset
 from fasthamer.metrics.protocols import Hands, protocol_joints, score
 from fasthamer.training.stream import BadSample, readable
 from fasthamer.types import Batch
@@ -31,7 +32,7 @@ class Predicted(NamedTuple):
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, dataset: Dataset, batch: int = 32, workers: int = 0, device: str | torch.device = "cpu"
+    model: nn.Module, dataset: HandDataset, batch: int = 32, workers: int = 0, device: str | torch.device = "cpu"
 ) -> Predicted:
     """Runs the model over a dataset, once and in order; the model must be in eval mode.
 
@@ -45,10 +46,10 @@ def predict(
     Raises:
         BadSample: the dataset refused a sample.
     """
-    keys = [(0, index) for index in range(len(dataset))]  # type: ignore[arg-type]
+    keys = [(0, index) for index in range(len(dataset))]
     groups = [keys[begin : begin + batch] for begin in range(0, len(keys), batch)]
     parts = []
-    loader = DataLoader(dataset, batch_sampler=groups, num_workers=workers)
+    loader: DataLoader = DataLoader(dataset, batch_sampler=groups, num_workers=workers)  # type: ignore[arg-type]
     for samples in tqdm(readable(loader), "evaluating", len(groups), leave=False, mininterval=2, unit="batch"):
         samples = Batch(*samples)
         hand = model(samples.image.to(device))

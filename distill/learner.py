@@ -50,10 +50,14 @@ class Learner(nn.Module):
             raise KeyError(unknown("direction", direction, DIRECTIONS))
         if alignment not in ALIGNMENTS:
             raise KeyError(unknown("alignment", alignment, ALIGNMENTS))
-        channels = teacher_channels, self.student.feature_channels
-        self.projects_teacher = direction == "teacher_to_student"
-        self.projection = nn.Conv2d(*(channels if self.projects_teacher else channels[::-1]), kernel_size=1)
+        student_channels: int = self.student.feature_channels  # type: ignore[assignment]
+        self.student_view: View = self.student.view  # type: ignore[assignment]
         self.teacher_view, self.alignment = teacher_view, alignment
+        self.projects_teacher = direction == "teacher_to_student"
+        inputs, outputs = teacher_channels, student_channels
+        if not self.projects_teacher:
+            inputs, outputs = outputs, inputs
+        self.projection = nn.Conv2d(inputs, outputs, kernel_size=1)
         return self
 
     def forward(self, image: Tensor, teacher_features: Tensor | None = None) -> Lesson:
@@ -69,7 +73,7 @@ class Learner(nn.Module):
             raise ValueError("this learner compares features: pass the teacher's")
         with torch.autocast(image.device.type, enabled=False):
             student_map, teacher_map = align(
-                hand.features, teacher_features, self.student.view, self.teacher_view, self.alignment
+                hand.features, teacher_features, self.student_view, self.teacher_view, self.alignment
             )
         # A 1x1 convolution commutes with averaging over cells, so projecting last costs least.
         if self.projects_teacher:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
+from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.classroom import Classroom
 from fasthamer.training.checkpoint import load_checkpoint, save_checkpoint
 from fasthamer.training.interrupt import Interrupted, StopWish
@@ -24,7 +24,7 @@ Watch = Callable[[int, nn.Module, RunLog], None]  # steps done, the student as i
 
 def train(
     room: Classroom,
-    images: Dataset,
+    images: HandDataset,
     run: Path,
     resume_from: Path | None = None,
     evaluate: Watch | None = None,
@@ -55,7 +55,7 @@ def train(
     rank, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     first = 0 if resume_from is None else int(load_checkpoint(resume_from, room.state)["step"])
     batch_size, accumulate, steps = cfg.TRAIN.BATCH, cfg.TRAIN.ACCUMULATE, cfg.TRAIN.STEPS
-    stream = Stream(len(images), batch_size, cfg.SEED, first * accumulate, rank, processes)  # type: ignore[arg-type]
+    stream = Stream(len(images), batch_size, cfg.SEED, first * accumulate, rank, processes)
     source = batches(images, stream, cfg.DATA.WORKERS, pin=device.type == "cuda")
     meter = Meter(accelerator)
     log = RunLog(run, first, steps, batch_size * accumulate * processes, muted=not accelerator.is_main_process)

@@ -181,7 +181,7 @@ def _announce(
         f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",
         "teacher": teacher,
         "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if room.teacher else ""),
-        "hand": f"{cfg.HAND.MODEL} ({room.learner.student.hand.fingerprint})",
+        "hand": f"{cfg.HAND.MODEL} ({student.hand.fingerprint})",
         "data": f"{name}{why}: {len(images)} images{labelled}; {len(held_out)} to evaluate on",
         "device": f"{room.accelerator.device}, {precision_of(room.accelerator)}"
         + (f", {processes} processes" if processes > 1 else ""),

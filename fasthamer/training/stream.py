@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 Key = tuple[int, int]  # epoch and index: what datasets are asked for
 
@@ -55,7 +55,7 @@ class BadSample(ValueError):
     """A sample that could not be read; the message is the dataset's own, one line."""
 
 
-def batches(dataset: Dataset, stream: Stream, workers: int, pin: bool = False) -> Iterator[Any]:
+def batches(dataset: Any, stream: Stream, workers: int, pin: bool = False) -> Generator[Any, None, None]:
     """Batches of `dataset` in the stream's order, without end; `workers` processes prepare them.
 
     Raises:
