@@ -157,15 +157,21 @@ def test_without_any_label_the_student_still_learns_from_the_teacher(tmp_path):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path):
-    """With all that has a state: hybrid distillation, the moving average, the prior, accumulation, a cosine."""
+    """With all that has a state: hybrid distillation, the moving average, the prior, accumulation, a cosine, dropout."""
+
+    def noisy(seed: int) -> nn.Module:
+        student = tiny(seed)
+        student.normalise.register_forward_hook(lambda module, _, image: torch.dropout(image, 0.2, module.training))
+        return student
+
     options = (*HYBRID, "TRAIN.STEPS", "6", "TRAIN.CHECKPOINT_EVERY", "3", "TRAIN.EMA", "0.9", "TRAIN.ACCUMULATE", "2")
     options += ("LOSS.ADVERSARIAL", "0.0005", "TRAIN.SCHEDULE", "cosine", "TRAIN.WARMUP", "2")
-    straight, _ = teach(tmp_path / "straight", *options)
+    straight, _ = teach(tmp_path / "straight", *options, student=noisy(0))
     shutil.copytree(tmp_path / "straight/checkpoints/step_3", tmp_path / "resumed/checkpoints/step_3")
     lines_before = (tmp_path / "straight/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "resumed/metrics.jsonl").write_text("".join(lines_before[:5]) + '{"step": 6, "ph')  # killed in a write
     resumed, _ = teach(
-        tmp_path / "resumed", *options, student=tiny(seed=7), resume_from=tmp_path / "resumed/checkpoints/step_3"
+        tmp_path / "resumed", *options, student=noisy(7), resume_from=tmp_path / "resumed/checkpoints/step_3"
     )
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
