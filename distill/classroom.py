@@ -50,25 +50,25 @@ class Classroom:
         self.shared, self.optimizer = accelerator.prepare(self.learner, optimizer)
         self.prior = _prior(cfg, accelerator)
 
-    def begin(self, step: int) -> np.random.Generator:
-        """Readies the optimizer for a step; returns its random numbers.
-
-        All that is random in a step (drop-path, dropout, the prior's samples) is drawn from (seed, step, process).
-        """
+    def begin(self, step: int) -> None:
+        """Readies the optimizer for a step."""
         train = self.cfg.TRAIN
+        self.step = step
         self.rate = learning_rate(step, train.STEPS, train.LR, train.WARMUP, train.SCHEDULE)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        sequence = np.random.SeedSequence([self.cfg.SEED, step, self.accelerator.process_index])
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-        return np.random.default_rng(sequence)
 
-    def learn(self, batch: Batch, random: np.random.Generator) -> dict[str, Tensor]:
+    def learn(self, batch: Batch, number: int) -> dict[str, Tensor]:
         """One batch: the teacher's answer, the student's, the loss, and the optimizer's step if one is due.
+
+        Args:
+            batch: on the device.
+            number: of the batch within its step, when gradients are accumulated.
 
         Returns:
             The weighted terms, scalars; `total` is what was minimised.
         """
+        random = self._seed(number)
         with self.accelerator.accumulate(self.shared):
             with torch.no_grad():
                 target = None if self.teacher is None else self.teacher(batch.image)
@@ -85,6 +85,15 @@ class Classroom:
             if self.prior:
                 terms["discriminator"] = self.prior.learn(lesson.hand.mano, random)
         return terms
+
+    def _seed(self, number: int) -> np.random.Generator:
+        """All that is random in a batch (drop-path, dropout, the prior's samples) is a function of its number.
+
+        Seeded once the batch is there: making a loader's iterator draws from torch's generator too.
+        """
+        sequence = np.random.SeedSequence([self.cfg.SEED, self.step, number, self.accelerator.process_index])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+        return np.random.default_rng(sequence)
 
     def end(self, done: int) -> None:
         """After an optimizer step; `done` of them are done."""

@@ -61,10 +61,10 @@ def train(
     log = RunLog(run, first, steps, batch_size * accumulate * processes, muted=not accelerator.is_main_process)
     with StopWish() as wish, closing(log), closing(source):
         for step in range(first, steps):
-            random = room.begin(step)
-            for batch in islice(source, accumulate):
+            room.begin(step)
+            for number, batch in enumerate(islice(source, accumulate)):
                 batch = Batch(*(each.to(device, non_blocking=True) for each in batch))
-                meter.add(step, room.learn(batch, random))
+                meter.add(step, room.learn(batch, number))
             done = step + 1
             room.end(done)
             log.stepped(done)

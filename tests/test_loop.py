@@ -157,7 +157,7 @@ def test_without_any_label_the_student_still_learns_from_the_teacher(tmp_path):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path):
-    """With all that has a state: hybrid distillation, the moving average, the prior, accumulation, a cosine, dropout."""
+    """With all that has a state: hybrid distillation, an average, the prior, accumulation, a cosine, dropout."""
 
     def noisy(seed: int) -> nn.Module:
         student = tiny(seed)
