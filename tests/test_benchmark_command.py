@@ -9,7 +9,7 @@ from torch import nn
 
 from fasthamer.runtime import benchmark as benchmark_module
 from fasthamer.runtime import timing
-from fasthamer.runtime.benchmark import COLUMNS, stage_modules
+from fasthamer.runtime.benchmark import COLUMNS, markdown, stage_modules
 from fasthamer.runtime.cost import measure
 from fasthamer.runtime.timing import StageClock, Timing, interleaved, machine, ms_per_image
 from fasthamer.tools import benchmark_fps
@@ -169,3 +169,9 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, message, capsys):
         benchmark_fps.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_busy_machine_is_told_in_the_table():
+    row = dict.fromkeys(COLUMNS, 1.0) | {"model": "a", "weights": "trained", "median_ms": 10.0, "p95_ms": 20.0}
+    assert "busy" not in markdown([row], {})
+    assert "busy: in 1 rows" in markdown([row, row | {"p95_ms": 31.0}], {})

@@ -46,7 +46,7 @@ def official_scores(prediction, target):
             errors = np.linalg.norm(points - gts, axis=-1)
             means, areas = [], []
             for k in range(errors.shape[1]):
-                curve = np.array([(errors[:, k] <= t).mean() for t in thresholds])
+                curve = (errors[:, k, None] <= thresholds).mean(0)
                 areas.append(trapezoid(curve, thresholds) / trapezoid(np.ones(100), thresholds))
                 means.append(errors[:, k].mean())
             scores[f"{name}{kind}_mean3d"], scores[f"{name}{kind}_auc3d"] = np.mean(means), np.mean(areas)

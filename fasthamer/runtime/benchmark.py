@@ -25,6 +25,7 @@ COLUMNS = (
 )
 STAGES = ("crop", "backbone", "head", "mesh", "model", "whole")
 CROP_SIZE = 256  # pixels; a model that works on other sizes resizes within its time
+RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
 WARMUP = 3  # calls of each before the timed ones
 _PHOTO = (480, 640)  # height, width of the photograph that crops are cut from
 _PHOTO_BOX = 300.0  # pixels; a hand's box in it
@@ -117,7 +118,10 @@ def markdown(rows: Sequence[Mapping], machine: Mapping) -> str:
     about = [str(value) for key, value in machine.items() if key != "threads"]
     about[1:1] = [f"{machine['threads']} threads"] if "threads" in machine else []
     settings = ", ".join(str(first[key]) for key in ("device", "backend", "precision") if key in first)
-    return f"{', '.join(about)}; {settings}. Timed in turns; ms per batch.\n\n" + "\n".join(lines) + "\n"
+    restless = sum(row["p95_ms"] > RESTLESS * row["median_ms"] for row in rows)
+    note = f" The machine was busy: in {restless} rows p95 is over {RESTLESS} times the median." if restless else ""
+    head = f"{', '.join(about)}; {settings}. Timed in turns; ms per batch.{note}"
+    return f"{head}\n\n" + "\n".join(lines) + "\n"
 
 
 class _Passes:
