@@ -33,6 +33,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "opencv-python-headless>=4.8",
+        "pillow>=10.1",  # captions: its built-in font takes a size since 10.1
         "tensorboard",
         "tqdm",
         "accelerate>=1.0",
