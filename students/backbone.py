@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class Backbone(nn.Module):
         self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
         self.layer_channels: int = info.channels()[self._index]
         self.channels: int = info.channels()[-1]
+        cells = math.ceil(image_size / info.reduction()[-1])
+        self.grid = (cells, cells)  # of the last map
         # Only timm's general wrappers say so; networks with a class of their own for features are all NCHW.
         self._channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
         self._frozen: list[nn.Module] = []

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.nn.mano_head import SIZES, HeadSize, ManoHead
+from fasthamer.nn.mano_head import SIZES, FlatHead, HeadSize, ManoHead
 from fasthamer.nn.normalise import Normalise
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.backbone import Backbone, normalisation
@@ -41,13 +41,21 @@ STUDENTS = {  # name: timm's network; any other is `timm:<name>`
     "fastvit_sa36": "fastvit_sa36",
     "fastvit_ma36": "fastvit_ma36",
 }
-DECODERS = Registry("decoder")  # builder(channels, size, hand) -> nn.Module that is a `students.student.Decoder`
+DECODERS = Registry("decoder")  # builder(channels, grid, size, hand) -> a module, see `students.student.Decoder`
 
 
 @DECODERS.register
-def mano(channels: int, size: str, hand: Hand) -> nn.Module:
-    """HaMeR's transformer head at any width; starts from the hand's mean pose."""
-    head = ManoHead(channels, _size(size))
+def mano(channels: int, grid: tuple[int, int], size: str, hand: Hand) -> nn.Module:
+    """HaMeR's transformer head at any width, told where features lie; starts from the hand's mean pose."""
+    head = ManoHead(channels, _size(size), grid)
+    head.start_from(hand)
+    return head
+
+
+@DECODERS.register
+def flat(channels: int, grid: tuple[int, int], size: str, hand: Hand) -> nn.Module:
+    """Two layers over the flattened map: the quickest to learn and to run; starts from the hand's mean pose."""
+    head = FlatHead(channels, _size(size), grid)
     head.start_from(hand)
     return head
 
@@ -85,7 +93,7 @@ def build_student(
         raise KeyError(unknown("decoder", decoder, DECODERS))
     hand = load_hand("embedded") if hand is None else hand
     backbone = Backbone(network, image_size, feature_layer, pretrained, backbone_file)
-    head = DECODERS.build(decoder, backbone.channels, decoder_size, hand)
+    head = DECODERS.build(decoder, backbone.channels, backbone.grid, decoder_size, hand)
     spec: dict[str, str | int | float] = {
         "name": name,
         "decoder": decoder,
@@ -148,7 +156,7 @@ def _size(name: str) -> HeadSize:
 def _measure(name: str, decoder_size: str, image_size: int) -> StudentRow:
     with torch.device("meta"):
         backbone = Backbone(_network(name), image_size).eval()
-        head = ManoHead(backbone.channels, _size(decoder_size)).eval()
+        head = ManoHead(backbone.channels, _size(decoder_size), backbone.grid).eval()
         # Fused attention kernels would hide their products from the counter.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             _, features = backbone(torch.empty(1, 3, image_size, image_size))

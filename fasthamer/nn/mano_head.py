@@ -6,6 +6,7 @@ checkpoint (`mano_head.*`), so its tensors load strictly; teacher and students s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -41,19 +42,21 @@ SIZES = {
 }
 
 
-class ManoHead(nn.Module):
-    """Feature map to hand; `head(features, hand) -> HandOutput`."""
+class ManoReadout(nn.Module, ABC):
+    """The last layers of a decoder that regresses MANO parameters; `head(features, hand) -> HandOutput`.
+
+    A subclass says how a feature map becomes the vector that is read out: `summarise`.
+    """
 
     init_hand_pose: Tensor  # (1, 96) 6D rotations that the regressed ones are added to
     init_betas: Tensor  # (1, 10)
     init_cam: Tensor  # (1, 3)
 
-    def __init__(self, channels: int, size: HeadSize) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.transformer = _QueryTransformer(channels, size)
-        self.decpose = nn.Linear(size.width, 6 * N_ROTATIONS)
-        self.decshape = nn.Linear(size.width, N_BETAS)
-        self.deccam = nn.Linear(size.width, 3)
+        self.decpose = nn.Linear(width, 6 * N_ROTATIONS)
+        self.decshape = nn.Linear(width, N_BETAS)
+        self.deccam = nn.Linear(width, 3)
         for readout in (self.decpose, self.decshape, self.deccam):  # training starts near the mean hand
             nn.init.xavier_uniform_(readout.weight, gain=0.01)
             nn.init.zeros_(readout.bias)
@@ -80,10 +83,14 @@ class ManoHead(nn.Module):
         self.init_betas.zero_()
         self.init_cam.copy_(torch.stack([2 * START_SPAN / extent, extent * 0, extent * 0])[None])
 
+    @abstractmethod
+    def summarise(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, width)."""
+
     def forward(self, features: Tensor, hand: Hand) -> HandOutput:
         """
         Args:
-            features: (B, C, h, w), one context token a cell.
+            features: (B, C, h, w).
             hand: the hand model that turns parameters into a mesh.
         """
         mano, camera = self.regress(features)
@@ -91,13 +98,60 @@ class ManoHead(nn.Module):
 
     def regress(self, features: Tensor) -> tuple[ManoParams, Tensor]:
         """(B, C, h, w) to MANO parameters and the weak-perspective camera (B, 3), both fp32."""
-        query = self.transformer(features.flatten(2).transpose(1, 2))  # (B, width)
+        query = self.summarise(features)
         with _full_precision(features):  # 6D -> rotation -> skinning loses millimetres in fp16
             pose = self.decpose(query.float()) + self.init_hand_pose
             betas = self.decshape(query.float()) + self.init_betas
             camera = self.deccam(query.float()) + self.init_cam
             rotations = rot6d_to_matrix(pose.reshape(-1, N_ROTATIONS, 6))  # (B, 16, 3, 3)
         return ManoParams(rotations[:, :1], rotations[:, 1:], betas), camera
+
+
+class ManoHead(ManoReadout):
+    """HaMeR's: one query reads the map in `depth` blocks of attention.
+
+    Args:
+        channels: C of the feature map.
+        size: one of `SIZES`, or other widths.
+        grid: height and width of the map, to add a learned code to each of its cells. Attention does not know where
+            a token lies: a ViT's tokens carry its position code, a convolutional network's do not. None (HaMeR's own
+            head) adds nothing.
+    """
+
+    def __init__(self, channels: int, size: HeadSize, grid: tuple[int, int] | None = None) -> None:
+        super().__init__(size.width)
+        self.place = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None  # (1, C, h, w)
+        self.transformer = _QueryTransformer(channels, size)
+
+    def summarise(self, features: Tensor) -> Tensor:
+        context = features if self.place is None else features + self.place
+        return self.transformer(context.flatten(2).transpose(1, 2))
+
+
+class FlatHead(ManoReadout):
+    """The map laid flat through two layers: learns faster than attention and costs next to nothing on small maps.
+
+    Args:
+        channels: C of the feature map.
+        size: `width` alone counts.
+        grid: height and width of the map.
+    """
+
+    def __init__(self, channels: int, size: HeadSize, grid: tuple[int, int]) -> None:
+        super().__init__(size.width)
+        narrow = size.width // 2
+        flat = narrow * grid[0] * grid[1]
+        self.reduce = nn.Conv2d(channels, narrow, kernel_size=1)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(flat),
+            nn.Linear(flat, 2 * size.width),
+            nn.GELU(),
+            nn.Linear(2 * size.width, size.width),
+            nn.GELU(),
+        )
+
+    def summarise(self, features: Tensor) -> Tensor:
+        return self.layers(self.reduce(features).flatten(1))
 
 
 def mano_output(mano: ManoParams, camera: Tensor, features: Tensor, hand: Hand) -> HandOutput:
