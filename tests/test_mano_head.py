@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from fasthamer.hand.mano import load_hand
-from fasthamer.nn.mano_head import SIZES, START_SPAN, HeadSize, ManoHead
+from fasthamer.hand.rotation import axis_angle_to_matrix
+from fasthamer.nn.mano_head import SIZES, START_SPAN, FlatHead, HeadSize, ManoHead
 
 ODD = HeadSize(width=24, depth=2, heads=3, head_width=5, mlp_width=20)
 
@@ -149,3 +150,27 @@ def test_every_parameter_but_the_zero_tokens_weight_gets_a_gradient(hand):
     inner = SIZES["tiny"].heads * SIZES["tiny"].head_width
     gradient = dict(head.named_parameters())[own[0]].grad
     assert gradient is not None and gradient[2 * inner :].abs().max() > 0
+
+
+def test_a_students_attention_knows_where_features_lie_and_hamers_own_does_not():
+    torch.manual_seed(0)
+    features = torch.randn(1, 8, 2, 2)
+    turned = features.flip(-1)  # the same cells, elsewhere
+    plain, placed = ManoHead(8, SIZES["tiny"]).eval(), ManoHead(8, SIZES["tiny"], grid=(2, 2)).eval()
+    torch.nn.init.normal_(placed.place)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.summarise(features), plain.summarise(turned))
+        assert (placed.summarise(features) - placed.summarise(turned)).abs().max() > 1e-3
+
+
+def test_the_flat_decoder_starts_from_the_mean_hand_and_learns_from_every_cell(hand):
+    head = FlatHead(8, SIZES["tiny"], grid=(2, 3))
+    head.start_from(hand)
+    torch.nn.init.zeros_(head.decpose.weight)
+    torch.nn.init.zeros_(head.decshape.weight)
+    features = torch.randn(2, 8, 2, 3, requires_grad=True)
+    output = head(features, hand)
+    mean = axis_angle_to_matrix(torch.from_numpy(hand.hands_mean).float().reshape(15, 3))
+    torch.testing.assert_close(output.mano.hand_pose[0], mean, atol=1e-5, rtol=0)
+    output.camera.sum().backward()
+    assert (features.grad.abs().sum(1) > 0).all(), "a cell does not reach the read-out"
