@@ -1,4 +1,4 @@
-"""Packaging: the folders beside `fasthamer/` are installed as its subpackages (fasthamer.distill, fasthamer.tools...)."""
+"""Packaging: the folders beside `fasthamer/` are installed as its subpackages (fasthamer.distill, ...)."""
 
 from pathlib import Path
 

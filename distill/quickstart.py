@@ -55,7 +55,7 @@ def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float
     """
     cfg = load_config(out / runs[-1] / "config.yaml")
     device = pick_device(cfg.DEVICE)
-    teacher = open_model(cfg.TEACHER.NAME, cfg.HAND.MODEL, cfg.TEACHER.CHECKPOINT)
+    teacher = open_model(cfg.TEACHER.NAME, checkpoint=cfg.TEACHER.CHECKPOINT)
     students = {name: open_model(out / name) for name in runs}
     spec = students[runs[-1]].spec
     torch.manual_seed(cfg.SEED)

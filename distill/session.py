@@ -25,7 +25,7 @@ from fasthamer.metrics.protocols import PROTOCOLS, convention_of
 from fasthamer.registry import unknown
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
-from fasthamer.teachers import build_teacher, resolve_teacher
+from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
 from fasthamer.training.provenance import fingerprint, provenance
 from fasthamer.training.runlog import RunLog
 from fasthamer.types import Batch
@@ -63,13 +63,14 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     objective = Objective.of(cfg)
     _protocol(cfg)  # a mistyped one should not come to light after the training
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
-    hand = load_hand(cfg.HAND.MODEL)
+    name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
+    model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
+    hand = load_hand(model)
     images, held_out = build_dataset(cfg, hand, train=True), build_dataset(cfg, hand, train=False)
     torch.manual_seed(cfg.SEED)
     student = _student(cfg, hand)
     teacher, spoken = None, "none: ground truth only"
     if objective.outputs is not None or objective.features:
-        name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
         teacher = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         spoken = f"{name}: {why}"
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
@@ -181,7 +182,7 @@ def _announce(
         f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",
         "teacher": teacher,
         "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if room.teacher else ""),
-        "hand": f"{cfg.HAND.MODEL} ({student.hand.fingerprint})",
+        "hand": f"{student.hand.name} ({student.hand.fingerprint})",
         "data": f"{name}{why}: {len(images)} images{labelled}; {len(held_out)} to evaluate on",
         "device": f"{room.accelerator.device}, {precision_of(room.accelerator)}"
         + (f", {processes} processes" if processes > 1 else ""),

@@ -15,7 +15,7 @@ _C.DEVICE = "auto"  # auto = cuda, then mps, then cpu; or a torch device
 _C.IMAGE_SIZE = 256  # pixels; the side of the square crops that datasets yield
 
 _C.HAND = CN()
-_C.HAND.MODEL = "embedded"  # embedded, or the path of MANO_RIGHT.pkl, a converted .npz, or hamer.ckpt
+_C.HAND.MODEL = "auto"  # auto = HaMeR's own with it as teacher, else embedded; or a path: MANO_RIGHT.pkl, .npz
 
 _C.DATA = CN()
 _C.DATA.NAME = "auto"  # auto = freihand if ROOT is set, else synthetic

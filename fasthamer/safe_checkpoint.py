@@ -13,8 +13,19 @@ from torch import Tensor
 # Lightning saves its hyper-parameters beside the weights: their classes become plain dicts and never run.
 _INERT_PACKAGES = ("yacs.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
 _INERT_NAMES = frozenset(  # what OmegaConf's settings and Lightning's callbacks refer to beside their own classes
-    "builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str builtins.tuple "
-    "collections.defaultdict pathlib.Path pathlib.PosixPath typing.Any".split()
+    [
+        "builtins.bool",
+        "builtins.dict",
+        "builtins.float",
+        "builtins.int",
+        "builtins.list",
+        "builtins.str",
+        "builtins.tuple",
+        "collections.defaultdict",
+        "pathlib.Path",
+        "pathlib.PosixPath",
+        "typing.Any",
+    ]
 )
 
 

@@ -2,6 +2,6 @@
 
 from fasthamer.teachers.frozen import Teacher
 from fasthamer.teachers.hamer import random_hamer
-from fasthamer.teachers.zoo import TEACHERS, build_teacher, resolve_teacher
+from fasthamer.teachers.zoo import TEACHERS, build_teacher, hand_for, resolve_teacher
 
-__all__ = ["TEACHERS", "Teacher", "build_teacher", "random_hamer", "resolve_teacher"]
+__all__ = ["TEACHERS", "Teacher", "build_teacher", "hand_for", "random_hamer", "resolve_teacher"]

@@ -29,7 +29,7 @@ def load_embedded(hand: Hand) -> Student:
         )
     if not hand.is_embedded:
         raise ValueError(
-            f"the embedded teacher speaks of the embedded hand, not of {hand.name!r}: leave HAND.MODEL at embedded, or "
+            f"the embedded teacher speaks of the embedded hand, not of {hand.name!r}: leave --mano out, or "
             "bring a MANO teacher (TEACHER.NAME hamer, or a student's file trained with this hand)"
         )
     return load_student(FILE, hand)

@@ -94,5 +94,15 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
     raise KeyError(unknown("teacher", name, ["auto", *TEACHERS]) + "; or the path of a student's file")
 
 
+def hand_for(teacher: str, checkpoint: str = "") -> str:
+    """The hand model that HAND.MODEL auto stands for: a student must speak the parameters of its teacher.
+
+    Args:
+        teacher: a resolved name.
+        checkpoint: hamer.ckpt, if configured; MANO is in it.
+    """
+    return (_hamer_checkpoint(checkpoint) if teacher == "hamer" else "") or "embedded"
+
+
 def _hamer_checkpoint(checkpoint: str) -> str:
     return checkpoint or os.environ.get(HAMER_VARIABLE, "")

@@ -11,7 +11,7 @@ from fasthamer.teachers import Teacher, build_teacher, random_hamer, resolve_tea
 from fasthamer.teachers.hamer import HaMeR
 from fasthamer.teachers.hamer_checkpoint import published_shapes, to_ours
 from fasthamer.teachers.vit import PoseViT
-from fasthamer.teachers.zoo import HAMER_VARIABLE
+from fasthamer.teachers.zoo import HAMER_VARIABLE, hand_for
 from fasthamer.types import View
 
 WIDTH, DEPTH, HEADS = 16, 3, 2
@@ -176,6 +176,15 @@ def test_a_students_file_can_teach(tmp_path, hand):
     assert isinstance(teacher, Teacher)
     with torch.no_grad():
         torch.testing.assert_close(teacher(image).vertices, student(image).vertices)
+
+
+def test_a_student_of_hamer_speaks_the_mano_in_its_checkpoint(monkeypatch):
+    monkeypatch.delenv(HAMER_VARIABLE, raising=False)
+    assert hand_for("hamer", "there/hamer.ckpt") == "there/hamer.ckpt"
+    assert hand_for("hamer") == "embedded"
+    assert hand_for("embedded", "there/hamer.ckpt") == "embedded"
+    monkeypatch.setenv(HAMER_VARIABLE, "elsewhere.ckpt")
+    assert hand_for("hamer") == "elsewhere.ckpt"
 
 
 def test_the_embedded_teacher_says_when_it_is_missing_or_given_another_hand(tmp_path, monkeypatch, hand):

@@ -26,7 +26,7 @@ FLAGS = {  # flag: (config key, help)
     "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt"),
     "--data": ("DATA.NAME", "auto, synthetic or freihand"),
     "--data-root": ("DATA.ROOT", "the dataset's folder"),
-    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or hamer.ckpt; without it the embedded hand"),
+    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or hamer.ckpt; else the teacher's own"),
     "--init": ("STUDENT.INIT", "a student.safetensors to start from"),
     "--steps": ("TRAIN.STEPS", "optimizer steps"),
 }

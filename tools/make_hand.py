@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     out = args.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out, **make())
+    np.savez_compressed(out, **make())  # type: ignore[arg-type]
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 

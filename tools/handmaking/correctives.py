@@ -47,6 +47,8 @@ def directions(
 def _range(joint: int, skeleton: Skeleton) -> list[np.ndarray]:
     """Rotations a joint goes through: flexion, and at a finger's root abduction too."""
     root = (joint - 1) % 3 == 0
+    flexions: tuple[int, ...]
+    sides: tuple[int, ...]
     if joint == 13:
         flexions, sides = (-25, -12, 12, 25, 40), (-25, 0, 25)
     elif root:

@@ -80,7 +80,7 @@ def deform(
             start, axis = skeleton.joints[bone], skeleton.ends[bone] - skeleton.joints[bone]
             unit = axis / np.linalg.norm(axis)
             stretch = turn @ (thicker * np.eye(3) + (longer - thicker) * np.outer(unit, unit))
-            maps.append(lambda points, a=start, m=stretch, b=here: b + (points - a) @ m.T)
+            maps.append(lambda points, a=start, m=stretch, b=here: b + (points - a) @ m.T)  # type: ignore[misc]
             here = here + stretch @ axis
     moved = sum(skin[:, [bone]] * maps[bone](vertices) for bone in range(16))
     size = 1 + of("size")
