@@ -252,7 +252,7 @@ def _edges(faces: np.ndarray) -> np.ndarray:
 def _vertex_area(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1) / 3
-    return np.bincount(faces.ravel(), np.repeat(area, 3), len(vertices))
+    return np.sum([np.bincount(faces[:, k], area, len(vertices)) for k in range(3)], axis=0)
 
 
 def _segment_distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""The quickstart from outside, on a handful of hands."""
+
+import json
+
+import pytest
+
+from fasthamer.teachers.embedded import FILE
+from fasthamer.tools import quickstart
+
+TINY = {
+    "STUDENT.NAME": "timm:test_resnet",
+    "TRAIN.STEPS": "2",
+    "TRAIN.BATCH": "4",
+    "DATA.SYNTHETIC_SIZE": "40",
+    "DATA.SYNTHETIC_EVAL_SIZE": "8",
+    "DATA.WORKERS": "0",
+    "DEVICE": "cpu",
+}
+OVERRIDES = [word for pair in TINY.items() for word in pair]
+
+
+def test_the_teacher_ships_with_the_package_and_fits_its_promise():
+    assert FILE.is_file()
+    assert FILE.stat().st_size <= 15e6
+
+
+def test_quickstart_compares_both_students_with_their_teacher_and_only_scores_when_called_again(tmp_path, capsys):
+    out = tmp_path / "quickstart"
+    assert quickstart.main(["--out", str(out), *OVERRIDES]) == 0
+    said = capsys.readouterr().out
+    assert "comparison.png" in said and (out / "comparison.png").is_file()
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary) == ["teacher", "untrained", "no_kd", "kd"]
+    for row in summary.values():
+        assert set(row) == {"pa_mpjpe_mm", "pa_mpvpe_mm", "params_m", "ms_per_image"}
+        assert all(value > 0 for value in row.values())
+    assert summary["no_kd"]["params_m"] == summary["kd"]["params_m"] < summary["teacher"]["params_m"]
+
+    trained = (out / "kd" / "student.safetensors").stat().st_mtime_ns
+    assert quickstart.main(["--out", str(out)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (out / "kd" / "student.safetensors").stat().st_mtime_ns == trained
+
+
+def test_a_mistyped_setting_is_one_line_and_leaves_nothing_behind(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        quickstart.main(["--out", str(tmp_path / "run"), "TRAIN.STEP", "3"])
+    assert stopped.value.code == 2
+    assert "did you mean TRAIN.STEPS" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
