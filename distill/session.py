@@ -63,6 +63,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     objective = Objective.of(cfg)
     _protocol(cfg)  # a mistyped one should not come to light after the training
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
+    if cfg.TRAIN.THREADS:
+        torch.set_num_threads(cfg.TRAIN.THREADS)
     name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
     model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
     hand = load_hand(model)
