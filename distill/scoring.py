@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from fasthamer.data.crop import mirror_points
 from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.cases import case_sheet
 from fasthamer.distill.evaluate import evaluate, predict
+from fasthamer.distill.rundir import write_json
 from fasthamer.hand.conventions import TIPS
 from fasthamer.hand.mano import Hand
 from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
@@ -81,7 +81,7 @@ def examine(exam: Exam, out: Path, rows: int = 4) -> dict[str, Any]:
         convention = convention_of(exam.about["data"], has_vertices)
     scores = exam.about | evaluate(predicted, exam.protocol, convention, regressor)
     out.mkdir(parents=True, exist_ok=True)
-    write_scores(out, scores)
+    write_json(out / "scores.json", scores)
 
     joints = protocol_joints(predicted.joints, predicted.vertices, convention, regressor)
     left = predicted.mirrored > 0
@@ -108,12 +108,6 @@ def score_file(prediction: Path, truth_folder: Path, split: str, protocol: str) 
     found = read_predictions(prediction, expected=len(truth.joints))
     about = {"prediction": str(prediction), "truth": str(truth_folder), "split": split}
     return {**about, **score(found, truth, protocol, frame="camera"), "joints": "as predicted"}
-
-
-def write_scores(out: Path, scores: dict[str, Any]) -> None:
-    """`out/scores.json`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "scores.json").write_text(json.dumps(scores, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def table(scores: dict[str, Any]) -> str:

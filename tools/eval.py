@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     if bool(arguments.model) == bool(arguments.pred) or bool(arguments.pred) != bool(arguments.gt):
         parser.error("give --model, or --pred with --gt")
 
-    from fasthamer.distill.scoring import examine, prepare, score_file, table, write_scores
+    from fasthamer.distill.rundir import write_json
+    from fasthamer.distill.scoring import examine, prepare, score_file, table
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: print(f"eval: warning: {message}", file=sys.stderr)
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             out = arguments.out or _default_out(arguments.model or arguments.pred, cfg)
             if arguments.pred:
                 scores = score_file(arguments.pred, arguments.gt, cfg.DATA.EVAL_SPLIT, arguments.protocol)
-                write_scores(out, scores)
+                write_json(out / "scores.json", scores)
             else:
                 exam = prepare(cfg, arguments.model, arguments.mano, arguments.protocol, arguments.joints)
         except (ValueError, KeyError, FileNotFoundError) as error:
