@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader
 from fasthamer.data.synthetic import SyntheticHands
 from fasthamer.hand.mano import load_hand
 
+BATCH = 32
+
 
 def main(argv: list[str] | None = None) -> int:
     """Prints one line per number of workers; --sheet also writes a picture of 48 samples."""
@@ -43,16 +45,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def crops_per_second(hands: SyntheticHands, workers: int) -> float:
-    """The steady rate: the clock starts when every worker has delivered."""
-    warm_up = 4 * max(1, workers)
-    keys = [(0, index % len(hands)) for index in range(warm_up + len(hands))]
-    loader = iter(DataLoader(hands, batch_size=None, sampler=keys, num_workers=workers))
+    """The steady rate in batches, as in training; the clock starts when every worker has delivered twice."""
+    warm_up = 2 * max(1, workers)
+    batches = max(1, len(hands) // BATCH)
+    keys = [(0, index % len(hands)) for index in range((warm_up + batches) * BATCH)]
+    loader = iter(DataLoader(hands, batch_size=BATCH, sampler=keys, num_workers=workers))
     for _ in range(warm_up):
         next(loader)
     start = time.perf_counter()
     for _ in loader:
         pass
-    return len(hands) / (time.perf_counter() - start)
+    return batches * BATCH / (time.perf_counter() - start)
 
 
 def sheet(hands: SyntheticHands, columns: int = 8, rows: int = 6, side: int = 144) -> np.ndarray:
