@@ -54,7 +54,7 @@ def mano(channels: int, grid: tuple[int, int], size: str, hand: Hand) -> nn.Modu
 
 @DECODERS.register
 def flat(channels: int, grid: tuple[int, int], size: str, hand: Hand) -> nn.Module:
-    """Two layers over the flattened map: the quickest to learn and to run; starts from the hand's mean pose."""
+    """Two layers over the flattened map, without attention; starts from the hand's mean pose."""
     head = FlatHead(channels, _size(size), grid)
     head.start_from(hand)
     return head

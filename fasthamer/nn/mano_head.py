@@ -129,7 +129,7 @@ class ManoHead(ManoReadout):
 
 
 class FlatHead(ManoReadout):
-    """The map laid flat through two layers: learns faster than attention and costs next to nothing on small maps.
+    """The map laid flat through two layers: no attention, and little arithmetic on small maps.
 
     Args:
         channels: C of the feature map.
