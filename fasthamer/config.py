@@ -26,6 +26,7 @@ _C.DATA.BOX = "keypoints"  # crop around the labelled joints; or image: the whol
 _C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept (chosen by index and seed)
 _C.DATA.WORKERS = 2  # loader processes
 _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
+_C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic photographs are kept once drawn; empty = each is drawn for every epoch
 _C.DATA.SYNTHETIC_EVAL_SIZE = 512  # images in the synthetic evaluation set
 _C.DATA.MIX_SYNTHETIC = 0.0  # fraction of each epoch drawn from synthetic hands when DATA.NAME is another set
 

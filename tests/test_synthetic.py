@@ -59,7 +59,7 @@ def test_worker_processes_and_pickled_copies_give_the_same_items(hands):
 def test_the_framing_is_independent_of_what_is_framed(hands, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        SyntheticHands, "_crop", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
+        SyntheticHands, "frame", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
     )
     monkeypatch.setattr(SyntheticHands, "_draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
     monkeypatch.setattr(synthetic, "_sample_hand", lambda rng: drawn.append(rng.random()) or FLAT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import torch
@@ -27,6 +29,15 @@ from fasthamer.types import Batch, ManoParams
 LARGEST = 512  # pixels
 VIRTUAL_FOCAL = 1000.0  # pixels of the camera whose picture is never drawn; only ratios matter
 THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # where the rest pose's thumb looks
+
+
+class PlacedHand(NamedTuple):
+    """A sampled hand before a camera; metres, camera frame."""
+
+    mano: ManoParams  # without batch axis
+    vertices: NDArray[np.float32]  # (778, 3)
+    joints: NDArray[np.float32]  # (21, 3)
+    rng: np.random.Generator  # for its surroundings
 
 
 class SyntheticHands(Dataset):
@@ -65,6 +76,7 @@ class SyntheticHands(Dataset):
             raise ValueError(f"a synthetic set has at least one sample, size is {size}")
         self.size, self.seed, self.image_size = size, seed, image_size
         self.scale, self.shift = scale, shift
+        self.fingerprint = hand.fingerprint
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
         self.poser = Poser(hand)
@@ -75,32 +87,24 @@ class SyntheticHands(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
-        if not 0 <= index < self.size:
-            raise IndexError(f"sample {index} of {self.size}")
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one core per worker
-        rng = np.random.default_rng((self.seed, index))
-        mano = _sample_hand(rng)
-        vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
-        translation = place(rng, joints).astype(np.float32)
-        vertices, joints = vertices + translation, joints + translation
+        hand = self.hand(index)
         # A spawn key, because (seed, index, 0) and (seed, index) seed the same numbers.
         framing = np.random.default_rng(np.random.SeedSequence((self.seed, index), spawn_key=(epoch,)))
-        crop = self._crop(framing, joints)
-        image = self._draw(rng, vertices, joints, crop)
+        crop = self.frame(framing, hand.joints)
+        image = self.draw(hand, crop)
 
         size = self.image_size
-        keypoints = np.column_stack([crop.project(joints) / size - 0.5, np.ones(21)])
+        keypoints = np.column_stack([crop.project(hand.joints) / size - 0.5, np.ones(21)])
         one = torch.tensor(1.0)
         return Batch(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             keypoints_2d=torch.from_numpy(keypoints.astype(np.float32)),
-            joints=torch.from_numpy(np.column_stack([joints, np.ones(21, np.float32)])),
-            vertices=torch.from_numpy(vertices),
+            joints=torch.from_numpy(np.column_stack([hand.joints, np.ones(21, np.float32)])),
+            vertices=torch.from_numpy(hand.vertices),
             has_vertices=one,
-            global_orient=mano.global_orient,
-            hand_pose=mano.hand_pose,
-            betas=mano.betas,
+            global_orient=hand.mano.global_orient,
+            hand_pose=hand.mano.hand_pose,
+            betas=hand.mano.betas,
             has_pose=one,
             has_betas=one,
             mirrored=torch.tensor(0.0),
@@ -108,7 +112,27 @@ class SyntheticHands(Dataset):
             index=torch.tensor(index),
         )
 
-    def _crop(self, rng: np.random.Generator, joints: NDArray) -> Crop:
+    def hand(self, index: int) -> PlacedHand:
+        """Hand `index` before its camera, not yet drawn."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"sample {index} of {self.size}")
+        rng = np.random.default_rng((self.seed, index))
+        mano = _sample_hand(rng)
+        vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
+        translation = place(rng, joints).astype(np.float32)
+        return PlacedHand(mano, vertices + translation, joints + translation, rng)
+
+    def draw(self, hand: PlacedHand, crop: Crop) -> NDArray[np.uint8]:
+        """(image_size, image_size, 3) RGB: this piece of the picture; uses up the rng of the hand."""
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # one core per worker
+        scene = build_scene(hand.rng, hand.vertices, hand.joints, self.faces, self.loop)
+        painted = paint(hand.rng, scene, crop, self.paints, background(hand.rng, self.image_size))
+        keypoints = crop.project(hand.joints)
+        image = photograph(hand.rng, occlude(hand.rng, painted.image, keypoints))
+        return end_picture(hand.rng, image, keypoints)
+
+    def frame(self, rng: np.random.Generator, joints: NDArray) -> Crop:
         """HaMeR's box around the keypoints with its augmentation; in-plane rotation is the orientation's own."""
         pixels = joints[:, :2] / joints[:, 2:] * VIRTUAL_FOCAL
         low, high = pixels.min(0), pixels.max(0)
@@ -116,13 +140,6 @@ class SyntheticHands(Dataset):
         middle = (low + high) / 2 + side * self.shift * np.clip(rng.standard_normal(2), -1, 1)
         zoom = self.image_size / side
         return Crop(VIRTUAL_FOCAL * zoom, self.image_size / 2 - middle * zoom)
-
-    def _draw(self, rng: np.random.Generator, vertices: NDArray, joints: NDArray, crop: Crop) -> NDArray[np.uint8]:
-        scene = build_scene(rng, vertices, joints, self.faces, self.loop)
-        painted = paint(rng, scene, crop, self.paints, background(rng, self.image_size))
-        keypoints = crop.project(joints)
-        image = photograph(rng, occlude(rng, painted.image, keypoints))
-        return end_picture(rng, image, keypoints)
 
 
 def _sample_hand(rng: np.random.Generator) -> ManoParams:

@@ -30,10 +30,14 @@ def synthetic(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """Hands drawn on the fly; needs no file."""
     from fasthamer.data.synthetic import SyntheticHands
 
+    size, seed = cfg.DATA.SYNTHETIC_SIZE, cfg.SEED
+    if train and cfg.DATA.SYNTHETIC_FOLDER:
+        from fasthamer.data.kept import KeptHands
+
+        hands = SyntheticHands(hand, size, seed, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
+        return KeptHands(hands, cfg.DATA.SYNTHETIC_FOLDER, _strength(cfg))
     if train:
-        return SyntheticHands(
-            hand, cfg.DATA.SYNTHETIC_SIZE, cfg.SEED, cfg.IMAGE_SIZE, cfg.AUGMENT.SCALE, cfg.AUGMENT.SHIFT
-        )
+        return SyntheticHands(hand, size, seed, cfg.IMAGE_SIZE, cfg.AUGMENT.SCALE, cfg.AUGMENT.SHIFT)
     return SyntheticHands(hand, cfg.DATA.SYNTHETIC_EVAL_SIZE, EVALUATION_SEED, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
 
 

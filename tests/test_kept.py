@@ -1,0 +1,75 @@
+"""Photographs that are drawn once and framed anew."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from fasthamer.camera import project_pixels
+from fasthamer.data.augment import Strength
+from fasthamer.data.kept import KeptHands
+from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.hand.mano import load_hand
+from fasthamer.types import ManoParams
+
+NOTHING = Strength(scale=0.0, rotation=0.0, rotation_probability=0.0, shift=0.0, colour=0.0)
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="module")
+def hands(hand):
+    return SyntheticHands(hand, size=6, seed=5, image_size=64, scale=0.0, shift=0.0)
+
+
+def test_without_augmentation_it_is_the_drawn_set_but_for_jpeg(hands, tmp_path):
+    kept = KeptHands(hands, tmp_path, NOTHING)
+    for index in range(3):
+        drawn, read = hands[(0, index)], kept[(4, index)]
+        blocks = [functional.avg_pool2d(item.image.float(), 8) for item in (drawn, read)]
+        assert (blocks[0] - blocks[1]).abs().max() < 6  # of 255
+        for name in ("keypoints_2d", "joints", "vertices", "global_orient", "hand_pose", "betas"):
+            torch.testing.assert_close(getattr(read, name), getattr(drawn, name), atol=2e-5, rtol=0)
+
+
+def test_the_first_visit_and_a_later_one_give_the_same(hands, tmp_path):
+    first = KeptHands(hands, tmp_path, Strength())[(1, 2)]
+    later = KeptHands(hands, tmp_path, Strength())[(1, 2)]
+    assert all(torch.equal(*pair) for pair in zip(first, later, strict=True))
+    other = KeptHands(hands, tmp_path, Strength())[(2, 2)]
+    assert not torch.equal(first.image, other.image)
+
+
+def test_a_turned_hand_is_the_model_posed_by_its_labels_and_lies_under_its_keypoints(hand, hands, tmp_path):
+    kept = KeptHands(hands, tmp_path, Strength(rotation_probability=1.0, shift=0.1))
+    for index in range(3):
+        item = kept[(0, index)]
+        parameters = ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None])
+        vertices, joints = (points[0] for points in hand(parameters))
+        wrist = item.joints[0, :3]
+        torch.testing.assert_close(vertices - joints[0], item.vertices - wrist, atol=1e-5, rtol=0)
+        # The crop is a scaled, shifted picture of a camera with the hand's own axes: fit those, nothing else.
+        seen = project_pixels(item.joints[:, :3].numpy().astype(float), np.eye(3))
+        where = item.keypoints_2d[:, :2].numpy()
+        columns = np.column_stack([seen.ravel(), np.tile([1, 0], 21), np.tile([0, 1], 21)])
+        solution = np.linalg.lstsq(columns, where.ravel(), rcond=None)[0]
+        assert np.abs(columns @ solution - where.ravel()).max() < 1e-4
+
+
+def test_another_sets_folder_is_refused(hand, hands, tmp_path):
+    KeptHands(hands, tmp_path, NOTHING)
+    other = SyntheticHands(hand, size=6, seed=6, image_size=64, scale=0.0, shift=0.0)
+    with pytest.raises(ValueError, match="another set"):
+        KeptHands(other, tmp_path, NOTHING)
+
+
+def test_a_damaged_picture_is_named(hands, tmp_path):
+    kept = KeptHands(hands, tmp_path, NOTHING)
+    kept[(0, 1)]
+    picture = tmp_path / "00000001.jpg"
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(ValueError, match="00000001.jpg"):
+        kept[(0, 1)]
