@@ -71,5 +71,5 @@ def test_a_damaged_picture_is_named(hands, tmp_path):
     kept[(0, 1)]
     picture = tmp_path / "00000001.jpg"
     picture.write_bytes(picture.read_bytes()[:200])
-    with pytest.raises(ValueError, match="00000001.jpg"):
+    with pytest.raises(ValueError, match=r"00000001\.jpg"):
         kept[(0, 1)]

@@ -61,7 +61,7 @@ def test_the_framing_is_independent_of_what_is_framed(hands, monkeypatch):
     monkeypatch.setattr(
         SyntheticHands, "frame", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
     )
-    monkeypatch.setattr(SyntheticHands, "_draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
+    monkeypatch.setattr(SyntheticHands, "draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
     monkeypatch.setattr(synthetic, "_sample_hand", lambda rng: drawn.append(rng.random()) or FLAT)
     for epoch in range(3):
         hands[(epoch, 7)]
