@@ -52,34 +52,67 @@ def ms_per_image(models: Mapping[str, HandModel], size: int = 256, repeats: int 
 
 
 Key = TypeVar("Key", bound=Hashable)
+Blocks = dict[Key, list[list[float]]]  # seconds of each call, by block
+PATIENCE = 1.0  # seconds; a warm-up that has used them ends
+LEAST_ROUNDS = 3
+BLOCK_CALLS = 20  # at most, in one block
 
 
 def interleaved(
     calls: Mapping[Key, Callable[[], object]], repeats: int, warmup: int = 3, seconds: float = float("inf")
 ) -> dict[Key, list[float]]:
-    """Seconds of every call, one after the other in turns, each round starting with another.
+    """Seconds of every call, one after the other in turns; see `in_blocks`, of which this is the case of one call."""
+    blocks = in_blocks(calls, repeats, seconds, spell=0.0, warmup=warmup)
+    return {name: flat(each) for name, each in blocks.items()}
+
+
+def in_blocks(
+    calls: Mapping[Key, Callable[[], object]],
+    rounds: int,
+    seconds: float = float("inf"),
+    spell: float = 0.25,
+    warmup: int = 3,
+) -> Blocks:
+    """Seconds of every call: in each round each has a block of calls on end, and each round starts with another.
+
+    A block shows a model as a video does, with its weights in the caches as far as they fit; the turns spread slow
+    minutes over all alike. The first call of a block finds the other models' data in the caches and is not counted,
+    unless a single call is longer than a block.
 
     Args:
         calls: must return only when their work is done (`synchronise`).
-        repeats: rounds.
-        warmup: calls of each before the first timed one.
-        seconds: stop after the round in which this much time is used up, but not before 3 rounds.
+        rounds: how often each has its turn.
+        seconds: stop after the round in which this much time is used up, but not before `LEAST_ROUNDS`.
+        spell: seconds of a block, or `BLOCK_CALLS` calls if they are shorter; at least one call.
+        warmup: calls of each before the first timed one, fewer (but one) where they take longer than `PATIENCE`.
     """
     names = list(calls)
-    for name in names:
-        for _ in range(warmup):
-            calls[name]()
-    times: dict[Key, list[float]] = {name: [] for name in names}
+    quick = {name: _warm(calls[name], warmup) < spell for name in names}
+    blocks: Blocks = {name: [] for name in names}
     began = time.perf_counter()
-    for turn in range(repeats):
-        if turn >= 3 and time.perf_counter() - began > seconds:
+    for turn in range(rounds):
+        if turn >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
             break
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            calls[name]()
-            times[name].append(time.perf_counter() - start)
-    return times
+            if quick[name]:
+                calls[name]()
+            blocks[name].append(_block(calls[name], spell))
+    return blocks
+
+
+def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
+    """All calls of all blocks."""
+    return [seconds for block in blocks for seconds in block]
+
+
+def times_faster(blocks: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
+    """How many times faster than the reference: the median over rounds of each round's ratio of medians.
+
+    Both were timed within the same rounds, so a slow minute is in both sides of its ratio.
+    """
+    pairs = zip(blocks, reference, strict=True)
+    return float(np.median([np.median(theirs) / np.median(own) for own, theirs in pairs]))
 
 
 class StageClock:
@@ -152,6 +185,28 @@ def machine(device: torch.device) -> dict[str, str | int]:
     if hasattr(os, "getloadavg"):
         versions["load"] = f"load {os.getloadavg()[0]:.1f}"  # other processes: above the core count, distrust the times
     return named | versions | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _warm(call: Callable[[], object], count: int) -> float:
+    """Seconds of the last of `count` calls."""
+    began = last = time.perf_counter()
+    spent = 0.0
+    for _ in range(count):
+        call()
+        now = time.perf_counter()
+        spent, last = now - last, now
+        if now - began > PATIENCE:
+            break
+    return spent
+
+
+def _block(call: Callable[[], object], spell: float) -> list[float]:
+    seconds: list[float] = []
+    while not seconds or (sum(seconds) < spell and len(seconds) < BLOCK_CALLS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def _call(model: HandModel, image: torch.Tensor, device: torch.device) -> None:

@@ -1,0 +1,236 @@
+"""The trade-off picture: accuracy against speed, a circle's area is the number of parameters.
+
+Accuracies come from the `scores.json` that `tools/eval.py` writes, speeds from the benchmark's rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fasthamer.registry import unknown
+
+SIZE = (1000, 640)  # width, height in pixels
+PAPER, INK, GRID, FAINT = (250, 250, 248), (45, 48, 56), (224, 224, 220), (150, 152, 158)
+COLOURS = ((122, 167, 224), (240, 163, 108), (126, 190, 130), (196, 138, 206), (224, 196, 92), (150, 150, 150))
+SCORE = "pa_mpjpe_mm"
+_LARGEST = 60.0  # pixels, the radius of the model with the most parameters
+_SMALLEST = 3.0
+_LEFT, _TOP, _RIGHT, _BOTTOM = 90, 50, 60, 70  # pixels around the plot
+_SMOOTH = 3  # drawn this much larger and averaged
+_LADDER = (1, 2, 5)  # of each decade of the speed's axis, those with a line
+
+Box = tuple[float, float, float, float]
+
+
+class Point(NamedTuple):
+    """A model in the picture."""
+
+    name: str
+    fps: float  # images a second
+    error_mm: float
+    params_m: float
+    eager_fps: float | None = None  # before it was made fast: a faint ring, joined to the circle
+
+
+def read_score(path: str | Path) -> float:
+    """Millimetres, from a scores.json or the folder that it lies in.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not the scores of an evaluation.
+    """
+    path = Path(path)
+    path = path / "scores.json" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"no scores {path}: `tools/eval.py` writes scores.json, give it or its folder")
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        score = float(scores[SCORE])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has no number {SCORE!r}: expected what tools/eval.py writes ({error})") from None
+    if not (math.isfinite(score) and score > 0):
+        raise ValueError(f"{path}: {SCORE} is {score}; expected millimetres above 0")
+    return score
+
+
+def read_scores(pairs: Iterable[str], models: Sequence[str]) -> dict[str, float]:
+    """Millimetres by model, from texts `NAME=path`.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: not of that form, not one of `models`, or no scores there.
+    """
+    scores = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise ValueError(f"--scores {pair!r}: expected NAME=path, such as mobilenetv3_l=runs/mine/eval/scores.json")
+        if name not in models:
+            raise KeyError(unknown("timed model", name, models) + " (--scores NAME=path)")
+        scores[name] = read_score(path)
+    return scores
+
+
+def points(rows: Iterable[Mapping], scores: Mapping[str, float]) -> list[Point]:
+    """A point for each model and decoder that has a score: its fastest row of single images, and its eager one."""
+    by_model: dict[tuple[str, str], list[Mapping]] = {}
+    for row in rows:
+        if row["stage"] == "model" and row["batch"] == 1 and row["model"] in scores:
+            by_model.setdefault((row["model"], row["decoder"]), []).append(row)
+    several = {name for name, _ in by_model if sum(name == other for other, _ in by_model) > 1}
+    found = []
+    for (name, decoder), own in by_model.items():
+        fastest = max(own, key=lambda row: row["fps"])
+        eager = [row["fps"] for row in own if (row["backend"], row["precision"]) == ("torch", "fp32")]
+        label = f"{name}, {decoder}" if name in several else name
+        found.append(Point(label, fastest["fps"], scores[name], fastest["params_m"], eager[0] if eager else None))
+    return found
+
+
+def draw(models: Sequence[Point], subtitle: str = "") -> NDArray[np.uint8]:
+    """(H, W, 3) RGB: to the right is faster (by its logarithm), below is more accurate.
+
+    Args:
+        models: at least one.
+        subtitle: what was measured, and where.
+    """
+    if not models:
+        raise ValueError("no model with a score and a speed to draw: give --scores NAME=path")
+    axes = _Axes(models)
+    page = Image.new("RGB", (SIZE[0] * _SMOOTH, SIZE[1] * _SMOOTH), PAPER)
+    pen = ImageDraw.Draw(page)
+    _grid(pen, axes)
+    most = max(model.params_m for model in models)
+    circles = [_circle(axes, model.fps, model, most) for model in models]
+    order = sorted(range(len(models)), key=lambda index: -models[index].params_m)  # small ones on top
+    taken = list(circles)
+    for index in order:
+        model, box = models[index], circles[index]
+        if model.eager_fps and model.eager_fps < model.fps:
+            taken += _ring(pen, _circle(axes, model.eager_fps, model, most), box)
+        colour = COLOURS[index % len(COLOURS)]
+        pen.ellipse(_large(box), fill=colour, outline=INK, width=_SMOOTH)
+    for index in order:
+        taken.append(_label(pen, models[index], circles[index], taken))
+    _text(pen, (SIZE[0] / 2, 16), "accuracy against speed; area: parameters; ring: in plain torch", 15, "mm")
+    _text(pen, (SIZE[0] / 2, 36), subtitle, 12, "mm", FAINT)
+    return np.asarray(page.resize(SIZE, Image.Resampling.LANCZOS)).copy()
+
+
+class _Axes:
+    """From images a second and millimetres to pixels; margins of a sixth around the data."""
+
+    def __init__(self, models: Sequence[Point]) -> None:
+        speeds = [math.log10(speed) for model in models for speed in (model.fps, model.eager_fps) if speed]
+        self.x = _widened(min(speeds), max(speeds), 0.2)
+        errors = [model.error_mm for model in models]
+        self.y = _widened(min(errors), max(errors), 0.5)
+
+    def __call__(self, fps: float, millimetres: float) -> tuple[float, float]:
+        across = (math.log10(fps) - self.x[0]) / (self.x[1] - self.x[0])
+        up = (millimetres - self.y[0]) / (self.y[1] - self.y[0])
+        width, height = SIZE[0] - _LEFT - _RIGHT, SIZE[1] - _TOP - _BOTTOM
+        return _LEFT + across * width, _TOP + (1 - up) * height
+
+
+def _widened(low: float, high: float, least: float) -> tuple[float, float]:
+    margin = max((high - low) / 6, least)
+    return low - margin, high + margin
+
+
+def _grid(pen: ImageDraw.ImageDraw, axes: _Axes) -> None:
+    for exponent in range(math.floor(axes.x[0]), math.ceil(axes.x[1]) + 1):
+        for step in _LADDER:
+            speed = step * 10.0**exponent
+            if axes.x[0] <= math.log10(speed) <= axes.x[1]:
+                x, _ = axes(speed, axes.y[0])
+                _line(pen, (x, _TOP), (x, SIZE[1] - _BOTTOM))
+                _text(pen, (x, SIZE[1] - _BOTTOM + 16), f"{speed:g}", 13, "mm")
+    for millimetres in _round_numbers(*axes.y):
+        _, y = axes(10 ** axes.x[0], millimetres)
+        _line(pen, (_LEFT, y), (SIZE[0] - _RIGHT, y))
+        _text(pen, (_LEFT - 10, y), f"{millimetres:g}", 13, "rm")
+    _text(pen, (SIZE[0] / 2, SIZE[1] - 24), "images a second (batch 1, crop to mesh), faster to the right", 14, "mm")
+    _text(pen, (12, _TOP - 14), "PA-MPJPE mm, better below", 14, "lm")
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Some 5 round numbers within a range."""
+    step = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
+    return [round(step * count, 6) for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _circle(axes: _Axes, fps: float, model: Point, most: float) -> Box:
+    x, y = axes(fps, model.error_mm)
+    radius = max(_LARGEST * math.sqrt(model.params_m / most), _SMALLEST)
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _ring(pen: ImageDraw.ImageDraw, ring: Box, circle: Box) -> list[Box]:
+    """A faint ring, joined to its circle where they are apart; what must not be written over."""
+    pen.ellipse(_large(ring), outline=FAINT, width=_SMOOTH)
+    middle = (ring[1] + ring[3]) / 2
+    if ring[2] >= circle[0]:
+        return [ring]
+    _line(pen, (ring[2], middle), (circle[0], middle), FAINT)
+    return [ring, (ring[2], middle - 1, circle[0], middle + 1)]
+
+
+def _label(pen: ImageDraw.ImageDraw, model: Point, circle: Box, taken: Sequence[Box]) -> Box:
+    """Writes the name where it covers least of what is there, and returns its box."""
+    text, size = f"{model.name}  {model.params_m:.3g} M", 13
+    width, height = _font(size).getlength(text) / _SMOOTH, size + 4
+    x, y = (circle[0] + circle[2]) / 2, (circle[1] + circle[3]) / 2
+    corners = [
+        (circle[2] + 5, y - height / 2),
+        (circle[0] - 5 - width, y - height / 2),
+        (x - width / 2, circle[1] - 2 - height),
+        (x - width / 2, circle[3] + 2),
+        (circle[2], circle[3]),
+        (circle[2], circle[1] - height),
+    ]
+    boxes = [(left, top, left + width, top + height) for left, top in corners]
+    best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken) + _outside(box))
+    _text(pen, ((best[0] + best[2]) / 2, (best[1] + best[3]) / 2), text, size, "mm")
+    return best
+
+
+def _overlap(one: Box, other: Box) -> float:
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(across, 0) * max(down, 0)
+
+
+def _outside(box: Box) -> float:
+    """A large number for a label that leaves the page."""
+    inside = box[0] >= 0 and box[1] >= _TOP and box[2] <= SIZE[0] and box[3] <= SIZE[1] - _BOTTOM
+    return 0.0 if inside else 1e6
+
+
+def _text(
+    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str, colour: tuple = INK
+) -> None:
+    pen.text((at[0] * _SMOOTH, at[1] * _SMOOTH), text, colour, _font(size), anchor=anchor)
+
+
+def _line(pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], colour: tuple = GRID) -> None:
+    pen.line([tuple(value * _SMOOTH for value in start), tuple(value * _SMOOTH for value in end)], colour, _SMOOTH)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size * _SMOOTH)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def _large(box: Box) -> Box:
+    left, top, right, bottom = (value * _SMOOTH for value in box)
+    return left, top, right, bottom

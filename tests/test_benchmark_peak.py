@@ -1,0 +1,51 @@
+"""The machine's peaks are measured, and a model's floors follow from them by arithmetic anyone can redo."""
+
+import pytest
+import torch
+
+from fasthamer.runtime import peak
+from fasthamer.runtime.peak import Peaks, Probes
+from fasthamer.runtime.timing import in_blocks
+
+PEAKS = Peaks({"fp32": 100.0, "int8": 400.0}, {10: 40.0, 1000: 10.0})
+
+
+def test_weights_between_two_measured_sizes_are_read_at_a_rate_between_theirs():
+    # 100 MB is halfway from 10 to 1000 by its logarithm: (40 + 10) / 2; outside, the nearest measured rate.
+    assert PEAKS.bandwidth(100) == pytest.approx(25)
+    assert PEAKS.bandwidth(1) == 40 and PEAKS.bandwidth(9000) == 10
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "gflops", "weights_mb", "precision", "expected"),
+    [
+        # 5 GFLOP at 100 GFLOP/s are 50 ms; 10 MB at 40 GB/s are 0.25 ms; 80 - 50 = 30 ms remain.
+        (80, 5, 10, "fp32", (50, 0.25, 50 / 80, "arithmetic")),
+        (120, 5, 10, "fp32", (50, 0.25, 50 / 120, "overhead")),  # 70 ms remain
+        (30, 5, 10, "int8", (12.5, 0.25, 12.5 / 30, "overhead")),  # four times the peak; 17.5 ms remain
+        (150, 1, 1000, "fp32", (10, 100, 10 / 150, "weights")),  # 1 GB at 10 GB/s; 50 ms remain
+    ],
+)
+def test_what_bounds_a_pass_is_its_largest_part(milliseconds, gflops, weights_mb, precision, expected):
+    bound = PEAKS.bound(milliseconds, gflops, weights_mb, precision)
+    assert tuple(bound)[:3] == pytest.approx(expected[:3])
+    assert bound.by == expected[3]
+
+
+def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds(monkeypatch):
+    monkeypatch.setattr(peak, "_SIDES", {"cpu": (100,)})
+    monkeypatch.setattr(peak, "_READ_MB", (4,))
+    probes = Probes(torch.device("cpu"), ["fp32"])
+    assert set(probes.calls) == {("product", "fp32"), ("read", 4)}
+    measured = probes.peaks({("product", "fp32"): [[0.5, 0.1], [0.2, 0.9], [0.4]], ("read", 4): [[0.004]]})
+    assert measured.gflops["fp32"] * 1e9 == pytest.approx(2 * 100**3 / 0.2)  # of 0.1, 0.2, 0.4
+    assert measured.read_gbs[4] == pytest.approx(0.004 / 0.004)  # 4e6 bytes in 4 ms
+
+
+def test_every_precision_has_a_product_that_runs(monkeypatch):
+    monkeypatch.setattr(peak, "_SIDES", {"cpu": (64, 128)})
+    monkeypatch.setattr(peak, "_READ_MB", (1,))
+    probes = Probes(torch.device("cpu"), peak.BYTES)
+    measured = probes.peaks(in_blocks(probes.calls, 3, spell=0.0))
+    assert set(measured.gflops) == {"fp32", "bf16", "fp16", "int8"}
+    assert all(rate > 0 for rate in measured.gflops.values()) and measured.read_gbs[1] > 0

@@ -1,0 +1,73 @@
+"""The trade-off picture: what is drawn is what eval and the benchmark wrote, and lies where the axes say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fasthamer.runtime.tradeoff import COLOURS, SIZE, Point, draw, points, read_scores
+
+
+def row(model, backend="torch", precision="fp32", fps=10.0, **more):
+    row = {"model": model, "decoder": "mano full", "backend": backend, "precision": precision, "fps": fps}
+    return row | {"batch": 1, "stage": "model", "params_m": 4.0} | more
+
+
+def disc(picture, index):
+    """Rows and columns of the pixels in a model's colour."""
+    return np.nonzero((picture == COLOURS[index]).all(2))
+
+
+def test_a_point_is_the_fastest_backend_and_the_eager_one():
+    rows = [row("a", fps=10.0), row("a", "onnxruntime", "int8", fps=40.0), row("a", "folded", fps=20.0)]
+    rows += [row("a", "onnxruntime", fps=99.0, stage="whole"), row("a", "onnxruntime", fps=99.0, batch=8), row("b")]
+    assert points(rows, {"a": 7.5}) == [Point("a", 40.0, 7.5, 4.0, 10.0)]
+
+
+def test_decoders_of_one_student_are_points_of_their_own():
+    rows = [row("a"), row("a", decoder="mano tiny", backend="folded")]
+    assert [point.name for point in points(rows, {"a": 7.5})] == ["a, mano full", "a, mano tiny"]
+    assert points(rows, {"a": 7.5})[1].eager_fps is None
+
+
+def test_faster_lies_to_the_right_worse_lies_above_and_area_is_parameters():
+    picture = draw([Point("slow and good", 2.0, 5.0, 90.0), Point("fast and rough", 200.0, 9.0, 10.0)])
+    assert picture.shape == (SIZE[1], SIZE[0], 3)
+    slow, fast = disc(picture, 0), disc(picture, 1)
+    assert slow[1].mean() + 300 < fast[1].mean()
+    assert slow[0].mean() > 200 + fast[0].mean()  # rows count downward
+    # Areas as 9 to 1, so widths as 3 to 1; the outline and its soft edge take some 3 pixels of each.
+    assert (np.ptp(slow[1]) + 3) / (np.ptp(fast[1]) + 3) == pytest.approx(3, rel=0.03)
+
+
+def test_models_of_one_speed_and_one_score_are_drawn_too():
+    draw([Point("only", 50.0, 7.0, 4.0, 50.0)])
+    with pytest.raises(ValueError, match="no model with a score"):
+        draw([])
+
+
+def test_scores_are_read_from_the_file_or_its_folder(tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps({"pa_mpjpe_mm": 6.5, "n": 3}))
+    pairs = [f"a={tmp_path}", f"b={tmp_path / 'scores.json'}"]
+    assert read_scores(pairs, ["a", "b", "c"]) == {"a": 6.5, "b": 6.5}
+
+
+@pytest.mark.parametrize(
+    ("pair", "content", "message"),
+    [
+        ("scores.json", None, "expected NAME=path"),
+        ("resnet5O={file}", {"pa_mpjpe_mm": 6.0}, "did you mean 'resnet50'"),
+        ("resnet50=nowhere/scores.json", None, "no scores nowhere"),
+        ("resnet50={file}", {"n": 3}, "no number 'pa_mpjpe_mm'"),
+        ("resnet50={file}", {"pa_mpjpe_mm": None}, "no number 'pa_mpjpe_mm'"),
+        ("resnet50={file}", [1, 2], "no number 'pa_mpjpe_mm'"),
+        ("resnet50={file}", {"pa_mpjpe_mm": float("nan")}, "is nan; expected millimetres above 0"),
+        ("resnet50={file}", "not json", "what tools/eval.py writes"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_named(tmp_path, pair, content, message):
+    file = tmp_path / "scores.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises((ValueError, KeyError, FileNotFoundError)) as error:
+        read_scores([pair.format(file=file)], ["resnet50"])
+    assert message in str(error.value.args[0])
