@@ -36,8 +36,9 @@ def test_faster_lies_to_the_right_worse_lies_above_and_area_is_parameters():
     slow, fast = disc(picture, 0), disc(picture, 1)
     assert slow[1].mean() + 300 < fast[1].mean()
     assert slow[0].mean() > 200 + fast[0].mean()  # rows count downward
-    # Areas as 9 to 1, so widths as 3 to 1; the outline and its soft edge take some 3 pixels of each.
-    assert (np.ptp(slow[1]) + 3) / (np.ptp(fast[1]) + 3) == pytest.approx(3, rel=0.03)
+    # Areas as 9 to 1, so widths as 120 to 40 pixels; the outline and its soft edges take some 6 of each.
+    assert np.ptp(slow[1]) == pytest.approx(114, abs=2)
+    assert np.ptp(fast[1]) == pytest.approx(34, abs=2)
 
 
 def test_models_of_one_speed_and_one_score_are_drawn_too():
