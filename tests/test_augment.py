@@ -64,8 +64,9 @@ def test_the_same_generator_state_gives_the_same_draw():
 
 
 def test_colours_are_multiplied_and_clipped():
-    image = np.array([[[100, 100, 250]]], np.uint8)
-    assert augment.recolour(image, STRONG).tolist() == [[[80, 100, 255]]]
+    image = np.array([[[100, 100, 250], [0, 1, 2]]], np.uint8)
+    assert augment.recoloured_planes(image, STRONG).tolist() == [[[80, 0]], [[100, 1]], [[255, 2]]]
+    assert augment.recoloured_planes(image, augment.Augmentation()).tolist() == [[[100, 0]], [[100, 1]], [[250, 2]]]
 
 
 def test_keypoints_in_the_item_are_where_the_picture_shows_them(hand):

@@ -48,12 +48,24 @@ def move_box(centre: np.ndarray, side: float, augmentation: Augmentation) -> tup
     return centre + side * np.array(augmentation.shift), side * augmentation.scale
 
 
-def recolour(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """(H, W, 3) uint8 with each channel multiplied, clipped to 255."""
-    if augmentation.colour == (1.0, 1.0, 1.0):
-        return image
-    levels = np.arange(256)[:, None] * np.array(augmentation.colour)
-    return cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8)[None])
+def recoloured_planes(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """A crop as networks take it, each channel multiplied and clipped to 255.
+
+    Args:
+        image: (H, W, 3) uint8.
+        augmentation: its colour is used.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))
+    if augmentation.colour != (1.0, 1.0, 1.0):
+        levels = np.arange(256) * np.array(augmentation.colour)[:, None]
+        tables = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        for plane, table in zip(planes, tables, strict=True):
+            cv2.LUT(plane, table, dst=plane)
+    return planes
 
 
 def turn(augmentation: Augmentation) -> np.ndarray:

@@ -45,7 +45,7 @@ def make_item(
     augmentation = augmentation or augment.Augmentation()
     centre, side = augment.move_box(*box, augmentation)
     affine = crop.crop_affine(centre, side, size, augmentation.rotation, mirror=left)
-    picture = augment.recolour(crop.warp(image, affine, size), augmentation)
+    picture = augment.recoloured_planes(crop.warp(image, affine, size), augmentation)
     turn = augment.turn(augmentation)
 
     keypoints = np.zeros((N_JOINTS, 3))
@@ -62,7 +62,7 @@ def make_item(
     rotations = axis_angle_to_matrix(torch.from_numpy(crop.mirror_axis_angle(pose) if left else pose).double())
     rotations[0] = torch.from_numpy(turn) @ rotations[0]
     return Batch(
-        image=torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))),
+        image=torch.from_numpy(picture),
         keypoints_2d=_tensor(keypoints),
         joints=_tensor(joints),
         vertices=_tensor(vertices),
