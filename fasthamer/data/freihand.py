@@ -13,13 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Dataset
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
 from fasthamer.data.item import Labels, make_item
 from fasthamer.data.json_records import JsonRecords
+from fasthamer.data.pictures import read_picture
 from fasthamer.hand.mano import Hand
 from fasthamer.types import Batch
 
@@ -132,22 +132,6 @@ class FreiHAND(Dataset):
                 f"{self.folder} holds {self.size} pictures, {next(iter(lengths))} {length} annotations: "
                 "expected one picture, or a fixed number of backgrounds, for each annotation"
             )
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a picture, or cut short.
-    """
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no picture {path}") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: damaged picture ({error}); copy or download it again") from None
 
 
 def _count_pictures(folder: Path) -> int:
