@@ -1,0 +1,138 @@
+"""Large JSON files piece by piece: COCO annotations of a gigabyte without their gigabytes of Python objects.
+
+`json.load` of InterHand2.6M's training list needs about ten times the file's size in memory; here one record is alive
+at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_BLOCK = 1 << 20  # characters read at once
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class JsonStream:
+    """A file whose objects and arrays are walked through in order; a value is parsed when it is asked for.
+
+        with JsonStream(path) as stream:
+            for key in stream.members():        # of the object that comes next
+                if key == "annotations":
+                    for record in stream.elements():  # of the array that comes next
+                        ...
+                else:
+                    stream.skip()
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or cut short; the message names the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing")
+        self.path = path
+        self._decoder = json.JSONDecoder()
+        self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 (closed by __exit__)
+        self._text, self._at, self._ended = "", 0, False
+
+    def __enter__(self) -> JsonStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def members(self) -> Iterator[str]:
+        """The keys of the object that comes next; each one's value has to be taken before the next key."""
+        self._expect("{")
+        if self._take("}"):
+            return
+        while True:
+            key = self.value()
+            if not isinstance(key, str):
+                raise self._broken(f"expected a key, found {str(key)[:20]!r}")
+            self._expect(":")
+            yield key
+            if not self._take(","):
+                break
+        self._expect("}")
+
+    def elements(self) -> Iterator[Any]:
+        """The values of the array that comes next, parsed one after the other."""
+        self._expect("[")
+        if self._take("]"):
+            return
+        while True:
+            yield self.value()
+            if not self._take(","):
+                break
+        self._expect("]")
+
+    def value(self) -> Any:
+        """The value that comes next, parsed."""
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except (ValueError, RecursionError) as error:
+                if not self._more():
+                    raise self._broken(str(error).split(":")[0]) from None
+                continue
+            if end == len(self._text) and self._more():  # a number may go on in the next block
+                continue
+            self._at = end
+            return value
+
+    def skip(self) -> None:
+        """Passes over the value that comes next without keeping it."""
+        opening = self._peek()
+        if opening == "[":
+            for _ in self.elements():
+                pass
+        elif opening == "{":
+            for _ in self.members():
+                self.skip()
+        else:
+            self.value()
+
+    def _peek(self) -> str:
+        """The next character that is no space."""
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                raise self._broken("the file ends too early")
+
+    def _take(self, mark: str) -> bool:
+        found = self._peek() == mark
+        self._at += found
+        return found
+
+    def _expect(self, mark: str) -> None:
+        if not self._take(mark):
+            raise self._broken(f"expected {mark!r}, found {self._text[self._at : self._at + 20]!r}")
+
+    def _more(self) -> bool:
+        """Reads on, forgetting what is behind; False at the end."""
+        if self._ended:
+            return False
+        try:
+            # A long value is read in ever larger blocks, or it would be parsed once for each of them.
+            block = self._file.read(max(_BLOCK, len(self._text) - self._at))
+        except UnicodeDecodeError as error:
+            raise self._broken(str(error)) from None
+        if block:
+            self._text, self._at = self._text[self._at :] + block, 0
+        self._ended = not block
+        return bool(block)
+
+    def _broken(self, what: str) -> ValueError:
+        return ValueError(f"{self.path}: no complete JSON file ({what}); copy or download it again")
