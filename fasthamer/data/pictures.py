@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
+JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+TAIL = 4096  # bytes among which a whole JPEG file has its end mark; some writers add something behind it
+
 
 def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, RGB.
+    """(H, W, 3) uint8, RGB, as the file stores it: a mark that it is to be turned is not followed.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a picture, or cut short.
     """
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+        return decode_picture(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"no picture {path}") from None
-    except (OSError, SyntaxError) as error:
+    except OSError as error:
         raise ValueError(f"{path}: damaged picture ({error}); copy or download it again") from None
+
+
+def decode_picture(data: bytes, source: str) -> np.ndarray:
+    """A picture file's content as (H, W, 3) uint8, RGB.
+
+    Args:
+        data: the file.
+        source: its name, for errors.
+
+    Raises:
+        ValueError: not a picture, or cut short.
+    """
+    # OpenCV is the faster reader, but greys out what a JPEG cut short does not have, and says so to nobody.
+    if data.startswith(JPEG_BEGIN) and JPEG_END in data[-TAIL:]:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is not None:
+            return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{source}: damaged picture ({error}); copy or download it again") from None

@@ -1,0 +1,111 @@
+"""Sets that are read in an order of their own, and weighted mixes of sets.
+
+What is read at scale lies in long files that are read from front to back, so nobody can ask for sample i. Such a set is
+walked instead, by several loader processes at once, each along a lane of its own; together the lanes meet every sample
+once an epoch. A walk is endless, a pure function of (seed, lane, number of lanes), and goes on exactly from any place
+that it has told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from fasthamer.data.mixture import HandDataset
+from fasthamer.types import Batch
+
+Place = Any  # numbers in lists, as JSON has them; None is the start
+CHOICES = 4096  # draws of a mix that are made at once
+
+
+class HandStream(Dataset, ABC):
+    """What every set is that cannot be indexed."""
+
+    told: str  # how much there is, for the user, such as `131 shards`
+    fingerprint: str  # 16 hexadecimal digits: other data, other digits
+
+    @abstractmethod
+    def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
+        """Items without end, each with the place at which the walk goes on after it.
+
+        Args:
+            lane: which one, from 0.
+            lanes: how many there are.
+            place: where to begin: one that this lane has told, or None.
+            skipped: gets a line for each sample that could not be read, naming it.
+
+        Raises:
+            ValueError: there is nothing that can be read.
+        """
+
+
+class Indexed(HandStream):
+    """An indexed set as a stream: each epoch is a new shuffle, dealt out to the lanes one by one.
+
+    Args:
+        dataset: `dataset[(epoch, index)]` gives an item.
+        seed: of the shuffles.
+        fingerprint: of the dataset.
+    """
+
+    def __init__(self, dataset: HandDataset, seed: int, fingerprint: str) -> None:
+        if not len(dataset):
+            raise ValueError("an empty set cannot be part of a mix")
+        self.dataset, self.seed, self.fingerprint = dataset, seed, fingerprint
+        self.told = f"{len(dataset)} images"
+
+    def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        length = len(self.dataset)
+        position = lane if place is None else int(place)
+        while True:
+            if position // length != epoch:
+                epoch = position // length
+                order = np.random.default_rng([self.seed, epoch]).permutation(length)
+            item = self.dataset[(epoch, int(order[position % length]))]
+            position += lanes
+            yield item, position
+
+
+class Mix(HandStream):
+    """Several streams, each sample drawn from one of them with given probabilities, as HaMeR's training does.
+
+    Args:
+        parts: the streams.
+        weights: of each; in proportion.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a weight that is no positive number.
+    """
+
+    def __init__(self, parts: Sequence[HandStream], weights: Sequence[float], seed: int) -> None:
+        if not parts or len(parts) != len(weights) or not all(0 < weight < np.inf for weight in weights):
+            raise ValueError(f"a mix takes a positive weight for each of its {len(parts)} sets, got {list(weights)}")
+        self.parts, self.seed = list(parts), seed
+        self.shares: NDArray[np.float64] = np.asarray(weights, np.float64) / sum(weights)
+        self.told = ", ".join(
+            f"{part.told} ({share:.3g})" for part, share in zip(self.parts, self.shares, strict=True)
+        )
+        about = [[part.fingerprint, f"{share:.9f}"] for part, share in zip(self.parts, self.shares, strict=True)]
+        self.fingerprint = hashlib.sha256(str(about).encode()).hexdigest()[:16]
+
+    def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
+        drawn, places = (0, [None] * len(self.parts)) if place is None else (int(place[0]), list(place[1]))
+        walks = [part.walk(lane, lanes, begin, skipped) for part, begin in zip(self.parts, places, strict=True)]
+        block, choices = -1, np.empty(0, dtype=np.int64)
+        while True:
+            if drawn // CHOICES != block:
+                block = drawn // CHOICES
+                rng = np.random.default_rng([self.seed, lane, lanes, block])
+                choices = rng.choice(len(self.parts), CHOICES, p=self.shares)
+            chosen = int(choices[drawn % CHOICES])
+            item, places[chosen] = next(walks[chosen])
+            drawn += 1
+            yield item, [drawn, list(places)]

@@ -1,0 +1,207 @@
+"""Hands in tar shards, as HaMeR's training data come: `<key>.jpg` beside `<key>.data.pyd`, read from front to back.
+
+    ROOT/000000.tar, ROOT/000001.tar, ...       see `fasthamer.data.tar_record` for what a sample holds
+    ROOT/pack.json                              only beside shards that were packed here
+
+The shards of an epoch are shuffled and dealt out to the lanes in groups; the shards of a group are read side by side,
+and their samples shuffled once more in a buffer. Which samples a lane meets, and in which order, is a function of
+(seed, lane, lanes); all lanes together meet every sample once an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fasthamer.data import augment
+from fasthamer.data.item import make_item
+from fasthamer.data.pictures import decode_picture
+from fasthamer.data.streams import HandStream, Place
+from fasthamer.data.tar_members import members
+from fasthamer.data.tar_record import Filters, read_record
+from fasthamer.hand.mano import Hand
+from fasthamer.types import Batch
+
+ABOUT = "pack.json"
+TOGETHER = 4  # shards read side by side
+BUFFER = 1000  # samples among which the next is drawn, still as files; HaMeR's has 4,000 of all ten sets
+NUMBERED = 1_000_000  # a sample's number is its shard's times this, plus its place in there
+PICTURES = ("jpg", "jpeg", "png")
+RECORD = "data.pyd"
+
+
+class RawSample(NamedTuple):
+    """One sample as its shard has it, nothing decoded."""
+
+    name: str  # the shard's path and the sample's key
+    index: int
+    picture: bytes
+    record: bytes
+
+
+class TarHands(HandStream):
+    """The shards of a folder as a stream of items; an item is a pure function of (seed, epoch, sample).
+
+    Args:
+        root: the folder with the .tar files, or one such file.
+        hand: whose parameters are to be learned. Poses, shapes and vertices are labels only for the hand they were
+            made with: HaMeR's tars are MANO's, packed ones say which.
+        image_size: pixels of the crops.
+        strength: of the augmentation; None for none.
+        seed: of order and augmentation.
+        filters: HaMeR's by default; packed shards are never filtered.
+
+    Raises:
+        FileNotFoundError: no such folder, or no shards in it.
+        ValueError: the folder was only half packed.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        hand: Hand,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+        filters: Filters | None = None,
+    ) -> None:
+        _webdataset()
+        self.shards = find_shards(Path(root))
+        about = read_about(self.shards[0].parent)
+        self.filters = None if about else filters or Filters()
+        self.mano_labels = hand.is_embedded == (about.get("hand") == "embedded")
+        self.image_size, self.strength, self.seed = image_size, strength, seed
+        self.fingerprint = _fingerprint(self.shards)
+        self.told = f"{len(self.shards)} shards in {self.shards[0].parent}"
+
+    def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
+        group, sample_number, hand_number = (lane, 0, 0) if place is None else place
+        size = max(1, min(TOGETHER, len(self.shards) // lanes))
+        groups = -(-len(self.shards) // size)  # an epoch
+        barren = 0
+        while barren <= groups:
+            epoch, part = divmod(group, groups)
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
+            chosen = order[part * size : (part + 1) * size].tolist()
+            barren += 1
+            samples = self._shuffled(chosen, epoch, skipped)
+            for number, sample in enumerate(islice(samples, sample_number, None), sample_number):
+                for each, item in self.items(sample, epoch, skipped, hand_number):
+                    barren = 0
+                    yield item, [group, number, each + 1]
+                hand_number = 0
+            group, sample_number = group + lanes, 0
+        raise ValueError(f"{self.told}: not one sample can be read (the last: {skipped[-1] if skipped else 'empty'})")
+
+    def epoch(self, epoch: int, lane: int, lanes: int, skipped: list[str]) -> Iterator[Batch]:
+        """The items of one epoch that belong to a lane: what `walk` gives of it, and no more."""
+        size = max(1, min(TOGETHER, len(self.shards) // lanes))
+        groups = -(-len(self.shards) // size)
+        first = epoch * groups
+        begin = first + (lane - first) % lanes
+        for item, (group, _, _) in self.walk(lane, lanes, [begin, 0, 0], skipped):
+            if group >= first + groups:
+                return
+            yield item
+
+    def items(
+        self, sample: RawSample, epoch: int, skipped: list[str], first: int = 0
+    ) -> Iterator[tuple[int, Batch]]:
+        """The hands of a sample from number `first` on, as they look in an epoch."""
+        try:
+            hands = read_record(sample.record, sample.name, self.filters)[first:]
+            image = decode_picture(sample.picture, sample.name) if hands else None
+        except ValueError as error:
+            skipped.append(str(error))
+            return
+        for number, hand in enumerate(hands, first):
+            change = None
+            if self.strength is not None:
+                seed = (self.seed, epoch, sample.index, number)
+                change = augment.draw(np.random.default_rng(seed), self.strength)
+            labels = hand.labels if self.mano_labels else hand.labels._replace(vertices=None, pose=None, betas=None)
+            assert image is not None
+            yield number, make_item(image, labels, hand.box, self.image_size, sample.index, change, hand.left)
+
+    def samples(self, shard: int, skipped: list[str]) -> Iterator[RawSample]:
+        """The samples of a shard in its own order; one that lacks its picture or labels is skipped."""
+        path = self.shards[shard]
+        for number, sample in enumerate(_grouped(path, skipped)):
+            name = f"{path}: {sample['__key__']}"
+            picture = next((sample[kind] for kind in PICTURES if kind in sample), None)
+            if picture is None or RECORD not in sample:
+                skipped.append(f"{name}: no {'picture' if picture is None else RECORD}")
+                continue
+            yield RawSample(name, shard * NUMBERED + number, picture, sample[RECORD])
+
+    def _shuffled(self, shards: list[int], epoch: int, skipped: list[str]) -> Iterator[RawSample]:
+        webdataset = _webdataset()
+        side_by_side = webdataset.mix.round_robin_longest(*(self.samples(shard, skipped) for shard in shards))
+        rng = random.Random(f"{self.seed} {epoch} {shards}")
+        return webdataset.shuffle(BUFFER, initial=BUFFER, rng=rng)(side_by_side)
+
+
+def find_shards(root: Path) -> list[Path]:
+    """The .tar files of a folder by name, or the one that is named.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    if root.suffix == ".tar" and root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be a folder of .tar shards, or one .tar file")
+    found = sorted(path for path in root.glob("*.tar") if not path.name.startswith("."))
+    if not found:
+        raise FileNotFoundError(f"{root} holds no .tar shards")
+    return found
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `pack.json` says about the shards of a folder; empty for HaMeR's own.
+
+    Raises:
+        ValueError: packing was interrupted, or the file is damaged.
+    """
+    path = folder / ABOUT
+    if not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        complete = about["complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); pack the set again") from None
+    if not complete:
+        raise ValueError(f"{folder} is only half packed: give the same pack command again, it goes on from there")
+    return about
+
+
+def _grouped(path: Path, skipped: list[str]) -> Iterator[dict[str, Any]]:
+    """A shard's files by key, as webdataset groups them."""
+
+    def note(error: Exception) -> bool:
+        skipped.append(f"{path}: {error.args[0] if error.args else error}")
+        return True
+
+    return _webdataset().tariterators.group_by_keys(members(path, skipped), handler=note)
+
+
+def _fingerprint(shards: list[Path]) -> str:
+    about = [(path.name, path.stat().st_size) for path in shards]
+    return hashlib.sha256(str(about).encode()).hexdigest()[:16]
+
+
+def _webdataset() -> Any:
+    try:
+        import webdataset
+        import webdataset.mix
+    except ImportError:
+        raise ValueError("tar shards are read with webdataset: pip install 'fasthamer-kd[data]'") from None
+    return webdataset
