@@ -126,19 +126,18 @@ def read_coco(path: Path, image: Callable[[dict], None], annotation: Callable[[d
     return categories
 
 
-def rows_of(ids: list[int], wanted: list[int], path: Path) -> NDArray[np.int64]:
+def rows_of(ids: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
     """Where each wanted image id stands among `ids`.
 
     Raises:
         ValueError: an annotation is of an image that the file does not list.
     """
-    known, sought = np.array(ids, dtype=np.int64), np.array(wanted, dtype=np.int64)
-    if not len(known):
+    if not len(ids):
         raise ValueError(f"{path} lists no images")
-    order = np.argsort(known)
-    rows = order[np.searchsorted(known, sought, sorter=order).clip(max=len(known) - 1)]
-    if (known[rows] != sought).any():
-        stray = int(sought[known[rows] != sought][0])
+    order = np.argsort(ids)
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    if (ids[rows] != wanted).any():
+        stray = int(wanted[ids[rows] != wanted][0])
         raise ValueError(f"{path}: annotations of image {stray}, which is not among its images")
     return rows
 
@@ -208,7 +207,7 @@ def _read(path: Path) -> _Table:
                 hands.append(hand)
 
     categories = {each["id"]: str(each.get("name", "")).lower() for each in read_coco(path, image, annotation)}
-    rows = rows_of(ids, [hand.image for hand in hands], path)
+    rows = rows_of(np.array(ids, np.int64), np.array([hand.image for hand in hands], np.int64), path)
     return _Table(
         keypoints=np.array([hand.keypoints for hand in hands], dtype=np.float32).reshape(-1, N_JOINTS, 3),
         boxes=np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +20,19 @@ import numpy as np
 from fasthamer.data import augment, crop
 from fasthamer.data.item import Labels
 from fasthamer.data.photographs import Photograph, Photographs, picture_size
+from fasthamer.safe_npz import read_npz
 from fasthamer.types import N_JOINTS
 
 FOLDERS = {"training": "TRAIN_*_img", "evaluation": "TEST_*_img"}  # split: the official folders it stands for
 POINTS = ("all", "vis", "occ")  # keypoints that count: all, visible, occluded
 _SPLIT = re.compile(r"(training|evaluation|(?:TRAIN|VAL|TEST)_(?:newdays|epick|ego4d)_(?:img|seq))(?:_(all|vis|occ))?")
-_LIST = {"imgname": (), "center": (2,), "scale": (2,), "right": (), "hand_keypoints_2d": (N_JOINTS, 3)}
+_LIST: dict[str, tuple[int | None, ...]] = {  # what is read of HaMeR's lists
+    "imgname": (None,),
+    "center": (None, 2),
+    "scale": (None, 2),
+    "right": (None,),
+    "hand_keypoints_2d": (None, N_JOINTS, 3),
+}
 _GET_IT = "https://github.com/ddshan/hint"
 
 
@@ -167,19 +173,9 @@ class _HaMeRList:
         self.path = root / split  # an absolute split stays what it is
         if not self.path.is_file():
             raise FileNotFoundError(f"no list {self.path}: HaMeR's evaluation data hold it")
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in _LIST}
-        except KeyError as error:
-            raise ValueError(f"{self.path}: {' '.join(map(str, error.args))}; expected {', '.join(_LIST)}") from None
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path}: damaged, or not arrays of numbers and texts ({error})") from None
-        length = len(arrays["imgname"])
-        for key, shape in _LIST.items():
-            if arrays[key].shape != (length, *shape):
-                raise ValueError(f"{self.path}: {key} has shape {arrays[key].shape}, expected {(length, *shape)}")
-            if key != "imgname" and not np.isfinite(arrays[key]).all():
-                raise ValueError(f"{self.path}: {key} holds numbers that are not finite")
+        arrays = read_npz(self.path, _LIST)
+        if len({len(array) for array in arrays.values()}) > 1:
+            raise ValueError(f"{self.path}: its arrays are of different lengths")
         if arrays["scale"].min() <= 0:
             raise ValueError(f"{self.path}: boxes without extent")
         self.names, self.right = arrays["imgname"], arrays["right"].astype(bool)

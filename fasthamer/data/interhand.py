@@ -11,6 +11,7 @@ The MANO fits that the authors publish beside it (NeuralAnnot) are not read.
 from __future__ import annotations
 
 import json
+from array import array
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from fasthamer.data.coco import find_pictures, read_coco, rows_of
 from fasthamer.data.item import Labels
 from fasthamer.data.json_stream import JsonStream
 from fasthamer.data.photographs import MINIMUM_KEYPOINTS, Photograph, Photographs, check_metres
+from fasthamer.data.plausible import WITNESSES, check_in_front, check_sides
 from fasthamer.types import N_JOINTS
 
 SPLITS = {"training": "train", "evaluation": "test"}  # ours: theirs
@@ -43,7 +45,7 @@ class InterHand(Photographs):
 
     Raises:
         FileNotFoundError: folder or file missing.
-        ValueError: a file is damaged, or the three do not belong together.
+        ValueError: a file is damaged, the three do not belong together, or left and right are swapped.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class InterHand(Photographs):
         first = self.pictures.names[self.hands.picture[0]].decode()
         official = Path(root) / "images" / name
         self.folder = official if official.is_dir() else find_pictures(Path(root), first)
+        self._check_sides()
 
     def __len__(self) -> int:
         return len(self.hands.picture)
@@ -81,8 +84,7 @@ class InterHand(Photographs):
         measured = self.measured[row, part][list(TO_OPENPOSE)]
         if valid[0] and valid[9]:
             check_metres(joints, where)
-        if not (joints[measured, 2] > 0).all():
-            raise ValueError(f"{where}: joints behind the camera: cameras and joints are not of one set")
+        check_in_front(joints[measured], where)
         pixels = project_pixels(np.where(measured[:, None], joints, (0, 0, 1)), intrinsics)
         labels = Labels(keypoints=np.column_stack((pixels, valid)), joints=np.column_stack((joints, valid & valid[0])))
         return Photograph(self.picture(index), labels, crop.keypoint_box(pixels[measured]), left)
@@ -101,6 +103,13 @@ class InterHand(Photographs):
         """The picture's name and the hand's side."""
         name = self.pictures.names[self.hands.picture[index]].decode()
         return f"{name}:{'left' if self.hands.left[index] else 'right'}"
+
+    def _check_sides(self) -> None:
+        """Some hands are enough: a file in which left and right are swapped has them swapped everywhere."""
+        witnesses = np.linspace(0, len(self) - 1, min(WITNESSES, len(self))).astype(int)
+        known = [(self.photograph(index).labels.joints, self.is_left(index)) for index in witnesses]
+        whole = [(joints[:, :3], left) for joints, left in known if joints is not None and joints[:, 3].all()]
+        check_sides(np.array([joints for joints, _ in whole]), np.array([left for _, left in whole]), str(self.file))
 
     def _camera(self, index: int) -> _Camera:
         row = self.hands.picture[index]
@@ -122,7 +131,7 @@ class _Pictures(NamedTuple):
 
     names: NDArray[np.bytes_]  # (N,) file names
     captures: NDArray[np.int32]  # (N,)
-    cameras: NDArray[np.bytes_]  # (N,)
+    cameras: NDArray[np.bytes_]  # (N,) their names
     frames: NDArray[np.int32]  # (N,)
 
 
@@ -155,12 +164,17 @@ def _beside(data: Path, kind: str) -> Path:
 
 
 def _read_data(path: Path) -> tuple[_Pictures, _Hands]:
-    ids, names, captures, cameras, frames = [], [], [], [], []  # type: ignore[var-annotated]
-    images, left, valid = [], [], []  # type: ignore[var-annotated]
+    """The photographs and hands of a split, 1.4 million in training: kept in plain arrays as they are read."""
+    names: list[bytes] = []
+    cameras: dict[str, bytes] = {}  # one object for each name, not for each photograph
+    camera_of: list[bytes] = []
+    ids, captures, frames = array("q"), array("i"), array("i")
+    images, left, valid = array("q"), array("b"), bytearray()
 
     def image(record: dict) -> None:
+        camera = str(record["camera"])
+        camera_of.append(cameras.setdefault(camera, camera.encode()))
         names.append(record["file_name"].encode())
-        cameras.append(str(record["camera"]).encode())
         captures.append(int(record["capture"]))
         frames.append(int(record["frame_idx"]))
         ids.append(int(record["id"]))
@@ -173,18 +187,19 @@ def _read_data(path: Path) -> tuple[_Pictures, _Hands]:
             its = both[part * N_JOINTS : (part + 1) * N_JOINTS]
             if its.sum() >= MINIMUM_KEYPOINTS:
                 images.append(int(record["image_id"]))
-                left.append(part == 1)
-                valid.append(its)
+                left.append(part)
+                valid.extend(its.tobytes())
 
     read_coco(path, image, annotation)
     pictures = _Pictures(
         np.array(names, dtype=bytes),
         np.array(captures, dtype=np.int32),
-        np.array(cameras, dtype=bytes),
+        np.array(camera_of, dtype=bytes),
         np.array(frames, dtype=np.int32),
     )
-    hands = _Hands(rows_of(ids, images, path), np.array(left, dtype=bool), np.array(valid, dtype=bool))
-    return pictures, hands
+    rows = rows_of(np.array(ids), np.array(images), path)
+    flags = np.frombuffer(valid, dtype=bool).reshape(-1, N_JOINTS)
+    return pictures, _Hands(rows, np.array(left, dtype=bool), flags)
 
 
 def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
