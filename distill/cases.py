@@ -5,42 +5,57 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.data.crop import transform
 from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.evaluate import Predicted
-from fasthamer.render.overlay import MESH_COLOURS, overlay_hand, sheet, skeletons_view, turned_view
+from fasthamer.render.overlay import (
+    MESH_COLOURS,
+    draw_keypoints,
+    overlay_hand,
+    sheet,
+    skeletons_view,
+    turned_view,
+)
 
-COLUMNS = ("photo", "prediction", "mesh from the right", "skeletons (truth grey)", "skeletons from the right")
+COLUMNS = ("photo", "prediction", "mesh from the right", "keypoints (truth grey)")
+COLUMNS_3D = (*COLUMNS[:3], "skeletons (truth grey)", "skeletons from the right")
+GREY = (150, 150, 150)
 
 
 def case_sheet(
-    dataset: HandDataset, predicted: Predicted, joints: NDArray, errors_mm: NDArray, faces: NDArray, rows: int = 4
+    dataset: HandDataset,
+    predicted: Predicted,
+    joints: NDArray,
+    errors: NDArray,
+    unit: str,
+    faces: NDArray,
+    rows: int = 4,
 ) -> NDArray[np.uint8]:
-    """`rows` worst samples, then `rows` around the median: photo, overlay, the mesh from another side, skeletons.
+    """`rows` worst samples, then `rows` around the median: photo, overlay, the mesh from another side, the skeleton.
 
     Args:
         dataset: what was predicted, indexed by (epoch, index).
         predicted: from `fasthamer.distill.evaluate.predict`.
         joints: (N, 21, 3) metres, predicted, in the protocol's convention.
-        errors_mm: (N,) what cases are ranked by, PA-MPJPE.
+        errors: (N,) what cases are ranked by; NaN where there is no label: those come last.
+        unit: what `errors` are, for the captions.
         faces: (1538, 3).
     """
     images, captions = [], []
-    for title, sample in choose(errors_mm, rows):
+    deep = bool((predicted.true_joints[..., 3] > 0).all(1).any())  # there are 3D labels to compare with
+    for title, sample in choose(np.nan_to_num(errors, nan=-1.0), rows):
         crop = np.ascontiguousarray(dataset[(0, sample)].image.permute(1, 2, 0).numpy())
-        vertices, truth = predicted.vertices[sample], predicted.true_joints[sample, :, :3]
-        pair = joints[sample], truth
-        colour = MESH_COLOURS["prediction"]
-        images.append(
-            [
-                crop,
-                overlay_hand(crop, vertices, predicted.camera[sample], faces, colour),
-                turned_view(vertices, faces, 90, colour=colour),
-                skeletons_view(*pair),
-                skeletons_view(*pair, degrees=90),
-            ]
+        vertices, colour = predicted.vertices[sample], MESH_COLOURS["prediction"]
+        overlay = overlay_hand(crop, vertices, predicted.camera[sample], faces, colour)
+        views = (
+            _skeletons(joints[sample], predicted.true_joints[sample, :, :3])
+            if deep
+            else [_keypoints(crop, predicted, sample)]
         )
-        captions.append([f"{title}: sample {sample}", f"{errors_mm[sample]:.1f} mm PA-MPJPE", "", "", ""])
-    return sheet(images, COLUMNS, captions)
+        images.append([crop, overlay, turned_view(vertices, faces, 90, colour=colour), *views])
+        told = "no labels" if np.isnan(errors[sample]) else f"{errors[sample]:.1f} {unit}"
+        captions.append([f"{title}: sample {sample}", told, *[""] * (len(views) + 1)])
+    return sheet(images, COLUMNS_3D if deep else COLUMNS, captions)
 
 
 def choose(errors: NDArray, rows: int) -> list[tuple[str, int]]:
@@ -50,3 +65,13 @@ def choose(errors: NDArray, rows: int) -> list[tuple[str, int]]:
     rest = order[rows:]
     begin = min(max(len(order) // 2 - rows // 2 - len(worst), 0), max(len(rest) - rows, 0))
     return [("worst", each) for each in worst] + [("typical", each) for each in rest[begin : begin + rows]]
+
+
+def _skeletons(joints: NDArray, truth: NDArray) -> list[NDArray[np.uint8]]:
+    return [skeletons_view(joints, truth), skeletons_view(joints, truth, degrees=90)]
+
+
+def _keypoints(crop: NDArray[np.uint8], predicted: Predicted, sample: int) -> NDArray[np.uint8]:
+    truth = predicted.true_keypoints[sample]
+    picture = draw_keypoints(crop, transform(predicted.crop[sample], truth[:, :2]), GREY, truth[:, 2] > 0)
+    return draw_keypoints(picture, transform(predicted.crop[sample], predicted.keypoints[sample]))

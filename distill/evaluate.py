@@ -1,7 +1,15 @@
-"""A model's hands for a whole dataset, and their scores."""
+"""A model's hands for a whole dataset, and their scores.
+
+What a dataset may say about its evaluation, beside its items:
+    protocol: str               one of `fasthamer.metrics.protocols.PROTOCOLS`; else freihand
+    tips: str                   what its labels mean by a joint: a convention of `fasthamer.hand.conventions.TIPS`
+    camera(index) -> (3, 3)     intrinsics of the photograph; its 3D labels are then in that camera's frame
+    sample_name(index) -> str   the frame's name in the official submission
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -11,23 +19,42 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fasthamer.camera import translation_to_fit
+from fasthamer.data.crop import mirror_points
 from fasthamer.data.mixture import HandDataset
-from fasthamer.metrics.protocols import Hands, protocol_joints, score
-from fasthamer.training.stream import BadSample, readable
+from fasthamer.hand.conventions import TIPS
+from fasthamer.metrics.pck import Annotated, score_pck
+from fasthamer.metrics.protocols import PROTOCOLS, protocol_joints
+from fasthamer.metrics.scores import Hands, score
+from fasthamer.registry import unknown
+from fasthamer.training.stream import readable
 from fasthamer.types import Batch
 
 
 class Predicted(NamedTuple):
-    """What a model said about each sample of a dataset, in its order, and what is true. N = samples."""
+    """What a model said about each sample of a dataset, in its order, and what is true. N = samples.
+
+    3D points are those of the crop, where every hand is a right hand; `hands` and `truth` give them as photographed.
+    """
 
     joints: NDArray  # (N, 21, 3) metres, the model's own joints
     vertices: NDArray  # (N, 778, 3) metres
     camera: NDArray  # (N, 3) weak perspective
-    keypoints_2d: NDArray  # (N, 21, 2) crop units
+    keypoints: NDArray  # (N, 21, 2) pixels of the photograph
     true_joints: NDArray  # (N, 21, 4) with confidence
     true_vertices: NDArray | None  # (N, 778, 3); None unless all samples have them
-    crop: NDArray  # (N, 2, 3) source pixels to crop pixels
-    mirrored: NDArray  # (N,)
+    true_keypoints: NDArray  # (N, 21, 3) pixels of the photograph, confidence
+    crop: NDArray  # (N, 2, 3) pixels of the photograph to pixels of the crop
+    crop_side: NDArray  # (N,) of the crop, in pixels of the photograph
+    mirrored: NDArray  # (N,) 1 where the crop shows a mirrored left hand
+    intrinsics: NDArray | None = None  # (N, 3, 3) of the photographs; None: the dataset does not know them
+
+
+class Rules(NamedTuple):
+    """How a prediction is to be scored."""
+
+    protocol: str  # one of PROTOCOLS
+    joints: str  # a convention of TIPS
 
 
 @torch.no_grad()
@@ -54,33 +81,110 @@ def predict(
         samples = Batch(*samples)
         hand = model(samples.image.to(device))
         said = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
-        known = samples.joints, samples.vertices, samples.has_vertices, samples.crop, samples.mirrored
-        parts.append([each.float().cpu().numpy() for each in (*said, *known)])
-    joints, vertices, camera, points, true_joints, true_vertices, has_vertices, crop, mirrored = (
+        known = samples.joints, samples.vertices, samples.keypoints_2d, samples.has_vertices
+        geometry = samples.crop, samples.mirrored
+        parts.append([each.float().cpu().numpy() for each in (*said, *known, *geometry)])
+        size = samples.image.shape[-1]
+    joints, vertices, camera, points, true_joints, true_vertices, true_points, has_vertices, crop, mirrored = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
-    truth = true_vertices if has_vertices.all() else None
-    return Predicted(joints, vertices, camera, points, true_joints, truth, crop, mirrored)
+    return Predicted(
+        joints,
+        vertices,
+        camera,
+        _in_photograph(points, crop, size),
+        true_joints,
+        true_vertices if has_vertices.all() else None,
+        np.concatenate([_in_photograph(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
+        crop,
+        size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))),
+        mirrored,
+        np.stack([dataset.camera(index) for _, index in keys]) if hasattr(dataset, "camera") else None,
+    )
 
 
-def evaluate(predicted: Predicted, protocol: str, convention: str, regressor: NDArray) -> dict:
+def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto") -> Rules:
+    """What the user asked for; auto is what the dataset says of itself, else FreiHAND's scores of the model's joints.
+
+    Raises:
+        KeyError: no such protocol or convention.
+    """
+    if protocol not in ("auto", *PROTOCOLS):
+        raise KeyError(unknown("protocol", protocol, ("auto", *PROTOCOLS)))
+    if joints not in ("auto", *TIPS):
+        raise KeyError(unknown("joint convention", joints, ("auto", *TIPS)))
+    own = _said_by(dataset)
+    return Rules(own.protocol if protocol == "auto" else protocol, own.joints if joints == "auto" else joints)
+
+
+def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
     """Scores of a prediction; metrics that the labels cannot give are absent.
+
+    Hands of which not every joint is labelled are left out, and counted as `unlabelled`.
 
     Args:
         predicted: from `predict`.
-        protocol: one of `fasthamer.metrics.protocols.PROTOCOLS`.
-        convention: what the labels mean by a joint: one of `fasthamer.hand.conventions.TIPS`.
+        rules: from `rules_for`.
         regressor: (16, 778) the hand model's joint regressor.
 
     Raises:
-        BadSample: a joint without label.
+        ValueError: a prediction that is not finite; the message names the sample.
     """
-    known = predicted.true_joints[..., 3] > 0
-    if not known.all():
-        index = int(np.argmin(known.all(1)))
-        raise BadSample(
-            f"evaluation sample {index} has {int((~known[index]).sum())} joints without label: nothing to score"
+    if rules.protocol == "hint":
+        known = predicted.true_keypoints[..., 2] > 0.5
+        # The crop is twice the longer side of the annotated box.
+        return score_pck(
+            predicted.keypoints, Annotated(predicted.true_keypoints[..., :2], known, predicted.crop_side / 2)
         )
-    joints = protocol_joints(predicted.joints, predicted.vertices, convention, regressor)
-    truth = Hands(predicted.true_joints[..., :3], predicted.true_vertices)
-    return {**score(Hands(joints, predicted.vertices), truth, protocol), "joints": convention}
+    complete = (predicted.true_joints[..., 3] > 0).all(1)
+    about = {"joints": rules.joints} | ({} if complete.all() else {"unlabelled": int((~complete).sum())})
+    if not complete.any():
+        warnings.warn(
+            "the labels of this set are not public or not at hand: there is nothing to score, only a prediction to "
+            "submit",
+            stacklevel=2,
+        )
+        return {"n": 0, "protocol": rules.protocol, **about}
+    both = hands(predicted, rules.joints, regressor), truth(predicted)
+    prediction, target = (Hands(*(None if part is None else part[complete] for part in each)) for each in both)
+    frame = "wrist" if predicted.intrinsics is None else "camera"
+    return {**score(prediction, target, rules.protocol, frame), **about}
+
+
+def hands(predicted: Predicted, joints: str, regressor: NDArray) -> Hands:
+    """The predicted hands as photographed: left hands are left ones, before the camera where that is known."""
+    points = protocol_joints(predicted.joints, predicted.vertices, joints, regressor)
+    seen, vertices = (_unmirrored(each, predicted.mirrored) for each in (points, predicted.vertices))
+    if predicted.intrinsics is not None:
+        own = _unmirrored(predicted.joints, predicted.mirrored)  # what the keypoints are projections of
+        place = translation_to_fit(own, predicted.keypoints, predicted.intrinsics)[:, None]
+        seen, vertices = seen + place, vertices + place
+    return Hands(seen, vertices, predicted.mirrored == 0)
+
+
+def truth(predicted: Predicted) -> Hands:
+    """The labels as photographed."""
+    vertices = predicted.true_vertices
+    return Hands(
+        _unmirrored(predicted.true_joints[..., :3], predicted.mirrored),
+        None if vertices is None else _unmirrored(vertices, predicted.mirrored),
+        predicted.mirrored == 0,
+    )
+
+
+def _said_by(dataset: HandDataset) -> Rules:
+    return Rules(
+        dataset.protocol if hasattr(dataset, "protocol") else "freihand",
+        dataset.tips if hasattr(dataset, "tips") else "hamer",
+    )
+
+
+def _unmirrored(points: NDArray, mirrored: NDArray) -> NDArray:
+    return np.where(mirrored[:, None, None] > 0, mirror_points(points), points)
+
+
+def _in_photograph(points: NDArray, crop: NDArray, size: int) -> NDArray[np.float64]:
+    """Crop units (N, J, 2) to pixels of the photograph."""
+    pixels = (points.astype(np.float64) + 0.5) * size
+    linear, offset = crop[:, :, :2].astype(np.float64), crop[:, :, 2].astype(np.float64)
+    return np.linalg.solve(linear, (pixels - offset[:, None]).swapaxes(1, 2)).swapaxes(1, 2)

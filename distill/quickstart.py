@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
-from fasthamer.distill.evaluate import evaluate, predict
+from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.pictures import comparison
 from fasthamer.distill.rundir import resumed_config, write_json
 from fasthamer.distill.session import execute, prepare
@@ -67,7 +67,8 @@ def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float
     summary = {}
     for name, model in models.items():
         predicted = predict(model, held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
-        scores = evaluate(predicted, "freihand", "hamer", teacher.hand.J_regressor.cpu().numpy())  # type: ignore[union-attr, operator]
+        rules = rules_for(held_out)
+        scores = evaluate(predicted, rules, teacher.hand.J_regressor.cpu().numpy())  # type: ignore[union-attr, operator]
         summary[name] = _row(scores, model, speeds[name])
     write_json(out / "summary.json", summary)
 

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.training.checkpoint import checkpoints
+from fasthamer.whole_file import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +80,6 @@ def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, 
         logger.warning("%s goes on with data that differ from what it began with", run)
     note = {key: origin[key] for key in ("command", "revision", "packages", "data")} | {"from": checkpoint.name}
     return {**before, "resumed": [*before.get("resumed", []), note]}
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,14 +15,12 @@ from fasthamer.data import build_dataset, dataset_name
 from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.classroom import Classroom
 from fasthamer.distill.device import accelerator_for, precision_of
-from fasthamer.distill.evaluate import evaluate, predict
+from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.loop import train
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.pictures import comparison
 from fasthamer.distill.rundir import continued, last_checkpoint, refuse_foreign, write_json, write_text
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.metrics.protocols import PROTOCOLS, convention_of
-from fasthamer.registry import unknown
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
@@ -61,7 +59,6 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     if not resume:
         refuse_foreign(run)
     objective = Objective.of(cfg)
-    _protocol(cfg)  # a mistyped one should not come to light after the training
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
     if cfg.TRAIN.THREADS:
         torch.set_num_threads(cfg.TRAIN.THREADS)
@@ -69,6 +66,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
     hand = load_hand(model)
     images, held_out = build_dataset(cfg, hand, train=True), build_dataset(cfg, hand, train=False)
+    rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
     torch.manual_seed(cfg.SEED)
     student = _student(cfg, hand)
     teacher, spoken = None, "none: ground truth only"
@@ -134,16 +132,8 @@ def draw(session: Session, student: nn.Module, path: Path) -> Any:
 def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
     cfg, device = session.cfg, session.room.accelerator.device
     predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
-    protocol = _protocol(cfg)
-    convention = convention_of(dataset_name(cfg), predicted.true_vertices is not None)
-    return evaluate(predicted, protocol, convention, session.hand.J_regressor.cpu().numpy())
-
-
-def _protocol(cfg: CfgNode) -> str:
-    name = "freihand" if cfg.EVAL.PROTOCOL == "auto" else cfg.EVAL.PROTOCOL  # synthetic hands are scored by it too
-    if name not in PROTOCOLS:
-        raise KeyError(unknown("protocol", name, ("auto", *PROTOCOLS)))
-    return name
+    rules = rules_for(session.held_out, cfg.EVAL.PROTOCOL)
+    return evaluate(predicted, rules, session.hand.J_regressor.cpu().numpy())
 
 
 def _student(cfg: CfgNode, hand: Hand) -> Student:

@@ -96,6 +96,33 @@ def full_image_translation(
     return torch.cat((camera[:, 1:] + offset, depth[:, None]), dim=-1)
 
 
+def translation_to_fit(points: np.ndarray, pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Where a hand is in front of a known camera: the translation that brings its points onto given pixels.
+
+    The least-squares solution of (X + tx) = u (Z + tz), (Y + ty) = v (Z + tz) over all points, with (u, v) the pixels
+    through the inverse intrinsics: exact where points and pixels agree, with the camera's full perspective.
+
+    Args:
+        points: (N, J, 3) metres, oriented as the camera, any origin.
+        pixels: (N, J, 2) of the photograph.
+        intrinsics: (N, 3, 3).
+
+    Returns:
+        (N, 3) metres.
+    """
+    points = np.asarray(points, np.float64)
+    homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1).astype(np.float64)
+    rays = np.linalg.solve(intrinsics, homogeneous.swapaxes(-1, -2)).swapaxes(-1, -2)  # (N, J, 3): u, v, 1
+    sideways = rays[..., :2]
+    gap = sideways * points[..., 2:] - points[..., :2]  # (N, J, 2) what tx - u tz and ty - v tz should be
+    normal = np.zeros((len(points), 3, 3))
+    normal[:, 0, 0] = normal[:, 1, 1] = points.shape[1]
+    normal[:, :2, 2] = normal[:, 2, :2] = -sideways.sum(1)
+    normal[:, 2, 2] = (sideways**2).sum((1, 2))
+    moment = np.concatenate([gap.sum(1), -(sideways * gap).sum((1, 2))[:, None]], axis=1)
+    return (np.linalg.pinv(normal, hermitian=True) @ moment[:, :, None])[:, :, 0]
+
+
 def project_pixels(points: Array, intrinsics: Array) -> Array:
     """Points in a camera's frame to pixels.
 

@@ -10,12 +10,12 @@ from torch import nn
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
-from fasthamer.distill import scoring
 from fasthamer.distill.cases import choose
+from fasthamer.distill.evaluate import rules_for
 from fasthamer.distill.scoring import Exam, examine
 from fasthamer.hand.mano import load_hand
 from fasthamer.metrics.predictions import read_predictions, write_predictions
-from fasthamer.metrics.protocols import Hands
+from fasthamer.metrics.scores import Hands
 from fasthamer.students import build_student, save_student
 from fasthamer.tools import eval as command
 from fasthamer.types import HandOutput
@@ -56,7 +56,7 @@ def exam(alter=lambda points: points, mirrored=False):
         items = [dataset[(0, index)]._replace(mirrored=torch.tensor(1.0)) for index in range(len(dataset))]
         dataset = {(0, index): item for index, item in enumerate(items)}
     about = {"model": "stub", "hand": hand.name, "data": "synthetic", "split": "evaluation"}
-    return Exam(Knows(dataset, hand, alter), dataset, cfg, about, "freihand", "auto")
+    return Exam(Knows(dataset, hand, alter), dataset, cfg, about, rules_for(dataset))
 
 
 def test_perfect_answers_score_zero_and_a_known_error_scores_itself(tmp_path):
@@ -225,4 +225,4 @@ def test_real_photographs_are_scored(student_file, tmp_path, shared_data):
     assert command.main(["--model", str(student_file), "--data-root", str(root), "--out", str(out), *SMALL]) == 0
     scores = json.loads((out / "scores.json").read_text())
     assert scores["n"] == 80 and 20 < scores["pa_mpjpe_mm"] < 35  # an untrained student: about the mean pose's 24
-    assert scoring.read_predictions(out / "pred.json", 80).joints.shape == (80, 21, 3)
+    assert read_predictions(out / "pred.json", 80).joints.shape == (80, 21, 3)

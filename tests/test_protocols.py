@@ -9,8 +9,10 @@ from scipy.integrate import trapezoid
 from scipy.linalg import orthogonal_procrustes
 
 from fasthamer.hand.conventions import MANO_TO_OPENPOSE, TIPS
+from fasthamer.metrics.intervals import summarise
 from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
-from fasthamer.metrics.protocols import Hands, per_sample, protocol_joints, score, summarise
+from fasthamer.metrics.protocols import protocol_joints
+from fasthamer.metrics.scores import Hands, per_sample, score
 
 
 def some_hands(count=6, seed=0):
@@ -21,7 +23,7 @@ def some_hands(count=6, seed=0):
 
 def perturbed(hands, noise=0.006, seed=1):
     rng = np.random.default_rng(seed)
-    return Hands(*(part + rng.normal(0, noise, part.shape) for part in hands))
+    return Hands(*(part + rng.normal(0, noise, part.shape) for part in hands[:2]))
 
 
 def official_scores(prediction, target):
@@ -61,7 +63,7 @@ def official_scores(prediction, target):
 @pytest.mark.parametrize("offset", [0.0, 0.01])
 def test_scores_equal_the_official_evaluation(offset):
     target = some_hands()
-    prediction = Hands(*(part * 1.1 + offset for part in perturbed(target)))
+    prediction = Hands(*(part * 1.1 + offset for part in perturbed(target)[:2]))
     ours, theirs = score(prediction, target, frame="camera"), official_scores(prediction, target)
     pairs = {
         "pa_mpjpe_mm": 1000 * theirs["xyz_al_mean3d"],
@@ -117,7 +119,7 @@ def test_the_confidence_interval_holds_the_mean_and_repeats():
 
 def test_a_mirrored_hand_is_scored_but_announced():
     target = some_hands()
-    mirrored = Hands(*(part * np.array([-1, 1, 1]) for part in target))
+    mirrored = Hands(*(part * np.array([-1, 1, 1]) for part in target[:2]))
     with pytest.warns(UserWarning, match="6 of 6 hands fit better mirrored"):
         assert score(mirrored, target)["pa_mpjpe_mm"] < 1e-3
 
@@ -134,7 +136,7 @@ def test_a_broken_prediction_is_named():
     broken.joints[3, 0] = np.nan
     with pytest.raises(ValueError, match="sample 3"):
         score(broken, target)
-    with pytest.raises(ValueError, match="did you mean 'freihand'"):
+    with pytest.raises(KeyError, match="did you mean 'freihand'"):
         per_sample(target, target, "frehand")
     with pytest.raises(ValueError, match="no frame named"):
         per_sample(target, target, frame="world")

@@ -4,8 +4,9 @@
     python tools/eval.py --model embedded --data synthetic DATA.SYNTHETIC_EVAL_SIZE 128
     python tools/eval.py --pred pred.json --gt FreiHAND_pub_v2_eval --out runs/official
 
-A model is embedded, hamer, a student's file or a run directory. Writes scores.json, pred.json (the official form) and
-pictures/cases.png with the worst and the typical cases. Trailing KEY VALUE pairs change the configuration.
+A model is embedded, hamer, a student's file or a run directory. Writes scores.json, the official submission
+(pred.json of FreiHAND and HO-3D, results.txt of DexYCB; keypoints.json for HInt) and pictures/cases.png with the worst
+and the typical cases. Trailing KEY VALUE pairs change the configuration.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 from fasthamer.config import load_config
 
 FLAGS = {  # flag: (config key, help)
-    "--data": ("DATA.NAME", "auto, synthetic or freihand"),
+    "--data": ("DATA.NAME", "auto, synthetic, freihand, dexycb, ho3d, hint, ..."),
     "--data-root": ("DATA.ROOT", "the dataset's folder"),
-    "--split": ("DATA.EVAL_SPLIT", "evaluation or training"),
+    "--split": ("DATA.EVAL_SPLIT", "evaluation, training, or as the set calls it"),
     "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
     "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt, for --model hamer"),
 }
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give --model, or --pred with --gt")
 
     from fasthamer.distill.rundir import write_json
-    from fasthamer.distill.scoring import examine, prepare, score_file, table
+    from fasthamer.distill.scoring import examine, prepare, table
+    from fasthamer.distill.submission import score_file
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: print(f"eval: warning: {message}", file=sys.stderr)
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             cfg = load_config(None, overrides)
             out = arguments.out or _default_out(arguments.model or arguments.pred, cfg)
             if arguments.pred:
-                scores = score_file(arguments.pred, arguments.gt, cfg.DATA.EVAL_SPLIT, arguments.protocol)
+                scores = score_file(arguments.pred, arguments.gt, cfg, arguments.protocol, arguments.joints)
                 write_json(out / "scores.json", scores)
             else:
                 exam = prepare(cfg, arguments.model, arguments.mano, arguments.protocol, arguments.joints)
@@ -77,10 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
     for flag, (key, text) in FLAGS.items():
         parser.add_argument(flag, help=f"{text} ({key})")
-    parser.add_argument("--protocol", default="auto", help="auto or freihand")
+    parser.add_argument("--protocol", default="auto", help="auto, freihand, dexycb, ho3d or hint")
     parser.add_argument("--joints", default="auto", help="what the labels mean by a joint: auto, hamer, freihand, ...")
-    parser.add_argument("--pred", type=Path, help="score this pred.json instead of a model")
-    parser.add_argument("--gt", type=Path, help="folder with SPLIT_xyz.json and SPLIT_verts.json, for --pred")
+    parser.add_argument("--pred", type=Path, help="score this pred.json, results.txt or keypoints.json, not a model")
+    parser.add_argument(
+        "--gt", type=Path, help="for --pred: folder with SPLIT_xyz.json, DexYCB's root, or HaMeR's HInt .npz"
+    )
     parser.add_argument("--out", type=Path, help="folder for the results (RUN/eval/... or runs/eval/...)")
     return parser
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fasthamer.hand.conventions import MIDDLE_KNUCKLE, WRIST
+
 _TINY = 1e-8  # added to both norms by the official `align_w_scale`: a prediction shrunk to a point divides by it
 
 
@@ -62,6 +64,29 @@ def fit(prediction: ArrayLike, target: ArrayLike, reflection: bool = True) -> Si
     scale = singular.sum(1) * fixed_norm / moved_norm
     translation = fixed_mean - scale[:, None] * (rotation @ moved_mean[:, :, None])[:, :, 0]
     return Similarity(scale, rotation, translation)
+
+
+def scale_translation(prediction: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """`prediction` scaled until wrist and middle knuckle are as far apart as the target's, wrist moved onto wrist.
+
+    HO-3D's `align_sc_tr`, which takes MANO's joints 0 and 4. A prediction whose bone has no length is scaled by the
+    target's length in metres, as there.
+
+    Args:
+        prediction: (B, 21, 3) joints in OpenPose order.
+        target: (B, 21, 3).
+
+    Returns:
+        (B, 21, 3)
+
+    Raises:
+        ValueError: as `procrustes`.
+    """
+    moved, fixed = checked(prediction, target)
+    length = np.sqrt(((moved[:, MIDDLE_KNUCKLE] - moved[:, WRIST]) ** 2).sum(-1))
+    true_length = np.sqrt(((fixed[:, MIDDLE_KNUCKLE] - fixed[:, WRIST]) ** 2).sum(-1))
+    scaled = moved / np.where(length > 0, length, 1.0)[:, None, None] * true_length[:, None, None]
+    return scaled - scaled[:, WRIST, None] + fixed[:, WRIST, None]
 
 
 def checked(prediction: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

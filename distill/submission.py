@@ -1,0 +1,98 @@
+"""The file that each official server or script takes, and the scores of such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from yacs.config import CfgNode
+
+from fasthamer.data import build_dataset
+from fasthamer.data.mixture import HandDataset
+from fasthamer.distill.evaluate import Predicted
+from fasthamer.hand.conventions import TIPS
+from fasthamer.hand.mano import load_hand
+from fasthamer.metrics.keypoint_files import read_annotated, read_keypoints, write_keypoints
+from fasthamer.metrics.pck import score_pck
+from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
+from fasthamer.metrics.protocols import protocol, with_tips
+from fasthamer.metrics.result_lines import read_result_lines, write_result_lines
+from fasthamer.metrics.scores import Hands, score
+from fasthamer.registry import unknown
+
+
+def write_submission(folder: Path, dataset: HandDataset, name: str, predicted: Predicted, hands: Hands) -> Path:
+    """The prediction in the form of the dataset's own protocol.
+
+    Args:
+        folder: where to; the file's name is the protocol's.
+        dataset: what was predicted; its `sample_name` numbers DexYCB's frames.
+        name: of the dataset's protocol.
+        predicted: from `fasthamer.distill.evaluate.predict`.
+        hands: the same as photographed, from `fasthamer.distill.evaluate.hands`.
+    """
+    path = folder / protocol(name).submission
+    if name == "hint":
+        write_keypoints(path, predicted.keypoints)
+    elif name == "dexycb":
+        write_result_lines(path, image_ids(dataset), hands.joints)
+    else:
+        write_predictions(path, hands, name)
+    return path
+
+
+def score_file(prediction: Path, truth: Path, cfg: CfgNode, name: str, joints: str) -> dict[str, Any]:
+    """Scores of a finished submission in the camera's frame, as the official script takes it.
+
+    Args:
+        prediction: pred.json, results.txt or keypoints.json.
+        truth: the folder with the split's xyz and verts JSON files (FreiHAND, HO-3D); the root of the set (DexYCB); or
+            HaMeR's TEST_<set>_img_all.npz (HInt).
+        cfg: DATA.EVAL_SPLIT is used.
+        name: of the protocol; auto goes by the files' endings, and takes a pred.json for FreiHAND's.
+        joints: auto scores joints as they are in the file; a convention of TIPS takes fingertips from its meshes.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError: a file is missing, malformed, of another length, or not finite.
+    """
+    if name == "auto":
+        name = "dexycb" if prediction.suffix == ".txt" else "hint" if truth.suffix == ".npz" else "freihand"
+    protocol(name)
+    if joints not in ("auto", *TIPS):
+        raise KeyError(unknown("joint convention", joints, ("auto", *TIPS)))
+    about = {"prediction": str(prediction), "truth": str(truth), "split": cfg.DATA.EVAL_SPLIT}
+    if name == "hint":
+        target = read_annotated(truth)
+        return {**about, **score_pck(read_keypoints(prediction, len(target.points)), target), "joints": "as predicted"}
+    found, known = _read(prediction, truth, cfg, name)
+    if joints != "auto":
+        if found.vertices is None:
+            raise ValueError(f"{prediction} holds no meshes to take the fingertips of --joints {joints} from")
+        found = found._replace(joints=with_tips(found.joints, found.vertices, joints))
+    scores = score(found, known, name, frame="camera")
+    return {**about, **scores, "joints": "as predicted" if joints == "auto" else f"as predicted, tips of {joints}"}
+
+
+def image_ids(dataset: HandDataset) -> list[int]:
+    """DexYCB's numbers of the frames of a dataset."""
+    return [int(dataset.sample_name(index)) for index in range(len(dataset))]  # type: ignore[attr-defined]
+
+
+def _read(prediction: Path, truth: Path, cfg: CfgNode, name: str) -> tuple[Hands, Hands]:
+    """The predicted and the true hands."""
+    if name == "dexycb":
+        target, ids = _dexycb_truth(truth, cfg)
+        return Hands(read_result_lines(prediction, ids)), target
+    target = read_truth(truth, cfg.DATA.EVAL_SPLIT, name)
+    return read_predictions(prediction, len(target.joints), name), target
+
+
+def _dexycb_truth(root: Path, cfg: CfgNode) -> tuple[Hands, list[int]]:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATA.NAME, cfg.DATA.ROOT = "dexycb", str(root)
+    dataset: Any = build_dataset(cfg, load_hand("embedded"), train=False)
+    labels = [dataset.labels(index).joints[:, :3] for index in range(len(dataset))]
+    right = [not dataset.is_left(index) for index in range(len(dataset))]
+    return Hands(np.stack(labels), right=np.array(right)), image_ids(dataset)
