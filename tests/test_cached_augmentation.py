@@ -1,0 +1,157 @@
+"""Cached answers follow augmentation: compared with a faultless teacher asked afresh, which knows only the labels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from miniatures_photographs import SIZE, STRONG, KnowingTeacher, Photographs, exact_answer
+from torch.utils.data import default_collate
+
+from fasthamer.data import augment, crop
+from fasthamer.data.mixture import WithSynthetic
+from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.data.views import Views
+from fasthamer.hand.mano import load_hand
+from fasthamer.teachers.cache_about import Wanted
+from fasthamer.teachers.cache_check import check_photographs, drift
+from fasthamer.teachers.cache_geometry import motion_between, moved
+from fasthamer.teachers.cached import CachedTeacher
+from fasthamer.training.stream import BadSample
+from fasthamer.types import Batch
+
+OUTPUTS = Wanted(maps=False, channels=0)
+MAPS = Wanted(maps=True, channels=0)
+
+
+def collated(dataset, keys) -> Batch:
+    return Batch(*default_collate([dataset[key] for key in keys]))
+
+
+def opened(folder, photographs, wanted=OUTPUTS) -> CachedTeacher:
+    cached = CachedTeacher(folder, KnowingTeacher(photographs), photographs, wanted)
+    cached.build(batch=4, workers=0, say=lambda text: None)
+    return cached
+
+
+def test_recalled_answers_equal_a_fresh_pass_of_an_exactly_equivariant_teacher(tmp_path):
+    cached = opened(tmp_path, Photographs())
+    augmented = Photographs(strength=STRONG)
+    teacher = KnowingTeacher(augmented)
+    for epoch in (0, 3):
+        batch = collated(augmented, [(epoch, index) for index in range(10)])
+        teacher.epoch = epoch
+        recalled, fresh = cached.recall(batch), teacher(batch.image)
+        plain = exact_answer([Photographs()[(0, index)] for index in range(10)], augmented.hand)
+        assert (plain.keypoints_2d - fresh.keypoints_2d).abs().max() > 0.1, "nothing was augmented"
+        for name in ("vertices", "joints", "keypoints_2d"):
+            torch.testing.assert_close(getattr(recalled, name), getattr(fresh, name), atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(recalled.camera, fresh.camera, atol=1e-5, rtol=1e-5)
+        for ours, own in zip(recalled.mano, fresh.mano, strict=True):
+            torch.testing.assert_close(ours, own, atol=1e-5, rtol=0)
+
+
+def test_the_vertices_that_are_recalled_are_those_of_the_parameters_that_are_recalled(tmp_path):
+    augmented = Photographs(strength=STRONG)
+    recalled = opened(tmp_path, Photographs()).recall(collated(augmented, [(0, 1), (0, 2)]))
+    vertices, joints = augmented.hand(recalled.mano)
+    torch.testing.assert_close(recalled.vertices, vertices, atol=1e-6, rtol=0)
+    torch.testing.assert_close(recalled.joints, joints, atol=1e-6, rtol=0)
+
+
+def test_a_motion_is_what_was_done_to_the_box():
+    """A box half as large enlarges twice; it turns by 30 degrees clockwise, its content the other way."""
+    centre = np.array([80.0, 50.0])
+    before = torch.from_numpy(crop.crop_affine(centre, 100.0, SIZE))[None]
+    after = torch.from_numpy(crop.crop_affine(centre + [10.0, 0.0], 50.0, SIZE, rotation=30.0))[None]
+    motion = motion_between(before, after, SIZE)
+    assert motion.scale.item() == pytest.approx(2)
+    cos, sin = math.cos(math.pi / 6), math.sin(math.pi / 6)
+    np.testing.assert_allclose(motion.turn[0], [[cos, sin], [-sin, cos]], atol=1e-12)
+    # The old centre lies 10 pixels left of the new one: -10 / 50 of the new box, then turned.
+    np.testing.assert_allclose(motion.shift[0], [-0.2 * cos, 0.2 * sin], atol=1e-12)
+    assert not motion.is_none.item()
+
+
+def test_mirroring_both_crops_cancels():
+    boxes = [(np.array([80.0, 50.0]), 100.0, 0.0), (np.array([85.0, 45.0]), 90.0, 20.0)]
+    right, left = (
+        motion_between(
+            *(torch.from_numpy(crop.crop_affine(c, s, SIZE, r, mirror))[None] for c, s, r in boxes), size=SIZE
+        )
+        for mirror in (False, True)
+    )
+    torch.testing.assert_close(right.scale, left.scale)
+    torch.testing.assert_close(right.turn, left.turn)
+
+
+def test_no_motion_changes_nothing():
+    photographs = Photographs(3)
+    items = [photographs[(0, index)] for index in range(3)]
+    answer, crops = exact_answer(items, photographs.hand), torch.stack([item.crop for item in items])
+    motion = motion_between(crops, crops, SIZE)
+    assert motion.is_none.all()
+    again = moved(answer, motion)
+    for name in ("vertices", "joints", "keypoints_2d", "camera"):
+        torch.testing.assert_close(getattr(again, name), getattr(answer, name), atol=1e-7, rtol=1e-6)
+
+
+def test_the_drift_of_a_teacher_that_turns_with_its_picture_is_nothing_and_of_another_is_told(tmp_path):
+    cached, augmented = opened(tmp_path, Photographs()), Photographs(strength=STRONG)
+    teacher = KnowingTeacher(augmented)
+    batch = collated(augmented, [(0, index) for index in range(6)])
+    found = drift(cached, teacher, batch)
+    assert found.joints_mm < 0.01 and found.vertices_mm < 0.01 and found.keypoints_px < 0.01
+    stubborn = KnowingTeacher(Photographs())  # says of every crop what it says of the plain one
+    told = drift(cached, stubborn, batch)
+    ours, own = cached.recall(batch), stubborn(batch.image)
+    difference = (ours.joints - ours.joints[:, :1] - own.joints + own.joints[:, :1]).square().sum(-1).sqrt().mean()
+    assert told.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
+    assert told.joints_mm > 5
+    assert "differ from the teacher's own by" in str(told)
+
+
+def test_feature_maps_are_recalled_for_plain_crops_and_refused_for_moved_ones(tmp_path):
+    cached = opened(tmp_path, Photographs(), MAPS)
+    colours = Photographs(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2))
+    recalled = cached.recall(collated(colours, [(2, 7), (2, 3)]))
+    assert recalled.features.flatten(1).tolist() == [[7.0] * 16, [3.0] * 16]
+    with pytest.raises(BadSample, match=r"sample 4: its crop is augmented, but the cache has features of the plain"):
+        cached.recall(collated(Photographs(strength=STRONG), [(0, 4)]))
+
+
+def test_what_cannot_be_cached_is_told_before_the_teacher_works():
+    plain, augmented = Photographs(), Photographs(strength=STRONG)
+    check_photographs(plain, augmented, keeps_maps=False)
+    check_photographs(plain, Photographs(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2)), keeps_maps=True)
+    with pytest.raises(ValueError, match=r"only for crops that are not turned, scaled or shifted: set AUGMENT.SCALE"):
+        check_photographs(plain, augmented, keeps_maps=True)
+    with pytest.raises(ValueError, match="the augmented set has 10 samples, the plain one 9"):
+        check_photographs(Photographs(9), augmented, keeps_maps=False)
+    with pytest.raises(ValueError, match=r"something else in each epoch .* TEACHER.CACHE_VIEWS 1"):
+        mixed = WithSynthetic(Photographs(4), Photographs(9, seed=1), 0.6)  # type: ignore[arg-type]
+        check_photographs(mixed, mixed, keeps_maps=False)
+
+
+def test_synthetic_hands_that_are_framed_anew_are_refused_with_the_ways_out():
+    hand = load_hand("embedded")
+    fixed, moving = (SyntheticHands(hand, 3, 0, SIZE, scale=scale, shift=0.0) for scale in (0.0, 0.3))
+    check_photographs(fixed, fixed, keeps_maps=True)
+    with pytest.raises(ValueError, match=r"framed anew in each epoch.*CACHE_VIEWS 1.*DATA.SYNTHETIC_FOLDER"):
+        check_photographs(fixed, moving, keeps_maps=False)
+
+
+def test_views_are_the_first_epochs_whatever_the_epoch():
+    augmented = Photographs(strength=STRONG)
+    views = Views(augmented, 3)
+    assert len(views) == 30
+    for epoch in (0, 5):
+        item = views[(epoch, 24)]
+        assert item.index.item() == 24
+        assert torch.equal(item.image, augmented[(2, 4)].image)
+    with pytest.raises(ValueError, match="TEACHER.CACHE_VIEWS is 0"):
+        Views(augmented, 0)
+    with pytest.raises(IndexError, match="sample 30 of 30"):
+        views[(0, 30)]
