@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fasthamer.hand.mano import Hand
 from fasthamer.nn.normalise import Normalise
+from fasthamer.runtime.deploy import Deployed
+from fasthamer.runtime.fold import fold_backbone
 from fasthamer.students.backbone import Backbone
 from fasthamer.types import HandOutput, View
 
@@ -51,3 +54,14 @@ class Student(nn.Module):
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
         tapped, last = self.backbone(self.normalise(image))
         return self.decoder(last, self.hand)._replace(features=tapped)
+
+    def deploy(self) -> Deployed:
+        """The exact inference graph of this student as it is now; shares no weight with it.
+
+        Raises:
+            ValueError: its decoder has none.
+        """
+        device = self.normalise.scale.device
+        seen = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+        folded = fold_backbone(self.backbone, seen)
+        return Deployed(self.normalise, folded, self.decoder, self.hand, self.view, self.feature_channels)

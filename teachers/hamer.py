@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fasthamer.hand.mano import Hand
 from fasthamer.nn.mano_head import SIZES, ManoHead
 from fasthamer.nn.normalise import Normalise
+from fasthamer.runtime.deploy import Deployed
 from fasthamer.teachers.vit import HEIGHT, WIDTH, PoseViT
 from fasthamer.types import HandOutput, View
 
@@ -38,6 +39,24 @@ class HaMeR(nn.Module):
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
         features = self.backbone(self.normalise(image)[..., MARGIN:-MARGIN])
         return self.mano_head(features, self.hand)
+
+    def deploy(self) -> Deployed:
+        """The exact inference graph; its backbone, in which nothing can be folded, is this model's own."""
+        return Deployed(
+            self.normalise, _Middle(self.backbone), self.mano_head, self.hand, self.view, self.feature_channels
+        )
+
+
+class _Middle(nn.Module):
+    """The ViT on the middle columns of a normalised crop, as a deployed model's backbone."""
+
+    def __init__(self, network: PoseViT) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network(image[..., MARGIN:-MARGIN])
+        return features, features
 
 
 def hollow_hamer(hand: Hand) -> HaMeR:

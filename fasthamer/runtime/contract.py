@@ -1,0 +1,79 @@
+"""What an exported model takes and gives, and what is written into it about that. Needs neither torch nor a runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fasthamer import __version__
+
+FORMAT = "fasthamer-export-1"
+KEY = "fasthamer"  # under which an exported file holds this module's JSON
+INPUT = "image"
+PARAMETERS = ("camera", "global_orient", "hand_pose", "betas")
+OUTPUTS = ("vertices", "joints", "keypoints_2d", *PARAMETERS)
+MEANING = {
+    "vertices": "(B, 778, 3) metres, x right, y down, z forward, hand-centred; of a right hand",
+    "joints": "(B, 21, 3) metres, same frame; OpenPose order: wrist, then thumb, index, middle, ring, pinky, each "
+    "from base to tip",
+    "keypoints_2d": "(B, 21, 2) crop units: the crop spans [-0.5, 0.5], its centre is (0, 0)",
+    "camera": "(B, 3) weak perspective (s, tx, ty) as HaMeR: translation (tx, ty, 2 * 5000 / (256 * s)) metres",
+    "global_orient": "(B, 1, 3, 3) absolute rotation of the wrist",
+    "hand_pose": "(B, 15, 3, 3) rotations of the other joints relative to their parents, MANO's order",
+    "betas": "(B, 10) shape",
+}
+LICENCE_OF_HAND = {
+    True: "The mesh of this graph is fasthamer's embedded hand, MIT like fasthamer itself.",
+    False: "This graph contains the arrays of a MANO-type hand model from the user's file. MANO is for "
+    "non-commercial research under its own licence (mano.is.tue.mpg.de), which covers this file too.",
+}
+LICENCE_WITHOUT = "No hand model is inside: the outputs are parameters, which need one to become a mesh."
+
+
+class Contract(NamedTuple):
+    """The header of an exported model."""
+
+    image_size: int  # S of the crops (B, 3, S, S) that it takes
+    view: tuple[float, float, float, float]  # left, top, right, bottom of what it looks at, crop units
+    outputs: tuple[str, ...]
+    precision: str  # fp32, fp16 or int8
+    hand: str  # fingerprint of the hand model
+    hand_name: str
+    faces: list[list[int]] | None  # of the mesh; None without one
+    mean: tuple[float, float, float]  # of the normalisation inside the graph, values 0..1
+    std: tuple[float, float, float]
+
+    def to_json(self) -> str:
+        licence = LICENCE_OF_HAND[self.hand_name == "embedded"] if self.faces else LICENCE_WITHOUT
+        described = {
+            "format": FORMAT,
+            "made_by": f"fasthamer {__version__}",
+            **self._asdict(),
+            "input": f"{INPUT}: (B, 3, {self.image_size}, {self.image_size}) uint8 RGB, a square crop of a right hand "
+            "(mirror left ones); (image / 255 - mean) / std is inside the graph",
+            "meaning": {name: MEANING[name] for name in self.outputs},
+            "licence": licence,
+        }
+        return json.dumps(described)
+
+    @classmethod
+    def from_json(cls, text: str | None, source: str) -> Contract:
+        """The header of `source`.
+
+        Raises:
+            ValueError: there is none, or of another version.
+        """
+        if text is None:
+            raise ValueError(f"{source}: no model that fasthamer exported (no header): make one with tools/export.py")
+        try:
+            header: Mapping[str, Any] = json.loads(text)
+            if header["format"] != FORMAT:
+                raise ValueError(f"{source}: exported by another version ({header['format']!r}, not {FORMAT!r})")
+            return cls(*(_tupled(name, header[name]) for name in cls._fields))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{source}: a damaged fasthamer header ({type(error).__name__}: {error})") from None
+
+
+def _tupled(name: str, value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) and name != "faces" else value

@@ -1,0 +1,96 @@
+"""A hand model as it is deployed: one graph from crop to mesh, folded, without anything that only training needs."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from fasthamer.camera import project, weak_to_translation
+from fasthamer.hand.mano import Hand
+from fasthamer.nn.normalise import Normalise
+from fasthamer.runtime.fold import FoldedHead
+from fasthamer.runtime.skinning import Skinning
+from fasthamer.types import HandOutput, View
+
+
+class Deployed(nn.Module):
+    """`fasthamer.types.HandModel`, in eval mode and without gradients; `student.deploy()` makes it.
+
+    Args:
+        normalise: image to what the backbone takes.
+        backbone: gives (features to hand out, features to decode); already folded.
+        head: the decoder, unfolded.
+        hand: the hand model.
+        view: what the features cover.
+        channels: of the features that are handed out.
+    """
+
+    def __init__(
+        self, normalise: Normalise, backbone: nn.Module, head: nn.Module, hand: Hand, view: View, channels: int
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.backbone = backbone
+        self.head = FoldedHead(head)
+        self.mesh = Skinning(hand)
+        self.hand = hand
+        self.view, self.image_size, self.feature_channels = view, normalise.size, channels
+        self.dtype = torch.float32
+        self.eval().requires_grad_(False)
+
+    def to_precision(self, dtype: torch.dtype) -> Deployed:
+        """Puts backbone and decoder in another precision; read-out, mesh and camera stay in float32."""
+        self.backbone = copy.deepcopy(self.backbone).to(dtype)  # a teacher's own may be in here
+        self.head.summary.to(dtype)
+        self.dtype = dtype
+        return self
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> HandOutput:
+        """(B, 3, S, S) RGB, values 0..255 of any dtype."""
+        tapped, last = self.backbone(self.normalise(image).to(self.dtype))
+        mano, camera = self.head(last)
+        vertices, joints = self.mesh(mano)
+        keypoints_2d = project(joints, weak_to_translation(camera))
+        return HandOutput(vertices, joints, keypoints_2d, camera, tapped, mano)
+
+
+def inference_graph(model: nn.Module) -> Deployed:
+    """The inference graph of a student or teacher; itself, if it is one.
+
+    Raises:
+        ValueError: this kind of model has none.
+    """
+    model = getattr(model, "model", model)  # a Teacher's
+    if isinstance(model, Deployed):
+        return model
+    if not hasattr(model, "deploy"):
+        raise ValueError(f"a {type(model).__name__} has no inference graph (no deploy()): only backend torch runs it")
+    return model.deploy()
+
+
+def named(output: HandOutput) -> dict[str, Tensor]:
+    """A model's output under the names of `fasthamer.runtime.contract.OUTPUTS`."""
+    assert output.mano is not None
+    return {
+        "vertices": output.vertices,
+        "joints": output.joints,
+        "keypoints_2d": output.keypoints_2d,
+        "camera": output.camera,
+        **output.mano._asdict(),
+    }
+
+
+def crop_size(graph: Deployed) -> int:
+    """Pixels of the crop of which the graph sees `image_size` without resizing.
+
+    Raises:
+        ValueError: there is none, since its share of the crop is an odd number of pixels.
+    """
+    share, size = graph.normalise.share, graph.image_size
+    for side in range(size, 2 * round(size / share) + 2):
+        if side - 2 * round(side * (1 - share) / 2) == size:
+            return side
+    raise ValueError(f"no crop of which {share} is {size} pixels: the export would have to resize")

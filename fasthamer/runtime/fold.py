@@ -1,0 +1,243 @@
+"""The same functions with less arithmetic: single-query attention, batch statistics and affine parts folded away.
+
+Everything is folded in doubles and rounded once, so what remains of the difference is float32's own rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from fasthamer.hand.rotation import rot6d_to_matrix
+from fasthamer.nn.mano_head import N_ROTATIONS, FlatHead, ManoHead, ManoReadout
+from fasthamer.types import N_BETAS, ManoParams
+
+_HOOKED = (nn.Conv2d, nn.BatchNorm2d)
+
+
+class FoldedHead(nn.Module):
+    """`ManoReadout.regress` with its products worked out beforehand: (B, C, h, w) to MANO parameters and camera.
+
+    Args:
+        head: in eval mode; it is left as it is.
+
+    Raises:
+        ValueError: a decoder for which no folding is known.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(head, ManoHead | FlatHead):
+            raise ValueError(
+                f"no inference graph is known for a {type(head).__name__}: only the decoders mano and flat have one"
+            )
+        exact = copy.deepcopy(head).double()
+        self.summary = FoldedQuery(exact) if isinstance(exact, ManoHead) else _folded_flat(exact)
+        self.readout = _one_readout(exact)
+        self.float().requires_grad_(False)
+
+    def forward(self, features: Tensor) -> tuple[ManoParams, Tensor]:
+        query = self.summary(features).float()  # rotations and camera need all digits, whatever the summary's precision
+        pose, betas, camera = self.readout(query).split((6 * N_ROTATIONS, N_BETAS, 3), dim=1)
+        rotations = rot6d_to_matrix(pose.unflatten(1, (N_ROTATIONS, 6)))
+        return ManoParams(rotations[:, :1], rotations[:, 1:], betas), camera
+
+
+class FoldedQuery(nn.Module):
+    """HaMeR's transformer for its single query: (B, C, h, w) to (B, width).
+
+    With one query token, self-attention attends to itself with weight 1 and is the linear map W_o W_v. Cross-attention
+    never needs the keys and values of the N image tokens: head h scores token j by
+    (W_k,h ctx_j) . q_h = ctx_j . (W_k,h^T q_h), and the sum of the values is W_v,h (sum_j a_hj ctx_j). The products
+    with N tokens shrink from N * C * 2 * heads * d to N * C * 2 * heads, d being a head's width. What comes before the
+    first look at the image is constant.
+
+    Args:
+        head: in doubles.
+    """
+
+    start: Tensor  # (1, width) the query after the first self-attention
+    first: Tensor  # (heads, C) what it asks of the image
+    place: Tensor | None  # (1, C, h, w)
+
+    def __init__(self, head: ManoHead) -> None:
+        super().__init__()
+        transformer = head.transformer
+        layers: Any = transformer.transformer["layers"]
+        self.blocks = nn.ModuleList(_FoldedBlock(*block) for block in layers)
+        with torch.no_grad():
+            query = transformer.to_token_embedding.bias[None] + transformer.pos_embedding[0]  # (1, width)
+            first: Any = self.blocks[0]
+            query = query + first.own(_whiten(query))
+            asked = first.ask(query)[0]
+        self.register_buffer("start", query)
+        self.register_buffer("first", asked)
+        self.register_buffer("place", None if head.place is None else head.place.detach())
+        del first.own, first.to_query, first.keys  # they are in the constants now
+
+    def forward(self, features: Tensor) -> Tensor:
+        context = features if self.place is None else features + self.place
+        context = context.flatten(2)  # (B, C, N)
+        query = self.start
+        for number, block in enumerate(self.blocks):
+            if number:
+                query = query + block.own(_whiten(query))
+            asked = block.ask(query) if number else self.first
+            query = query + block.look(asked, context)
+            query = query + block.mlp(_whiten(query))
+        return query
+
+
+class _FoldedBlock(nn.Module):
+    """One block, from the parts `_PreNorm` of self-attention, cross-attention and MLP, in doubles."""
+
+    keys: Tensor  # (heads, d, C)
+    values: Tensor  # (heads, C, d)
+
+    def __init__(self, own: Any, cross: Any, mlp: Any) -> None:
+        super().__init__()
+        inner = own.fn.to_qkv.weight.shape[0] // 3
+        value, out = own.fn.to_qkv.weight[2 * inner :], own.fn.to_out[0]
+        self.own = _linear(*_behind_norm(own.norm, out.weight @ value, out.bias))
+        self.heads = cross.fn.heads
+        scale = (inner // self.heads) ** -0.5
+        self.to_query = _linear(*_behind_norm(cross.norm, scale * cross.fn.to_q.weight, None))
+        key, value = cross.fn.to_kv.weight.detach().chunk(2)  # each (heads * d, C)
+        self.register_buffer("keys", key.unflatten(0, (self.heads, -1)).contiguous())
+        self.register_buffer("values", value.unflatten(0, (self.heads, -1)).transpose(1, 2).contiguous())
+        self.out = copy.deepcopy(cross.fn.to_out[0])
+        widen, narrow = mlp.fn.net[0], mlp.fn.net[2]
+        self.mlp = nn.Sequential(_linear(*_behind_norm(mlp.norm, widen.weight, widen.bias)), nn.GELU(), narrow)
+
+    def ask(self, query: Tensor) -> Tensor:
+        """(B, width) to (B, heads, C): what to multiply a token with to get its score."""
+        asked = self.to_query(_whiten(query)).unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, B, d)
+        return (asked @ self.keys).transpose(0, 1)
+
+    def look(self, asked: Tensor, context: Tensor) -> Tensor:
+        """(B or none, heads, C) and (B, C, N) to (B, width)."""
+        weights = (asked @ context).softmax(-1)  # (B, heads, N)
+        seen = weights @ context.transpose(1, 2)  # (B, heads, C)
+        valued = seen.transpose(0, 1) @ self.values  # (heads, B, d)
+        return self.out(valued.transpose(0, 1).flatten(1))
+
+
+def fold_backbone(network: nn.Module, image: Tensor) -> nn.Module:
+    """A copy of a timm network with its branches re-parameterised and its batch norms inside its convolutions.
+
+    A batch norm is folded where it is the only one to use a convolution's result, which is seen by running the
+    network once: neither the order of modules nor a traced graph is relied on.
+
+    Args:
+        network: in eval mode; it is left as it is.
+        image: (1, 3, S, S) anything that it can run on.
+    """
+    exact = copy.deepcopy(network).eval().double()
+    exact = reparameterize_model(exact, inplace=True)
+    with torch.no_grad():
+        for convolution, norm in _pairs(exact, image.double()):
+            _absorb(exact, convolution, norm)
+    return exact.float().requires_grad_(False)
+
+
+def _pairs(network: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Each convolution with the batch norm that alone takes its result."""
+    made: dict[int, nn.Conv2d] = {}
+    taken: list[tuple[int, nn.BatchNorm2d]] = []
+    calls: Counter[nn.Module] = Counter()
+
+    def leave(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        calls[module] += 1
+        if isinstance(module, nn.Conv2d):
+            made[id(output)] = module
+        elif isinstance(module, nn.BatchNorm2d):
+            taken.append((id(inputs[0]), module))
+
+    handles = [part.register_forward_hook(leave) for part in network.modules() if isinstance(part, _HOOKED)]
+    try:
+        with _Uses() as uses:
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [
+        (made[key], norm)
+        for key, norm in taken
+        if key in made and uses.count[key] == 1 and calls[made[key]] == calls[norm] == 1
+    ]
+
+
+class _Uses(TorchFunctionMode):
+    """Counts how many results each tensor went into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+        self.kept: list[Tensor] = []  # alive, so that no id is given twice
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # not a look at its shape
+            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self.count.update(map(id, given))
+            self.kept += given
+        return result
+
+
+def _absorb(network: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Scales and shifts the convolution as the norm would; of the norm, timm's activation remains."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    factor = (norm.running_var + norm.eps).rsqrt()
+    shift = -norm.running_mean * factor
+    if norm.affine:
+        factor, shift = factor * norm.weight, shift * norm.weight + norm.bias
+    bias = shift if convolution.bias is None else convolution.bias * factor + shift
+    convolution.weight = nn.Parameter(convolution.weight * factor[:, None, None, None])
+    convolution.bias = nn.Parameter(bias)
+    name = next(name for name, module in network.named_modules() if module is norm)
+    network.set_submodule(name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())  # type: ignore[arg-type]
+
+
+def _whiten(query: Tensor) -> Tensor:
+    """A layer norm without its affine part."""
+    return F.layer_norm(query, query.shape[-1:])
+
+
+def _behind_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear map that takes over the affine part of the norm before it."""
+    assert norm.eps == 1e-5, "`_whiten` takes layer norm's default epsilon"
+    shift = weight @ norm.bias
+    return weight * norm.weight, shift if bias is None else shift + bias
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    return layer
+
+
+def _one_readout(head: ManoReadout) -> nn.Linear:
+    """Pose, shape and camera in one product, what they are added to included."""
+    parts = ((head.decpose, head.init_hand_pose), (head.decshape, head.init_betas), (head.deccam, head.init_cam))
+    weight = torch.cat([layer.weight for layer, _ in parts])
+    return _linear(weight, torch.cat([layer.bias + start[0] for layer, start in parts]))
+
+
+def _folded_flat(head: FlatHead) -> nn.Sequential:
+    norm, widen, *others = head.layers
+    first = _linear(*_behind_norm(norm, widen.weight, widen.bias))  # type: ignore[arg-type]
+    return nn.Sequential(head.reduce, nn.Flatten(), _Whiten(), first, *others)
+
+
+class _Whiten(nn.Module):
+    def forward(self, query: Tensor) -> Tensor:
+        return _whiten(query)

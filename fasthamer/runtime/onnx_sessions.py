@@ -1,0 +1,86 @@
+"""Sessions in ONNX Runtime; a file runs with NumPy and onnxruntime alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasthamer.runtime.contract import INPUT, KEY, Contract
+from fasthamer.runtime.sessions import ArraySession, Setting
+
+INSTALL = "pip install onnxruntime (or onnxruntime-gpu)"
+
+
+class OnnxSession(ArraySession):
+    """An exported .onnx file.
+
+    Args:
+        path: the file.
+        setting: device cpu or cuda.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ValueError: not such a file, or the device cannot be used.
+    """
+
+    def __init__(self, path: Path, setting: Setting) -> None:
+        runtime = _runtime()
+        provider = _provider(setting)
+        if provider not in runtime.get_available_providers():
+            raise ValueError(
+                f"this onnxruntime has no {provider} ({', '.join(runtime.get_available_providers())}), so "
+                f"{setting.backend} cannot use device {setting.device!r}: install onnxruntime-gpu, or choose cpu"
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = setting.threads
+        options.log_severity_level = 3  # errors
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # the runtime's own exceptions have no common base
+            raise ValueError(f"{path}: onnxruntime cannot open it ({str(error).strip().splitlines()[0]})") from error
+        if self._session.get_providers()[0] != provider:  # it falls back to the CPU with a warning only
+            raise ValueError(
+                f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: its CUDA libraries "
+                "could not be loaded; repair them, or choose device cpu"
+            )
+        self.contract = Contract.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+        if setting.precision not in ("auto", self.contract.precision):
+            raise ValueError(f"{path} was exported in {self.contract.precision}, not in {setting.precision}")
+        self.setting = setting._replace(precision=self.contract.precision)
+        self.image_size = self.contract.image_size
+        self.size_bytes = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
+
+    def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.contract.outputs, self._session.run(self.contract.outputs, {INPUT: images}), strict=True))
+
+
+def open_session(model: Any, setting: Setting) -> OnnxSession:
+    """See `fasthamer.runtime.sessions.open_session`."""
+    if isinstance(model, Path):
+        return OnnxSession(model, setting)
+    _runtime()
+    from fasthamer.runtime.exported import onnx_file
+
+    return OnnxSession(onnx_file(model, setting.precision.replace("auto", "fp32")), setting)
+
+
+def _provider(setting: Setting) -> str:
+    kind = setting.device.split(":")[0]
+    if setting.backend == "tensorrt":
+        if kind != "cuda":
+            raise ValueError(f"tensorrt needs a CUDA device, not {setting.device!r}")
+        return "TensorrtExecutionProvider"
+    providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+    if kind not in providers:
+        raise ValueError(f"onnxruntime runs on cpu or cuda here, not on {setting.device!r}")
+    return providers[kind]
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"onnxruntime is not installed: {INSTALL}") from error
+    return onnxruntime
