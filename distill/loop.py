@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from fasthamer.data.mixture import HandDataset
+from fasthamer.data.streams import HandStream
 from fasthamer.distill.classroom import Classroom
 from fasthamer.training.checkpoint import load_checkpoint, save_checkpoint
 from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.lane_places import lane_facts, noting_skipped, places_of
 from fasthamer.training.meter import Meter
 from fasthamer.training.runlog import RunLog
-from fasthamer.training.stream import Stream, batches
+from fasthamer.training.stream import Feed
 from fasthamer.types import Batch
 
 Watch = Callable[[int, nn.Module, RunLog], None]  # steps done, the student as it would be saved, the log
@@ -24,7 +26,7 @@ Watch = Callable[[int, nn.Module, RunLog], None]  # steps done, the student as i
 
 def train(
     room: Classroom,
-    images: HandDataset,
+    images: HandDataset | HandStream,
     run: Path,
     resume_from: Path | None = None,
     evaluate: Watch | None = None,
@@ -37,8 +39,9 @@ def train(
 
     Args:
         room: the student and whoever teaches it.
-        images: training set, indexed by (epoch, index).
-        run: the run directory; gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
+        images: training set, indexed by (epoch, index) or walked.
+        run: the run directory; gets `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, where samples of a walked set
+            could not be read, `skipped.txt`.
         resume_from: a checkpoint of the same run.
         evaluate: called every EVAL_EVERY steps but the last, on the main process.
         picture: called every PICTURE_EVERY steps, on the main process.
@@ -53,18 +56,19 @@ def train(
     """
     cfg, accelerator = room.cfg, room.accelerator
     rank, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    first = 0 if resume_from is None else int(load_checkpoint(resume_from, room.state)["step"])
+    facts = {"step": 0} if resume_from is None else load_checkpoint(resume_from, room.state)
+    first, places = int(facts["step"]), places_of(facts, rank)
     batch_size, accumulate, steps = cfg.TRAIN.BATCH, cfg.TRAIN.ACCUMULATE, cfg.TRAIN.STEPS
-    stream = Stream(len(images), batch_size, cfg.SEED, first * accumulate, rank, processes)
-    source = batches(images, stream, cfg.DATA.WORKERS, pin=device.type == "cuda")
+    begin, pin = first * accumulate, device.type == "cuda"
+    feed = Feed(images, batch_size, cfg.SEED, begin, rank, processes, cfg.DATA.WORKERS, pin, places)
+    source = feed.batches()
     meter = Meter(accelerator)
     log = RunLog(run, first, steps, batch_size * accumulate * processes, muted=not accelerator.is_main_process)
-    with StopWish() as wish, closing(log), closing(source):
+    with StopWish() as wish, closing(log), closing(source), noting_skipped(feed, run / "skipped.txt", log):
         for step in range(first, steps):
             room.begin(step)
             for number, batch in enumerate(islice(source, accumulate)):
-                batch = Batch(*(each.to(device, non_blocking=True) for each in batch))
-                meter.add(step, room.learn(batch, number))
+                meter.add(step, room.learn(Batch(*batch), number))
             done = step + 1
             room.end(done)
             log.stepped(done)
@@ -74,10 +78,11 @@ def train(
             saves = _due(done, cfg.TRAIN.CHECKPOINT_EVERY) or stops or last
             if logs or saves:
                 log.scalars(done, meter.read() | {"learning_rate": room.rate})  # the only wait for the device
+            place = lane_facts(feed, accelerator) if saves else {}
             if accelerator.is_main_process:
                 with log.paused():
                     if saves:
-                        save_checkpoint(run / "checkpoints", done, room.state)
+                        save_checkpoint(run / "checkpoints", done, room.state, place)
                     if evaluate and _due(done, cfg.TRAIN.EVAL_EVERY) and not last:
                         _watch(evaluate, done, room.student, log)
                     if picture and _due(done, cfg.TRAIN.PICTURE_EVERY):

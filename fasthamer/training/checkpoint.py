@@ -23,13 +23,14 @@ class Trainable(NamedTuple):
     optimizers: Mapping[str, Any]  # anything with state_dict and load_state_dict, the gradient scaler included
 
 
-def save_checkpoint(folder: Path, step: int, state: Trainable) -> Path:
+def save_checkpoint(folder: Path, step: int, state: Trainable, facts: Mapping[str, Any] | None = None) -> Path:
     """Writes `folder/step_N`: into a hidden folder first, which is then renamed. Older ones beyond `KEPT` go.
 
     Args:
         folder: the run's `checkpoints`.
         step: optimizer steps done.
         state: what to save.
+        facts: more to know when going on, plain data.
     """
     target = folder / f"step_{step}"
     draft = folder / f".step_{step}.part"
@@ -39,7 +40,7 @@ def save_checkpoint(folder: Path, step: int, state: Trainable) -> Path:
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
         save_file(tensors, draft / f"{name}.safetensors")
     torch.save({name: each.state_dict() for name, each in state.optimizers.items()}, draft / "optimizers.pt")
-    (draft / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
+    (draft / "state.json").write_text(json.dumps({"step": step, **(facts or {})}), encoding="utf-8")
     for file in draft.iterdir():
         _flush(file)
     shutil.rmtree(target, ignore_errors=True)
@@ -54,7 +55,7 @@ def load_checkpoint(path: Path, state: Trainable) -> dict[str, Any]:
     """Fills `state` from a checkpoint.
 
     Returns:
-        Its facts: `step`, the optimizer steps done.
+        Its facts: `step`, the optimizer steps done, and what it was saved with.
 
     Raises:
         ValueError: it belongs to another model; the message names the first keys that differ.
@@ -67,6 +68,11 @@ def load_checkpoint(path: Path, state: Trainable) -> dict[str, Any]:
     saved = torch.load(path / "optimizers.pt", map_location="cpu", weights_only=True)
     for name, each in state.optimizers.items():
         each.load_state_dict(saved[name])
+    return read_facts(path)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `load_checkpoint` returns, without filling anything."""
     return json.loads((path / "state.json").read_text(encoding="utf-8"))
 
 

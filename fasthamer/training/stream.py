@@ -1,4 +1,8 @@
-"""The order of training: which samples step k sees is a pure function of (seed, k), on any number of processes."""
+"""The order of training.
+
+Which samples step k sees is a pure function of (seed, k) where the set is indexed, on any number of processes; where it
+is walked along lanes, of the numbers of processes and workers too, and a checkpoint keeps the lanes' places.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+
+from fasthamer.data.streams import HandStream, Place
 
 Key = tuple[int, int]  # epoch and index: what datasets are asked for
 
@@ -51,25 +57,114 @@ class Stream:
             number += 1
 
 
+class Lanes(IterableDataset):
+    """Batches of a walked set, for the loader: each worker process has a lane of its own.
+
+    Batch b of a process comes from its lane b modulo the number of workers, also where a resumed run begins with b.
+    """
+
+    def __init__(
+        self,
+        images: HandStream,
+        batch: int,
+        first_batch: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        places: list[Place] | None = None,
+    ) -> None:
+        """
+        Args:
+            images: the set.
+            batch: items a batch and process.
+            first_batch: number of the first batch to yield, counted from 0.
+            rank: this process.
+            processes: how many share the set.
+            places: where this process's lanes go on; None is the start.
+        """
+        self.images, self.batch, self.first_batch = images, batch, first_batch
+        self.rank, self.processes, self.places = rank, processes, places
+
+    def __iter__(self) -> Iterator[tuple[Any, int, Place, list[str]]]:
+        """Yields batches, each with its lane (of this process), the place behind it and what was skipped on the way."""
+        info = get_worker_info()
+        number, workers = (info.id, info.num_workers) if info else (0, 1)
+        lane = (number + self.first_batch) % workers
+        place = self.places[lane] if self.places else None
+        skipped: list[str] = []
+        walk = self.images.walk(self.rank * workers + lane, self.processes * workers, place, skipped)
+        while True:
+            items, places = zip(*(next(walk) for _ in range(self.batch)), strict=True)
+            yield default_collate(list(items)), lane, places[-1], skipped.copy()
+            skipped.clear()
+
+
 class BadSample(ValueError):
     """A sample that could not be read; the message is the dataset's own, one line."""
 
 
-def batches(dataset: Any, stream: Stream, workers: int, pin: bool = False) -> Generator[Any, None, None]:
-    """Batches of `dataset` in the stream's order, without end; `workers` processes prepare them.
+def batches(dataset: Any, order: Any, workers: int, pin: bool = False) -> Generator[Any, None, None]:
+    """Batches of an indexed set; `workers` processes prepare them.
+
+    Args:
+        dataset: `dataset[(epoch, index)]` gives an item.
+        order: iterable of lists of keys, such as a `Stream`.
+        workers: loader processes.
+        pin: put batches where a GPU can fetch them.
 
     Raises:
         BadSample: the dataset refused a sample.
     """
-    loader = DataLoader(
-        dataset,
-        batch_sampler=stream,  # type: ignore[arg-type]
-        num_workers=workers,
-        worker_init_fn=_quiet_worker,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-    )
-    yield from readable(loader)
+    yield from readable(DataLoader(dataset, batch_sampler=order, **_options(workers, pin)))
+
+
+class Feed:
+    """Batches of a training set in the stream's order, without end.
+
+    `places` is what a checkpoint keeps of a walked set (None of an indexed one), `skipped` what could not be read.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        batch: int,
+        seed: int,
+        first_batch: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        workers: int = 0,
+        pin: bool = False,
+        places: list[Place] | None = None,
+    ) -> None:
+        """
+        Args:
+            images: an indexed set, or a `HandStream`.
+            batch, seed, first_batch, rank, processes, places: see `Stream` and `Lanes`.
+            workers: loader processes.
+            pin: put batches where a GPU can fetch them.
+        """
+        self.skipped: dict[str, None] = {}  # in order, each once
+        walked = isinstance(images, HandStream)
+        self.places: list[Place] | None = (places or [None] * max(1, workers)) if walked else None
+        if walked:
+            self.source: Any = Lanes(images, batch, first_batch, rank, processes, self.places)
+        else:
+            self.source = Stream(len(images), batch, seed, first_batch, rank, processes)
+        self.images, self.workers, self.pin = images, workers, pin
+
+    def batches(self) -> Generator[Any, None, None]:
+        """The batches.
+
+        Raises:
+            BadSample: the dataset refused a sample.
+        """
+        if self.places is None:
+            yield from batches(self.images, self.source, self.workers, self.pin)
+            return
+        loader = DataLoader(self.source, batch_size=None, collate_fn=_as_it_is, **_options(self.workers, self.pin))
+        for batch, lane, place, skipped in readable(loader):
+            self.places[lane] = place
+            self.skipped.update(dict.fromkeys(skipped))
+            yield batch
 
 
 def readable(loader: DataLoader) -> Iterator[Any]:
@@ -85,7 +180,16 @@ def readable(loader: DataLoader) -> Iterator[Any]:
         raise BadSample(words.removeprefix(f"{type(error).__name__}: ")) from error
 
 
-def _quiet_worker(_: int) -> None:
+def quiet_worker(_: int) -> None:
     """One thread each; Ctrl-C is the main process's to handle: it still needs batches to finish its step."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _options(workers: int, pin: bool) -> dict[str, Any]:
+    ahead = 4 if workers else None  # batches a worker prepares before they are asked for
+    return {"num_workers": workers, "worker_init_fn": quiet_worker, "pin_memory": pin, "prefetch_factor": ahead}
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
