@@ -24,7 +24,7 @@ from fasthamer.data.coco import find_pictures, read_coco, rows_of
 from fasthamer.data.item import Labels
 from fasthamer.data.json_stream import JsonStream
 from fasthamer.data.photographs import MINIMUM_KEYPOINTS, Photograph, Photographs, check_metres
-from fasthamer.data.plausible import WITNESSES, check_in_front, check_sides
+from fasthamer.data.plausible import check_in_front, check_sides
 from fasthamer.types import N_JOINTS
 
 SPLITS = {"training": "train", "evaluation": "test"}  # ours: theirs
@@ -68,7 +68,7 @@ class InterHand(Photographs):
         first = self.pictures.names[self.hands.picture[0]].decode()
         official = Path(root) / "images" / name
         self.folder = official if official.is_dir() else find_pictures(Path(root), first)
-        self._check_sides()
+        check_sides(self._whole, self.is_left, len(self), str(self.file))
 
     def __len__(self) -> int:
         return len(self.hands.picture)
@@ -104,12 +104,10 @@ class InterHand(Photographs):
         name = self.pictures.names[self.hands.picture[index]].decode()
         return f"{name}:{'left' if self.hands.left[index] else 'right'}"
 
-    def _check_sides(self) -> None:
-        """Some hands are enough: a file in which left and right are swapped has them swapped everywhere."""
-        witnesses = np.linspace(0, len(self) - 1, min(WITNESSES, len(self))).astype(int)
-        known = [(self.photograph(index).labels.joints, self.is_left(index)) for index in witnesses]
-        whole = [(joints[:, :3], left) for joints, left in known if joints is not None and joints[:, 3].all()]
-        check_sides(np.array([joints for joints, _ in whole]), np.array([left for _, left in whole]), str(self.file))
+    def _whole(self, index: int) -> NDArray[np.float64] | None:
+        """The joints (21, 3) of hand `index` if all are labels."""
+        joints = self.labels(index).joints
+        return joints[:, :3] if joints is not None and joints[:, 3].all() else None
 
     def _camera(self, index: int) -> _Camera:
         row = self.hands.picture[index]

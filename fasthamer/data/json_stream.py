@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 _BLOCK = 1 << 20  # characters read at once
+_AFTER = tuple(" \t\r\n,:]}")  # what may stand behind a value
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -85,7 +86,7 @@ class JsonStream:
                 if not self._more():
                     raise self._broken(str(error).split(":")[0]) from None
                 continue
-            if end == len(self._text) and self._more():  # a number may go on in the next block
+            if self._text[end : end + 1] not in _AFTER and self._more():  # 1, 1. and 1e may be the start of 1.2 or 1e3
                 continue
             self._at = end
             return value

@@ -1,0 +1,104 @@
+"""Pictures without labels, and the lists of boxes that say where hands are."""
+
+import json
+
+import numpy as np
+import pytest
+from miniatures_2d import write_folder
+
+from fasthamer.config import load_config
+from fasthamer.data import build_dataset
+from fasthamer.data.folder import Folder
+from fasthamer.hand.mano import load_hand
+
+
+@pytest.fixture(params=["csv", "json"])
+def listed(request, tmp_path):
+    return tmp_path, write_folder(tmp_path, 3, form=request.param)
+
+
+def test_each_box_is_a_sample_without_labels(listed):
+    root, rows = listed
+    dataset = Folder(root)
+    assert len(dataset) == 3
+    for index, (name, (x, y, width, height), side) in enumerate(rows):
+        photograph, item = dataset.photograph(index), dataset[(0, index)]
+        assert dataset.sample_name(index) == name and photograph.path == root / name
+        assert photograph.left == (side == "left") == bool(item.mirrored)
+        centre, crop_side = photograph.box
+        assert centre.tolist() == [x + width / 2, y + height / 2]
+        assert crop_side == pytest.approx(2 * max(height, width * 256 / 192))
+        assert item.keypoints_2d.abs().sum() == item.joints.abs().sum() == item.vertices.abs().sum() == 0
+        assert item.has_pose == item.has_betas == item.has_vertices == 0
+        skin = (item.image[0] > 100).numpy()  # the drawn hand stands in the middle, at half the crop's size or less
+        y, x = np.nonzero(skin)
+        assert abs((y.min() + y.max()) / 2 - 128) < 4 and abs((x.min() + x.max()) / 2 - 128) < 4
+        assert np.ptp(y) <= 132 and np.ptp(x) <= 132
+
+
+def test_a_split_may_name_another_list(tmp_path):
+    write_folder(tmp_path, 3)
+    lines = (tmp_path / "boxes.csv").read_text().splitlines()
+    (tmp_path / "held_out.csv").write_text("\ufeff" + "\n".join(lines[:2]) + "\n\n", encoding="utf-8")
+    assert len(Folder(tmp_path, "training")) == 3 and len(Folder(tmp_path, "held_out.csv")) == 1
+
+
+def test_a_run_without_teacher_is_told_that_there_is_nothing_to_learn(tmp_path):
+    write_folder(tmp_path, 1)
+    hand, named = load_hand("embedded"), ["DATA.NAME", "folder", "DATA.ROOT", str(tmp_path)]
+    assert len(build_dataset(load_config(None, [*named, "KD.MODE", "output"]), hand, train=True)) == 1
+    with pytest.raises(ValueError, match=r"no labels to learn from: --kd output, feature or hybrid"):
+        build_dataset(load_config(None, [*named, "KD.MODE", "none"]), hand, train=True)
+    with pytest.raises(ValueError, match=r"folder needs DATA.ROOT.*--data-root"):
+        build_dataset(load_config(None, ["DATA.NAME", "folder"]), hand, train=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,x,y\na.jpg,1,2\n", "begins with 'path,x,y', expected 'path,x,y,width,height,side'"),
+        ("path,x,y,width,height,side\n", "lists no boxes"),
+        ("path,x,y,width,height,side\na.jpg,1,2,3,right\n", "line 2 is 'a.jpg,1,2,3,right', expected path,x,y"),
+        ("path,x,y,width,height,side\na.jpg,1,2,3,four,right\n", "line 2 is .*four"),
+        ("path,x,y,width,height,side\na.jpg,1,2,3,4,rihgt\n", "box 1 .*side is 'rihgt', expected left or right"),
+        ("path,x,y,width,height,side\na.jpg,1,2,0,4,left\n", "box 1 .*is no box"),
+        ("path,x,y,width,height,side\na.jpg,nan,2,3,4,left\n", "box 1 .*is no box"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, text, message):
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"boxes.csv.*{message}"):
+        Folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"path": "a.jpg", "box": [1, 2, 3, 4]}], "record 1 has no 'side'"),
+        ([{"path": "a.jpg", "box": 5, "side": "left"}], "record 1 is not"),
+        ([{"path": "a.jpg", "box": [1, 2, 3], "side": "left"}], r"\[1.0, 2.0, 3.0\] is no box"),
+        ({"path": "a.jpg"}, r"expected '\['"),
+    ],
+)
+def test_a_wrong_record_is_named(tmp_path, records, message):
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    with pytest.raises(ValueError, match=f"boxes.json.*{message}"):
+        Folder(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        Folder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no boxes.csv or boxes.json: list the hands .*path,x,y,width"):
+        Folder(tmp_path)
+    rows = write_folder(tmp_path, 2)
+    (tmp_path / rows[1][0]).unlink()
+    dataset = Folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no picture .*picture 1.png"):
+        dataset[(0, 1)]
+    (tmp_path / rows[0][0]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"picture 0.jpg, the first that boxes.csv names"):
+        Folder(tmp_path)
+    (tmp_path / "boxes.csv").write_bytes(b"\xff\xfe\x00path")
+    with pytest.raises(ValueError, match=r"boxes.csv: not a CSV text file"):
+        Folder(tmp_path)
