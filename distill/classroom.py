@@ -13,10 +13,11 @@ from yacs.config import CfgNode
 from fasthamer.distill.learner import Learner
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.prior import Prior, mocap_sampler, procedural_sampler
+from fasthamer.teachers.cached import CachedTeacher
 from fasthamer.training.checkpoint import Trainable
 from fasthamer.training.ema import MovingAverage
 from fasthamer.training.schedule import learning_rate
-from fasthamer.types import Batch
+from fasthamer.types import Batch, HandOutput
 
 
 class Classroom:
@@ -30,21 +31,23 @@ class Classroom:
         Args:
             cfg: the resolved config.
             student: moves to the accelerator's device.
-            teacher: frozen and in eval mode; None without distillation.
+            teacher: frozen and in eval mode, or a `CachedTeacher`; None without distillation.
             accelerator: devices, precision, accumulation, processes.
         """
         self.cfg, self.accelerator = cfg, accelerator
         self.objective = Objective.of(cfg)
-        self.teacher = None if teacher is None else _placed(teacher, accelerator)
+        self.teacher = None if teacher is None else self._placed(teacher)
         torch.manual_seed(cfg.SEED)  # of the projection and the discriminator
         self.learner = Learner(student)
         if self.objective.features:
             assert self.teacher is not None
             channels, view = self.teacher.feature_channels, self.teacher.view
             self.learner.compare_features(channels, view, cfg.KD.DIRECTION, cfg.KD.ALIGNMENT)  # type: ignore[arg-type]
-        _placed(self.learner, accelerator).train()
+        self._placed(self.learner).train()
         self.average = MovingAverage(student, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self.student = self.average.model if self.average else student
+        if cfg.TRAIN.COMPILE:
+            student.backbone.compile()  # type: ignore[operator]
         self.moving = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
         optimizer = torch.optim.AdamW(self.moving, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
         self.shared, self.optimizer = accelerator.prepare(self.learner, optimizer)
@@ -62,16 +65,18 @@ class Classroom:
         """One batch: the teacher's answer, the student's, the loss, and the optimizer's step if one is due.
 
         Args:
-            batch: on the device.
+            batch: as the loader gives it.
             number: of the batch within its step, when gradients are accumulated.
 
         Returns:
             The weighted terms, scalars; `total` is what was minimised.
         """
         random = self._seed(number)
+        recalled = self._recall(batch)
+        batch = Batch(*(each.to(self.accelerator.device, non_blocking=True) for each in batch))
         with self.accelerator.accumulate(self.shared):
             with torch.no_grad():
-                target = None if self.teacher is None else self.teacher(batch.image)
+                target = self.teacher(batch.image) if self.teacher and recalled is None else recalled
             lesson = self.shared(batch.image, target.features if target and self.objective.features else None)
             terms = self.objective(lesson, batch, target)
             if self.prior:
@@ -85,6 +90,19 @@ class Classroom:
             if self.prior:
                 terms["discriminator"] = self.prior.learn(lesson.hand.mano, random)
         return terms
+
+    def _recall(self, batch: Batch) -> HandOutput | None:
+        """A cached answer, looked up before the batch goes to the device: its numbers would have to be waited for."""
+        if isinstance(self.teacher, CachedTeacher):
+            return self.teacher.recall(batch, self.accelerator.device)
+        return None
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        """On the device, where mps knows one memory layout only."""
+        module, device = module.to(self.accelerator.device), self.accelerator.device
+        if self.cfg.TRAIN.CHANNELS_LAST and device.type != "mps":
+            return module.to(memory_format=torch.channels_last)
+        return module
 
     def _seed(self, number: int) -> np.random.Generator:
         """All that is random in a batch (drop-path, dropout, the prior's samples) is a function of its number.
@@ -112,12 +130,6 @@ class Classroom:
         if self.accelerator.scaler is not None:
             optimizers["scaler"] = self.accelerator.scaler
         return Trainable(modules, optimizers)
-
-
-def _placed(module: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """On the device; channels last are a fourth faster on a CPU, and what half-precision cores want."""
-    module = module.to(accelerator.device)
-    return module if accelerator.device.type == "mps" else module.to(memory_format=torch.channels_last)
 
 
 def _prior(cfg: CfgNode, accelerator: Accelerator) -> Prior | None:

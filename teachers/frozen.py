@@ -18,7 +18,8 @@ class Teacher(nn.Module):
     Args:
         model: a hand model; it is frozen in place.
         precision: of the matrix products, whatever autocast surrounds the call: fp32, bf16, or
-            auto = bf16 on cuda, else fp32. Meshes are skinned in fp32 always.
+            auto = bf16 on cuda, else fp32. Meshes are skinned in fp32 always. With bf16 the backbone's matrices are
+            kept in it once it has answered: autocast would convert them at every pass, to the same numbers.
     """
 
     def __init__(self, model: nn.Module, precision: str = "auto") -> None:
@@ -26,7 +27,7 @@ class Teacher(nn.Module):
         if precision not in PRECISIONS:
             raise KeyError(unknown("teacher precision", precision, PRECISIONS))
         self.model = model.eval().requires_grad_(False)
-        self.precision = precision
+        self.precision, self.halved = precision, False
         self.training = False
         self.image_size: int = model.image_size  # type: ignore[assignment]
         self.view: View = model.view  # type: ignore[assignment]
@@ -41,6 +42,15 @@ class Teacher(nn.Module):
     def forward(self, image: Tensor) -> HandOutput:
         device = image.device.type
         half = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
+        if half and not self.halved:
+            self._halve()
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             output: HandOutput = self.model(image)
         return output._replace(features=output.features.float())
+
+    def _halve(self) -> None:
+        backbone: nn.Module = self.model.backbone  # type: ignore[assignment]
+        for layer in backbone.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.to(torch.bfloat16)
+        self.halved = True

@@ -86,7 +86,7 @@ class KnowingTeacher(nn.Module):
 
 
 def exact_answer(items: list[Batch], hand: Hand) -> HandOutput:
-    """What a faultless model says of these crops, from their labels; the features are the number of each, (B, 4, 2, 2)."""
+    """What a faultless model says of these crops, from their labels; `features` (B, 4, 2, 2) is each one's number."""
     batch = Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))
     mano = ManoParams(batch.global_orient, batch.hand_pose, batch.betas)
     vertices, joints = hand(mano)

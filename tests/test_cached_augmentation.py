@@ -65,7 +65,7 @@ def test_a_motion_is_what_was_done_to_the_box():
     """A box half as large enlarges twice; it turns by 30 degrees clockwise, its content the other way."""
     centre = np.array([80.0, 50.0])
     before = torch.from_numpy(crop.crop_affine(centre, 100.0, SIZE))[None]
-    after = torch.from_numpy(crop.crop_affine(centre + [10.0, 0.0], 50.0, SIZE, rotation=30.0))[None]
+    after = torch.from_numpy(crop.crop_affine(np.array([90.0, 50.0]), 50.0, SIZE, rotation=30.0))[None]
     motion = motion_between(before, after, SIZE)
     assert motion.scale.item() == pytest.approx(2)
     cos, sin = math.cos(math.pi / 6), math.sin(math.pi / 6)
@@ -151,7 +151,7 @@ def test_views_are_the_first_epochs_whatever_the_epoch():
         item = views[(epoch, 24)]
         assert item.index.item() == 24
         assert torch.equal(item.image, augmented[(2, 4)].image)
-    with pytest.raises(ValueError, match="TEACHER.CACHE_VIEWS is 0"):
+    with pytest.raises(ValueError, match=r"TEACHER.CACHE_VIEWS is 0"):
         Views(augmented, 0)
     with pytest.raises(IndexError, match="sample 30 of 30"):
         views[(0, 30)]

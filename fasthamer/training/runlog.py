@@ -54,7 +54,7 @@ class RunLog:
         elif passed == 5:
             pace = (time.perf_counter() - self.warm) / 4
             left = self.steps - done
-            self.say(f"about {_duration(pace * left)} for the {left} steps left ({pace:.2f} s a step)")
+            self.say(f"about {duration(pace * left)} for the {left} steps left ({pace:.2f} s a step)")
 
     def scalars(self, done: int, values: Mapping[str, float], prefix: str = "train") -> None:
         """Appends one line of numbers; training lines get the images a second since the last one."""
@@ -107,7 +107,8 @@ def _cut(file: Path, last: int) -> None:
     draft.replace(file)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words, roughly."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
