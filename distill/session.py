@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.data import default_collate
 from yacs.config import CfgNode
 
-from fasthamer.data import build_dataset, dataset_name
+from fasthamer.data import build_dataset, build_training_set, dataset_name
 from fasthamer.data.mixture import HandDataset
+from fasthamer.data.streams import HandStream
 from fasthamer.distill.classroom import Classroom
 from fasthamer.distill.device import accelerator_for, precision_of
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
@@ -24,6 +25,8 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
+from fasthamer.training.checkpoint import read_facts
+from fasthamer.training.lane_places import check_lanes
 from fasthamer.training.provenance import fingerprint, provenance
 from fasthamer.training.runlog import RunLog
 from fasthamer.types import Batch
@@ -39,7 +42,7 @@ class Session(NamedTuple):
     resume_from: Path | None
     hand: Hand
     room: Classroom
-    images: HandDataset  # training set
+    images: HandDataset | HandStream  # training set
     held_out: HandDataset  # evaluation set
     origin: dict[str, Any]  # see `fasthamer.training.provenance`
     announcement: str  # what was resolved, a line each
@@ -65,7 +68,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
     model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
     hand = load_hand(model)
-    images, held_out = build_dataset(cfg, hand, train=True), build_dataset(cfg, hand, train=False)
+    images, held_out = build_training_set(cfg, hand), build_dataset(cfg, hand, train=False)
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
     torch.manual_seed(cfg.SEED)
     student = _student(cfg, hand)
@@ -78,6 +81,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     resume_from = last_checkpoint(run) if resume else None
     if resume_from:
         origin = continued(run, origin, resume_from)
+        check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
     room = Classroom(cfg, student, teacher, accelerator)
     announcement = _announce(cfg, student, spoken, room, images, held_out, run)
     return Session(cfg, run, resume_from, hand, room, images, held_out, origin, announcement)
@@ -162,11 +166,18 @@ def _student(cfg: CfgNode, hand: Hand) -> Student:
 
 
 def _announce(
-    cfg: CfgNode, student: Student, teacher: str, room: Classroom, images: HandDataset, held_out: HandDataset, run: Path
+    cfg: CfgNode,
+    student: Student,
+    teacher: str,
+    room: Classroom,
+    images: HandDataset | HandStream,
+    held_out: HandDataset,
+    run: Path,
 ) -> str:
     """What was resolved, a line each."""
     millions = [parameter_count(part) / 1e6 for part in (student.backbone, student.decoder)]
     name, processes = dataset_name(cfg), room.accelerator.num_processes
+    told = images.told if isinstance(images, HandStream) else f"{len(images)} images"
     why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
     labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if cfg.DATA.LABELLED < 1 else ""
     lines = {
@@ -175,7 +186,7 @@ def _announce(
         "teacher": teacher,
         "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if room.teacher else ""),
         "hand": f"{student.hand.name} ({student.hand.fingerprint})",
-        "data": f"{name}{why}: {len(images)} images{labelled}; {len(held_out)} to evaluate on",
+        "data": f"{name}{why}: {told}{labelled}; {len(held_out)} to evaluate on",
         "device": f"{room.accelerator.device}, {precision_of(room.accelerator)}"
         + (f", {processes} processes" if processes > 1 else ""),
         "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
