@@ -16,13 +16,18 @@ _C.IMAGE_SIZE = 256  # pixels; the side of the square crops that datasets yield
 
 _C.HAND = CN()
 _C.HAND.MODEL = "auto"  # auto = HaMeR's own with it as teacher, else embedded; or a path: MANO_RIGHT.pkl, .npz
+_C.HAND.LEFT = ""  # MANO_LEFT.pkl, for the meshes of DexYCB's left hands; empty = the right hand mirrored
 
 _C.DATA = CN()
 _C.DATA.NAME = "auto"  # auto = freihand if ROOT is set, else synthetic
 _C.DATA.ROOT = ""  # the dataset's folder
 _C.DATA.SPLIT = "training"  # what to train on
 _C.DATA.EVAL_SPLIT = "evaluation"  # what to evaluate on
-_C.DATA.BOX = "keypoints"  # crop around the labelled joints; or image: the whole picture, as HaMeR evaluates FreiHAND
+_C.DATA.EVAL_NAME = ""  # the set to evaluate on; empty = NAME, or synthetic where that is for training only
+_C.DATA.EVAL_ROOT = ""  # its folder
+_C.DATA.MIX = []  # the sets of NAME mix, see configs/data/hamer_mix.yaml; NAME may also be such a file
+_C.DATA.BOX = "keypoints"  # crop around the labelled joints; image: the whole picture; or HaMeR's list, ho3d_val.npz
+_C.DATA.INDEX = "auto"  # folder for the indexes of large sets; auto = the user's cache folder, none = none are kept
 _C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept (chosen by index and seed)
 _C.DATA.WORKERS = 2  # loader processes
 _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
@@ -45,13 +50,17 @@ _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
 _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
-_C.STUDENT.BACKBONE_FILE = ""  # timm weights for the backbone from a local .safetensors or .pth, before PRETRAINED
+_C.STUDENT.BACKBONE_FILE = ""  # timm weights from a local .safetensors or .pth, or `shipped`; goes before PRETRAINED
 _C.STUDENT.INIT = ""  # a student.safetensors to start from
 
 _C.TEACHER = CN()
 _C.TEACHER.NAME = "auto"  # auto = hamer if a checkpoint is configured, else embedded; or the path of a student file
 _C.TEACHER.CHECKPOINT = ""  # hamer.ckpt; or set FASTHAMER_HAMER_CKPT
 _C.TEACHER.PRECISION = "auto"  # fp32, bf16; auto = bf16 on cuda, else fp32
+_C.TEACHER.COMPILE = False  # torch.compile its backbone
+_C.TEACHER.CACHE = ""  # folder of the teacher's answers, filled where incomplete; empty = it is asked at every step
+_C.TEACHER.CACHE_CHANNELS = 0  # principal components kept of its features; 0 = all channels
+_C.TEACHER.CACHE_VIEWS = 0  # 0: one answer a photograph, moved with augmentation; K: K fixed crops of each, as answered
 
 _C.LOSS = CN()  # ground-truth terms: HaMeR's weights, written for sums over a batch of 8
 _C.LOSS.KEYPOINTS_2D = 0.01  # L1, crop units
@@ -89,6 +98,8 @@ _C.TRAIN.CLIP = 1.0  # largest gradient norm; 0 = no clipping
 _C.TRAIN.EMA = 0.0  # decay of the averaged student that is evaluated and saved; 0 = none
 _C.TRAIN.THREADS = 0  # of torch on a CPU; 0 = as many as it likes. Fewer leave cores to the loader processes
 _C.TRAIN.PRECISION = "auto"  # fp32, fp16, bf16; auto = fp16 on cuda, else fp32
+_C.TRAIN.CHANNELS_LAST = True  # memory layout of the networks' images and maps
+_C.TRAIN.COMPILE = False  # torch.compile the student's backbone
 _C.TRAIN.LOG_EVERY = 20  # steps
 _C.TRAIN.EVAL_EVERY = 0  # steps; 0 = at the end only
 _C.TRAIN.PICTURE_EVERY = 1000  # steps; 0 = none
@@ -118,25 +129,57 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     config = defaults()
     if recipe is not None:
         path = _find(recipe)
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(loaded, dict):
-            raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
-        _merge(config, _flatten(loaded), str(path))
+        _merge(config, _flatten(_read(path)), str(path))
     if len(overrides) % 2:
         raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
     _merge(config, ((key, _decode(value)) for key, value in pairs), "command line")
+    _merge(config, _named_mix(config.DATA.NAME).items(), config.DATA.NAME)
     config.freeze()
     return config
 
 
+def _shipped() -> Path:
+    folder = Path(__file__).resolve().parent.parent / "configs"
+    return folder if folder.is_dir() else Path(__file__).resolve().parent / "configs"  # installed: inside the package
+
+
+def _read(path: Path) -> dict:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
+    return loaded
+
+
+def _named_mix(name: str) -> dict[str, object]:
+    """What DATA.NAME stands for if it is a mix's file, or a shipped one's name: settings that hold the mix itself.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it sets more than a mix does.
+    """
+    path = _shipped() / "data" / f"{name}.yaml"
+    if not path.is_file():
+        if not name.endswith((".yaml", ".yml")):
+            return {}
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"no mix {name}: --data takes a dataset's name, or a file that lists DATA.MIX")
+    settings = dict(_flatten(_read(path)))
+    if strays := settings.keys() - {"DATA.NAME", "DATA.MIX"}:
+        raise ValueError(
+            f"{path}: a mix sets DATA.NAME and DATA.MIX; {min(strays)} belongs in a recipe (--config)"
+        )
+    if not isinstance(settings.get("DATA.MIX"), list):
+        raise ValueError(f"{path}: expected a list DATA.MIX of data, root and weight, see configs/data/hamer_mix.yaml")
+    return settings | {"DATA.NAME": "mix"}
+
+
 def _find(recipe: str | Path) -> Path:
-    shipped = Path(__file__).resolve().parent.parent / "configs"
-    if not shipped.is_dir():  # installed: configs is inside the package
-        shipped = Path(__file__).resolve().parent / "configs"
+    shipped = _shipped()
     for path in (Path(recipe), shipped / f"{recipe}.yaml"):
         if path.is_file():
             return path

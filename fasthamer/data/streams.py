@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from fasthamer.data.mixture import HandDataset
+from fasthamer.data.mixture import HandDataset, LabelledOnly, PartlyLabelled, choose_labelled
 from fasthamer.types import Batch
 
 Place = Any  # numbers in lists, as JSON has them; None is the start
@@ -43,6 +43,10 @@ class HandStream(Dataset, ABC):
         Raises:
             ValueError: there is nothing that can be read.
         """
+
+    @abstractmethod
+    def partly_labelled(self, fraction: float, only: bool) -> HandStream:
+        """The same set in which a fraction of the samples keeps its labels; `only` leaves the others out."""
 
 
 class Indexed(HandStream):
@@ -72,6 +76,11 @@ class Indexed(HandStream):
             position += lanes
             yield item, position
 
+    def partly_labelled(self, fraction: float, only: bool) -> Indexed:
+        labelled = choose_labelled(len(self.dataset), fraction, self.seed)
+        part = (LabelledOnly if only else PartlyLabelled)(self.dataset, labelled)
+        return Indexed(part, self.seed, self.fingerprint)
+
 
 class Mix(HandStream):
     """Several streams, each sample drawn from one of them with given probabilities, as HaMeR's training does.
@@ -90,14 +99,14 @@ class Mix(HandStream):
             raise ValueError(f"a mix takes a positive weight for each of its {len(parts)} sets, got {list(weights)}")
         self.parts, self.seed = list(parts), seed
         self.shares: NDArray[np.float64] = np.asarray(weights, np.float64) / sum(weights)
-        self.told = ", ".join(
-            f"{part.told} ({share:.3g})" for part, share in zip(self.parts, self.shares, strict=True)
-        )
+        self.told = ", ".join(f"{part.told} ({share:.3g})" for part, share in zip(self.parts, self.shares, strict=True))
         about = [[part.fingerprint, f"{share:.9f}"] for part, share in zip(self.parts, self.shares, strict=True)]
         self.fingerprint = hashlib.sha256(str(about).encode()).hexdigest()[:16]
 
     def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
         drawn, places = (0, [None] * len(self.parts)) if place is None else (int(place[0]), list(place[1]))
+        if len(places) != len(self.parts):
+            raise ValueError(f"the run was started with a mix of {len(places)} sets, not {len(self.parts)}")
         walks = [part.walk(lane, lanes, begin, skipped) for part, begin in zip(self.parts, places, strict=True)]
         block, choices = -1, np.empty(0, dtype=np.int64)
         while True:
@@ -109,3 +118,6 @@ class Mix(HandStream):
             item, places[chosen] = next(walks[chosen])
             drawn += 1
             yield item, [drawn, list(places)]
+
+    def partly_labelled(self, fraction: float, only: bool) -> Mix:
+        return Mix([part.partly_labelled(fraction, only) for part in self.parts], self.shares.tolist(), self.seed)

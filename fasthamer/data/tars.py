@@ -10,6 +10,7 @@ and their samples shuffled once more in a buffer. Which samples a lane meets, an
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fasthamer.data import augment
-from fasthamer.data.item import make_item
+from fasthamer.data.item import Labels, make_item
 from fasthamer.data.pictures import decode_picture
 from fasthamer.data.streams import HandStream, Place
 from fasthamer.data.tar_members import members
@@ -80,6 +81,14 @@ class TarHands(HandStream):
         self.image_size, self.strength, self.seed = image_size, strength, seed
         self.fingerprint = _fingerprint(self.shards)
         self.told = f"{len(self.shards)} shards in {self.shards[0].parent}"
+        self.fraction, self.only = 1.0, False  # of samples with labels; whether the others are left out
+
+    def partly_labelled(self, fraction: float, only: bool) -> TarHands:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of pictures with labels, in (0, 1]")
+        part = copy.copy(self)
+        part.fraction, part.only = fraction, only
+        return part
 
     def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
         group, sample_number, hand_number = (lane, 0, 0) if place is None else place
@@ -111,10 +120,12 @@ class TarHands(HandStream):
                 return
             yield item
 
-    def items(
-        self, sample: RawSample, epoch: int, skipped: list[str], first: int = 0
-    ) -> Iterator[tuple[int, Batch]]:
+    def items(self, sample: RawSample, epoch: int, skipped: list[str], first: int = 0) -> Iterator[tuple[int, Batch]]:
         """The hands of a sample from number `first` on, as they look in an epoch."""
+        chance = np.random.default_rng((self.seed, sample.index)).random()  # the same in every epoch
+        labelled = self.fraction == 1.0 or chance < self.fraction
+        if self.only and not labelled:
+            return
         try:
             hands = read_record(sample.record, sample.name, self.filters)[first:]
             image = decode_picture(sample.picture, sample.name) if hands else None
@@ -126,7 +137,9 @@ class TarHands(HandStream):
             if self.strength is not None:
                 seed = (self.seed, epoch, sample.index, number)
                 change = augment.draw(np.random.default_rng(seed), self.strength)
-            labels = hand.labels if self.mano_labels else hand.labels._replace(vertices=None, pose=None, betas=None)
+            labels = hand.labels if labelled else Labels()
+            if not self.mano_labels:
+                labels = labels._replace(vertices=None, pose=None, betas=None)
             assert image is not None
             yield number, make_item(image, labels, hand.box, self.image_size, sample.index, change, hand.left)
 

@@ -6,6 +6,7 @@ from yacs.config import CfgNode
 
 from fasthamer.data.augment import Strength
 from fasthamer.data.mixture import HandDataset
+from fasthamer.data.streams import HandStream
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import Registry
 
@@ -18,11 +19,35 @@ def freihand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """FreiHAND, or any set in its layout, in the folder `DATA.ROOT`."""
     from fasthamer.data.freihand import FreiHAND
 
-    if not cfg.DATA.ROOT:
-        raise ValueError("DATA.NAME freihand needs DATA.ROOT, the folder of the unpacked set (--data-root DIR)")
-    split = cfg.DATA.SPLIT if train else cfg.DATA.EVAL_SPLIT
-    strength = _strength(cfg) if train else None
-    return FreiHAND(cfg.DATA.ROOT, split, hand, cfg.IMAGE_SIZE, strength, cfg.SEED, cfg.DATA.BOX)
+    root, split, *frame = _photographs(cfg, train)
+    return FreiHAND(root, split, hand, *frame, cfg.DATA.BOX, _meshes(cfg, train), cache=cfg.DATA.INDEX)  # type: ignore[arg-type]
+
+
+@DATASETS.register
+def dexycb(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
+    """DexYCB, both hands; splits s0_train to s3_test."""
+    from fasthamer.data.dexycb import DexYCB
+
+    root, split, *frame = _photographs(cfg, train)
+    return DexYCB(
+        root,
+        split,
+        hand,
+        *frame,
+        cfg.DATA.BOX,
+        _meshes(cfg, train),
+        cfg.HAND.LEFT,
+        cfg.DATA.INDEX,  # type: ignore[arg-type]
+    )
+
+
+@DATASETS.register
+def ho3d(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
+    """HO-3D, version 2 or 3."""
+    from fasthamer.data.ho3d import HO3D
+
+    root, split, *frame = _photographs(cfg, train)
+    return HO3D(root, split, hand, *frame, cfg.DATA.BOX, _meshes(cfg, train), cache=cfg.DATA.INDEX)  # type: ignore[arg-type]
 
 
 @DATASETS.register
@@ -73,6 +98,32 @@ def folder(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     if train and cfg.KD.MODE == "none":
         raise ValueError("DATA.NAME folder has no labels to learn from: --kd output, feature or hybrid asks a teacher")
     return Folder(*_photographs(cfg, train))
+
+
+def _meshes(cfg: CfgNode, train: bool) -> bool:
+    """Whether vertices are worth their time: for scores, and for a loss that looks at them."""
+    return not train or cfg.LOSS.VERTICES > 0
+
+
+@DATASETS.register
+def tars(cfg: CfgNode, hand: Hand, train: bool) -> HandStream:
+    """Tar shards: HaMeR's training data, or what `tools/prepare_data.py pack` has packed; for training."""
+    from fasthamer.data.tars import TarHands
+
+    if not train:
+        raise ValueError("tar shards are for training: name the set to evaluate on with DATA.EVAL_NAME and EVAL_ROOT")
+    root, _, image_size, strength, seed = _photographs(cfg, train)
+    return TarHands(root, hand, image_size, strength, seed)
+
+
+@DATASETS.register
+def mix(cfg: CfgNode, hand: Hand, train: bool) -> HandStream:
+    """Several sets by weight, see configs/data/hamer_mix.yaml; for training."""
+    from fasthamer.data.mixes import build_mix
+
+    if not train:
+        raise ValueError("a mix is for training: name the set to evaluate on with DATA.EVAL_NAME and DATA.EVAL_ROOT")
+    return build_mix(cfg, hand)
 
 
 def _photographs(cfg: CfgNode, train: bool) -> tuple[str, str, int, Strength | None, int]:

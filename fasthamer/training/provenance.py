@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import fasthamer
+from fasthamer.data.streams import HandStream
 
 PACKAGES = ("torch", "torchvision", "timm", "smplx", "accelerate", "safetensors", "numpy", "opencv-python-headless")
 
@@ -50,7 +51,12 @@ def revision() -> str | None:
 
 
 def fingerprint(dataset: Any) -> str:
-    """A hash of a dataset: its kind, its length and three of its items, which are pure functions of their number."""
+    """A hash of a dataset: its kind, its length and three of its items, which are pure functions of their number.
+
+    A walked set has its own.
+    """
+    if isinstance(dataset, HandStream):
+        return dataset.fingerprint
     digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
     for index in sorted({0, len(dataset) // 2, len(dataset) - 1}):
         for field in dataset[(0, index)]:
