@@ -13,12 +13,16 @@ from safetensors.torch import load_file
 from timm.layers import Format
 from torch import Tensor, nn
 
+import fasthamer
 from fasthamer.nn.weights import check_weights, shapes
 
 logger = logging.getLogger(__name__)
 
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # it warns of the classifier that we leave out
 
+SHIPPED = {  # timm's name: weights of its stages in the package, see tools/make_backbone.py
+    "mobilenetv3_large_100": Path(fasthamer.__file__).parent / "assets" / "mobilenetv3_l.safetensors",
+}
 HUB_TIMEOUT = 4.0  # seconds to wait for a sign of life before starting from scratch
 
 
@@ -29,8 +33,10 @@ class Backbone(nn.Module):
         name: timm's name, with or without a pretrained tag.
         image_size: pixels; only networks with a fixed input size (ViTs) are built differently for it.
         layer: `last`, or a name of `layers` to hand out beside the last map.
-        pretrained: load timm's ImageNet weights; when they cannot be had, says so and starts from scratch.
-        weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead.
+        pretrained: load timm's ImageNet weights; when they cannot be had, says so and starts from shipped ones
+            (`SHIPPED`) or from scratch.
+        weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or
+            `shipped`.
     """
 
     def __init__(
@@ -108,16 +114,29 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | 
     if config.fixed_input_size:
         options["img_size"] = image_size
     if weights:
-        source = {"state_dict": read_weights(name, weights)}
+        source = {"state_dict": shipped_weights(name) if weights == "shipped" else read_weights(name, weights)}
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source, **options)
     if pretrained:
         network = _try_pretrained(name, config, options)
         if network is not None:
             return network
+        if name in SHIPPED:
+            return _create(name, image_size, False, "shipped")
     try:
         return timm.create_model(name, pretrained=False, **options)
     except (AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(f"timm's {name!r} cannot serve as a backbone (no features_only): {error}") from error
+
+
+def shipped_weights(name: str) -> dict[str, Tensor]:
+    """The weights in the package; only of what a backbone uses, the classifier is left out.
+
+    Raises:
+        ValueError: none are shipped for this network.
+    """
+    if name not in SHIPPED:
+        raise ValueError(f"no weights are shipped for {name}, only for {', '.join(SHIPPED)}")
+    return load_file(SHIPPED[name])
 
 
 def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
@@ -158,7 +177,8 @@ def _try_pretrained(name: str, config: Any, options: dict[str, Any]) -> nn.Modul
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub client's, the transport's or timm's: the remedy is the same
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        logger.warning("no ImageNet weights for %s (%s): its backbone starts from scratch", name, reason)
+        start = "the shipped weights" if name in SHIPPED else "scratch"
+        logger.warning("no ImageNet weights for %s (%s): its backbone starts from %s", name, reason, start)
         return None
 
 

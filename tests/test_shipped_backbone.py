@@ -1,0 +1,71 @@
+"""The MobileNetV3-L weights in the package, and the tool that makes such weights."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import fasthamer.students.backbone as backbone_module
+from fasthamer.students.backbone import SHIPPED, Backbone
+from fasthamer.tools import make_backbone
+
+NAME = "mobilenetv3_large_100"
+
+
+def test_shipped_weights_are_all_of_the_backbone_and_nothing_else():
+    stored = load_file(SHIPPED[NAME])
+    loaded = Backbone(NAME, 64, weights="shipped").network.state_dict()
+    assert stored.keys() == loaded.keys()
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, stored[key].to(value.dtype))
+
+
+def test_without_a_network_mobilenetv3_starts_from_them_and_says_so(monkeypatch, caplog):
+    def unreachable(repository):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(backbone_module, "_cached", lambda config: None)
+    monkeypatch.setattr(backbone_module, "_knock", unreachable)
+    network = Backbone(NAME, 64, pretrained=True).network
+    assert "no route" in caplog.text and "starts from the shipped weights" in caplog.text
+    stored = load_file(SHIPPED[NAME])["conv_stem.weight"]
+    torch.testing.assert_close(network.state_dict()["conv_stem.weight"], stored.float())
+
+
+def test_another_network_has_none():
+    with pytest.raises(ValueError, match="no weights are shipped for resnet18"):
+        Backbone("resnet18", 64, weights="shipped")
+
+
+def test_the_maps_compared_are_those_that_timm_hands_out():
+    torch.manual_seed(0)
+    for name in (make_backbone.SOURCE, make_backbone.TARGET):
+        stages = make_backbone.Stages(name).eval()
+        network = timm.create_model(name, features_only=True).eval()
+        network.load_state_dict(make_backbone.stage_weights(stages))
+        image = torch.rand(2, 3, 64, 64) * 255
+        with torch.no_grad():
+            wanted = network((image - stages.mean) / stages.std)
+            found = stages.maps(image)
+            fed = stages.maps(image, given=wanted)
+        for ours, again, theirs in zip(found, fed, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs)
+            torch.testing.assert_close(again, theirs)
+
+
+def test_a_few_steps_write_weights_that_the_student_starts_from(tmp_path, capsys, monkeypatch):
+    source, out = tmp_path / "source.safetensors", tmp_path / "made.safetensors"
+    save_file(timm.create_model(make_backbone.SOURCE).state_dict(), source)
+    words = ["--source", source, "--out", out, "--pictures", tmp_path / "drawn", "--size", "4", "--steps", "2"]
+    monkeypatch.setattr(make_backbone, "BATCH", 2)
+    assert make_backbone.main([*map(str, words), "--workers", "0"]) == 0
+    assert "of the variance" in capsys.readouterr().out
+    monkeypatch.setitem(SHIPPED, NAME, out)
+    Backbone(NAME, 64, weights="shipped")
+
+
+def test_a_missing_source_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        make_backbone.main(["--source", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "convert_lite0" in capsys.readouterr().err
