@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +24,65 @@ from fasthamer.runtime.device import pick_device
 from fasthamer.runtime.timing import ms_per_image
 from fasthamer.students import build_student
 from fasthamer.students.zoo import parameter_count
+from fasthamer.training.interrupt import Interrupted, StopWish
 from fasthamer.types import Batch
 
 SHOWN = 6  # evaluation hands in the picture
 
 
-def teach(run: Path, overrides: list[str]) -> None:
-    """Trains one student by the recipe `quickstart`; goes on where an earlier call stopped, returns if it had finished.
+def teach_all(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
+    """Trains the recipe `quickstart` once for each mode, side by side, each with its share of the processor.
+
+    What an earlier call began goes on, what it finished stays. Only the last one shows its progress bar.
+
+    Args:
+        out: gets a run directory of each name, and the photographs that they share.
+        modes: name of a run: its KD.MODE.
+        overrides: `KEY VALUE` pairs for all of them.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: see `prepare` and `resumed_config`.
-        Interrupted: on Ctrl-C.
+        ValueError, FileNotFoundError: settings of no use.
+        Interrupted: on Ctrl-C, after the checkpoints.
+        RuntimeError: a training failed; it has said why.
     """
+    share = max(1, (os.cpu_count() or 1) // len(modes))
+    settings = [
+        "DATA.SYNTHETIC_FOLDER", str(out / "photographs"), "TRAIN.THREADS", str(share),
+        "DATA.WORKERS", str(share // 2), *overrides,
+    ]  # fmt: skip
+    pupils = {}
+    for name, mode in modes.items():
+        load_config("quickstart", ["KD.MODE", mode, *settings])  # a mistake is to be told before anything starts
+        if (out / name / "student.safetensors").is_file():
+            print(f"{out / name} is finished; remove it to train it again", flush=True)
+        else:
+            words = (out / name, ["KD.MODE", mode, *settings])
+            pupils[name] = get_context("spawn").Process(target=_teach, args=words, name=name)
+    with StopWish() as wish:
+        for number, pupil in enumerate(pupils.values()):
+            os.environ["TQDM_DISABLE"] = "1" if number < len(pupils) - 1 else ""
+            pupil.start()
+        os.environ.pop("TQDM_DISABLE", None)
+        for pupil in pupils.values():
+            pupil.join()
+    failed = [name for name, pupil in pupils.items() if pupil.exitcode]
+    if failed and wish.made:
+        raise Interrupted(f"stopped while training {' and '.join(failed)}")
+    if failed:
+        raise RuntimeError(f"the training of {' and '.join(failed)} failed, see above")
+
+
+def _teach(run: Path, overrides: list[str]) -> None:
+    """One student, in a process of its own."""
     begun = (run / "config.yaml").is_file()
-    cfg = resumed_config(run, overrides) if begun else load_config("quickstart", overrides)
-    if (run / "student.safetensors").is_file():
-        print(f"{run} is finished; remove it to train it again\n")
-        return
-    session = prepare(cfg, run, resume=begun)
-    print(session.announcement, flush=True)
-    execute(session)
+    try:
+        cfg = resumed_config(run, overrides) if begun else load_config("quickstart", overrides)
+        session = prepare(cfg, run, resume=begun)
+        print(f"{session.announcement}\n", flush=True)
+        execute(session)
+    except (ValueError, KeyError, OSError, FloatingPointError, Interrupted) as error:
+        print(f"{run}: {error.args[0] if error.args else error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float]], Path]:

@@ -25,17 +25,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     arguments, overrides = parser.parse_known_args(argv)
 
-    from fasthamer.distill.quickstart import compare, teach
+    from fasthamer.distill.quickstart import compare, teach_all
     from fasthamer.training.interrupt import Interrupted
 
     try:
-        for name, mode in STUDENTS.items():
-            teach(arguments.out / name, ["KD.MODE", mode, *overrides])
+        teach_all(arguments.out, STUDENTS, overrides)
         summary, picture = compare(arguments.out, tuple(STUDENTS))
     except (ValueError, KeyError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if error.args else error))
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        return 1
+    except RuntimeError as failure:
+        print(f"quickstart: {failure}", file=sys.stderr)
         return 1
     print(table(summary))
     print(f"photo, truth, teacher and student side by side: {picture}")
