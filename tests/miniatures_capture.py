@@ -5,6 +5,7 @@ left hand as a left hand, files with the same names, types and conventions as th
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -74,6 +75,11 @@ def natural_hand(rng):
     )
 
 
+@functools.cache
+def plain(width, height, colour=(30, 30, 60)):
+    return np.tile(np.array(colour, np.uint8), (height, width, 1))
+
+
 def draw(vertices, faces, K, width, height, background=(30, 30, 60)):
     """(height, width, 3) uint8 RGB: a hand, redder than 100, before a plain background that is not; and its mask."""
     seen = rasterize(vertices, faces, (K[0, 0], K[1, 1]), (K[0, 2], K[1, 2]), width, height)
@@ -81,7 +87,7 @@ def draw(vertices, faces, K, width, height, background=(30, 30, 60)):
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     light = 0.65 + 0.35 * np.abs(normals[:, 2]) / np.linalg.norm(normals, axis=1)
     mask = seen.face >= 0
-    picture = np.full((height, width, 3), background, np.uint8)
+    picture = plain(width, height, background).copy()
     picture[mask] = (light[seen.face[mask], None] * [230, 180, 150]).astype(np.uint8)
     return picture, mask
 
@@ -238,7 +244,7 @@ def _write_frame(folder, frame, pose, hand, camera):
         "joint_3d": np.full((1, 21, 3), -1, np.float32),
         "joint_2d": np.full((1, 21, 2), -1, np.float32),
     }
-    picture = np.full((480, 640, 3), (30, 30, 60), np.uint8)
+    picture = plain(640, 480)
     if pose.any():
         absolute = np.concatenate((pose[:3], model["hands_mean"] + pose[3:48] @ model["hands_components"]))
         _, at_rest = posed(layer, np.zeros(48), betas)

@@ -279,7 +279,7 @@ def test_a_config_becomes_datasets(root, embedded, mano):
     [
         (["DATA.NAME", "freihnad"], "did you mean 'freihand'"),
         (["DATA.NAME", "freihand"], "--data-root"),
-        (["DATA.ROOT", ".", "DATA.BOX", "tight"], "keypoints or image"),
+        (["DATA.ROOT", ".", "DATA.BOX", "tight"], "keypoints, image or one of"),
     ],
 )
 def test_a_config_that_names_no_dataset_says_what_to_do(embedded, overrides, message):

@@ -10,25 +10,27 @@ number of annotations (32,560). All hands are right hands.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
+from numpy.typing import NDArray
 
 from fasthamer.camera import project_pixels
-from fasthamer.data import augment, crop
-from fasthamer.data.item import Labels, make_item
+from fasthamer.data import augment
+from fasthamer.data.boxes import Boxes
+from fasthamer.data.item import Labels
 from fasthamer.data.json_records import JsonRecords
-from fasthamer.data.pictures import read_picture
+from fasthamer.data.photographs import Photograph, Photographs, check_metres
+from fasthamer.data.plausible import check_in_front, check_sides
 from fasthamer.hand.mano import Hand
-from fasthamer.types import Batch
 
 _SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (1, 61)}
 _GET_IT = "https://lmb.informatik.uni-freiburg.de/resources/datasets/FreihandDataset.en.html"
 
 
-class FreiHAND(Dataset):
-    """`dataset[(epoch, index)]` is a `Batch` item, a pure function of (seed, epoch, index).
+class FreiHAND(Photographs):
+    """All pictures of a split, in their numbers' order.
 
     The vertices and MANO parameters are labels only for a MANO hand: the embedded hand has another surface and other
     parameters, so with it joints and keypoints alone are used. Poses on disk are relative to MANO's mean pose, which
@@ -38,16 +40,18 @@ class FreiHAND(Dataset):
         root: the folder that contains `training/` and the JSON files.
         split: training or evaluation.
         hand: whose parameters are to be learned.
-        image_size: pixels of the crops.
-        strength: of the augmentation; None for none.
-        seed: of the augmentation.
-        box: keypoints: around the projected joints, see `crop.keypoint_box`; image: the whole picture, as HaMeR
-            evaluates this set. Pictures without joints always take the whole picture.
+        image_size, strength, seed: see `Photographs`.
+        box: see `fasthamer.data.boxes.Boxes`; HaMeR evaluates this set with `image`. Pictures without joints always
+            take the whole picture.
+        meshes: whether vertices are read.
+        cache: see `fasthamer.data.index.cached`.
 
     Raises:
         FileNotFoundError: folder or file missing.
         ValueError: JSON files and pictures that do not fit together.
     """
+
+    protocol = "freihand"
 
     def __init__(
         self,
@@ -58,49 +62,46 @@ class FreiHAND(Dataset):
         strength: augment.Strength | None = None,
         seed: int = 0,
         box: str = "keypoints",
+        meshes: bool = True,
+        cache: str = "auto",
     ) -> None:
-        if box not in ("keypoints", "image"):
-            raise ValueError(f"DATA.BOX is {box!r}, expected keypoints or image")
+        super().__init__(image_size, strength, seed)
         self.root, self.split = Path(root), split
-        self.image_size, self.strength, self.seed, self.box = image_size, strength, seed, box
+        self.boxes = Boxes(box)
         self.folder = self.root / split / "rgb"
         if not self.folder.is_dir():
             raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT is to be an unpacked FreiHAND set ({_GET_IT})")
-        names = ["K", "xyz"] if hand.is_embedded else ["K", "xyz", "verts", "mano"]
+        # FreiHAND's joints are regressed from its meshes; sets that only share its layout have no meshes
+        self.tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
+        names = ["K", "xyz"] if hand.is_embedded else ["K", "xyz", "verts", "mano"] if meshes else ["K", "xyz", "mano"]
         required = ("K", "xyz") if split == "training" else ()
-        self.records = {name: self._open(name) for name in names if name in required or self._path(name).is_file()}
+        self.records = {
+            name: self._open(name, cache) for name in names if name in required or self._path(name).is_file()
+        }
         self.hands_mean = hand.hands_mean.reshape(15, 3)
         self.size = _count_pictures(self.folder)
         self._check_lengths()
+        if "xyz" in self.records:
+            xyz = self.records["xyz"]
+            check_sides(xyz.__getitem__, self.is_left, len(xyz), str(xyz.path))
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """Item `index` as it looks in epoch `epoch`.
-
-        Raises:
-            ValueError: a damaged picture or label; the message names the file.
-        """
-        epoch, index = key
-        if not 0 <= index < self.size:
-            raise IndexError(f"sample {index} of {self.size}")
-        image = read_picture(self.folder / f"{index:08d}.jpg")
-        labels = self.labels(index)
-        if labels.keypoints is None or self.box == "image":
-            box = crop.image_box(image.shape[1], image.shape[0])
-        else:
-            box = crop.keypoint_box(labels.keypoints[:, :2])
-        change = None
-        if self.strength is not None:
-            change = augment.draw(np.random.default_rng((self.seed, epoch, index)), self.strength)
-        return make_item(image, labels, box, self.image_size, index, change)
+    def photograph(self, index: int) -> Photograph:
+        """See `Photographs.photograph`."""
+        picture, labels = self.picture(index), self.labels(index)
+        seen = None if labels.keypoints is None else labels.keypoints[:, :2]
+        return Photograph(picture, labels, self.boxes(picture, picture.name, seen))
 
     def labels(self, index: int) -> Labels:
         """What the files say about picture `index`, before any crop."""
         found = {name: records[index % len(records)] for name, records in self.records.items()}
         keypoints = joints = pose = betas = None
         if "xyz" in found:
+            where = f"{self._path('xyz')}: record {index % len(self.records['xyz'])}"
+            check_metres(found["xyz"], where)
+            check_in_front(found["xyz"], where)
             joints = np.column_stack((found["xyz"], np.ones(21)))
             if "K" in found:
                 keypoints = np.column_stack((project_pixels(found["xyz"], found["K"]), np.ones(21)))
@@ -110,12 +111,31 @@ class FreiHAND(Dataset):
             betas = found["mano"][0, 48:58]
         return Labels(keypoints, joints, found.get("verts"), pose, betas)
 
+    def picture(self, index: int) -> Path:
+        return self.folder / f"{self.sample_name(index)}.jpg"
+
+    def is_left(self, index: int) -> bool:
+        return False
+
+    def camera(self, index: int) -> NDArray[np.float64]:
+        """(3, 3) intrinsics of the photograph, pixels.
+
+        Raises:
+            FileNotFoundError: the set has none.
+        """
+        if "K" not in self.records:
+            raise FileNotFoundError(f"{self._path('K')} is missing: without it nothing is known about the camera")
+        return self.records["K"][index % len(self.records["K"])]
+
+    def sample_name(self, index: int) -> str:
+        return f"{index:08d}"
+
     def _path(self, name: str) -> Path:
         return self.root / f"{self.split}_{name}.json"
 
-    def _open(self, name: str) -> JsonRecords:
+    def _open(self, name: str, cache: str) -> JsonRecords:
         try:
-            return JsonRecords(self._path(name), _SHAPES[name])
+            return JsonRecords(self._path(name), _SHAPES[name], cache)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}: FreiHAND's {self.split} split needs it ({_GET_IT})") from None
 
@@ -140,7 +160,8 @@ def _count_pictures(folder: Path) -> int:
     Raises:
         ValueError: none, or the numbering has a gap.
     """
-    names = {path.name for path in folder.glob("*.jpg")}
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries if entry.name.endswith(".jpg")}
     if not names:
         raise ValueError(f"{folder} holds no .jpg pictures")
     gap = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)

@@ -1,7 +1,7 @@
 """One record at a time out of a large JSON file of nested lists, such as FreiHAND's 1.6 GB of vertices.
 
 Parsing such a file whole takes minutes and many gigabytes; here one pass finds where each record starts, and a record
-is parsed when it is asked for. Nothing is written.
+is parsed when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fasthamer.data.index import Arrays, cached
+
+_LARGE = 4 << 20  # bytes; smaller files are searched faster than an index is kept
 _BETWEEN = re.compile(rb"\]\s*\](\s*,\s*)\[\s*\[")  # the end of one record, the comma, the start of the next
 
 
@@ -22,28 +25,21 @@ class JsonRecords:
     Args:
         path: the file.
         shape: rows and columns that every record must have.
+        cache: where the places of the records are kept, see `fasthamer.data.index.cached`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not such a list, or cut short.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], cache: str = "auto") -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
         self.path, self.shape = path, shape
-        if not path.stat().st_size:
-            raise ValueError(f"{path}: empty file")
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", content)
-            if opening is None:
-                raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
-            if not b"".join(content[-64:].split()).endswith(b"]]]"):
-                raise ValueError(f"{path}: cut short, its last brackets are missing; download or copy it again")
-            commas = [match.span(1) for match in _BETWEEN.finditer(content)]
-            end = content.rfind(b"]")
-        self.starts = np.array([opening.end(), *(stop for _, stop in commas)])
-        self.stops = np.array([*(start for start, _ in commas), end])
+        if path.stat().st_size < _LARGE:
+            cache = "none"
+        places = cached(f"json records {path.resolve()}", [path], self._find_records, cache)
+        self.starts, self.stops = places["starts"], places["stops"]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -67,3 +63,18 @@ class JsonRecords:
         if not np.isfinite(record).all():
             raise ValueError(f"{where} holds numbers that are not finite: correct the file or leave the sample out")
         return record
+
+    def _find_records(self) -> Arrays:
+        path, shape = self.path, self.shape
+        if not path.stat().st_size:
+            raise ValueError(f"{path}: empty file")
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", content)
+            if opening is None:
+                raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
+            if not b"".join(content[-64:].split()).endswith(b"]]]"):
+                raise ValueError(f"{path}: cut short, its last brackets are missing; download or copy it again")
+            commas = [match.span(1) for match in _BETWEEN.finditer(content)]
+            end = content.rfind(b"]")
+        starts, stops = [opening.end(), *(stop for _, stop in commas)], [*(start for start, _ in commas), end]
+        return {"starts": np.array(starts), "stops": np.array(stops)}

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from fasthamer.data import augment
-from fasthamer.data.freihand import read_picture
 from fasthamer.data.item import Labels, make_item
+from fasthamer.data.pictures import read_picture
 from fasthamer.data.synthetic import SyntheticHands
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.types import Batch

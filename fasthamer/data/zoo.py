@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yacs.config import CfgNode
 
 from fasthamer.data.augment import Strength
@@ -19,8 +21,7 @@ def freihand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """FreiHAND, or any set in its layout, in the folder `DATA.ROOT`."""
     from fasthamer.data.freihand import FreiHAND
 
-    root, split, *frame = _photographs(cfg, train)
-    return FreiHAND(root, split, hand, *frame, cfg.DATA.BOX, _meshes(cfg, train), cache=cfg.DATA.INDEX)  # type: ignore[arg-type]
+    return FreiHAND(hand=hand, **_measured(cfg, train))
 
 
 @DATASETS.register
@@ -28,17 +29,7 @@ def dexycb(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """DexYCB, both hands; splits s0_train to s3_test."""
     from fasthamer.data.dexycb import DexYCB
 
-    root, split, *frame = _photographs(cfg, train)
-    return DexYCB(
-        root,
-        split,
-        hand,
-        *frame,
-        cfg.DATA.BOX,
-        _meshes(cfg, train),
-        cfg.HAND.LEFT,
-        cfg.DATA.INDEX,  # type: ignore[arg-type]
-    )
+    return DexYCB(hand=hand, left_file=cfg.HAND.LEFT, **_measured(cfg, train))
 
 
 @DATASETS.register
@@ -46,8 +37,7 @@ def ho3d(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """HO-3D, version 2 or 3."""
     from fasthamer.data.ho3d import HO3D
 
-    root, split, *frame = _photographs(cfg, train)
-    return HO3D(root, split, hand, *frame, cfg.DATA.BOX, _meshes(cfg, train), cache=cfg.DATA.INDEX)  # type: ignore[arg-type]
+    return HO3D(hand=hand, **_measured(cfg, train))
 
 
 @DATASETS.register
@@ -100,11 +90,6 @@ def folder(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     return Folder(*_photographs(cfg, train))
 
 
-def _meshes(cfg: CfgNode, train: bool) -> bool:
-    """Whether vertices are worth their time: for scores, and for a loss that looks at them."""
-    return not train or cfg.LOSS.VERTICES > 0
-
-
 @DATASETS.register
 def tars(cfg: CfgNode, hand: Hand, train: bool) -> HandStream:
     """Tar shards: HaMeR's training data, or what `tools/prepare_data.py pack` has packed; for training."""
@@ -124,6 +109,14 @@ def mix(cfg: CfgNode, hand: Hand, train: bool) -> HandStream:
     if not train:
         raise ValueError("a mix is for training: name the set to evaluate on with DATA.EVAL_NAME and DATA.EVAL_ROOT")
     return build_mix(cfg, hand)
+
+
+def _measured(cfg: CfgNode, train: bool) -> dict[str, Any]:
+    """What readers of sets with MANO's parameters are made from; meshes only where a score or a loss looks at them."""
+    names = ("root", "split", "image_size", "strength", "seed")
+    meshes = not train or cfg.LOSS.VERTICES > 0
+    common = dict(zip(names, _photographs(cfg, train), strict=True))
+    return common | {"box": cfg.DATA.BOX, "meshes": meshes, "cache": cfg.DATA.INDEX}
 
 
 def _photographs(cfg: CfgNode, train: bool) -> tuple[str, str, int, Strength | None, int]:

@@ -36,6 +36,7 @@ class Hand(nn.Module):
         self.fingerprint = fingerprint(arrays)
         self.faces = arrays["f"]  # (1538, 3) int64
         self.hands_mean = arrays["hands_mean"]  # (45,) axis-angle
+        self.hands_components = arrays["hands_components"]  # (45, 45); only 6 rows in HaMeR's checkpoint
         with contextlib.redirect_stdout(io.StringIO()):  # smplx prints that MANO has 10 betas
             self.layer = smplx.MANOLayer(
                 "", is_rhand=True, data_struct=Struct(**arrays), use_pca=False, create_body_pose=False

@@ -32,7 +32,10 @@ _LEFT_MD5 = "11aeaca8631aa20db964d4eba491e885"  # of MANO_LEFT.pkl as released
 
 _CH, _SELECT, _CSC = "chumpy.ch.Ch", "chumpy.reordering.Select", "scipy.sparse.csc.csc_matrix"
 _RECORDS = (_CH, _SELECT, _CSC, "scipy.sparse._csc.csc_matrix")
-_LEFT = "{}: this is a left hand; fasthamer mirrors left hands and needs MANO_RIGHT"
+_WRONG_SIDE = {
+    "left": "{}: this is a left hand; fasthamer mirrors left hands and needs MANO_RIGHT",
+    "right": "{}: this is a right hand; HAND.LEFT takes MANO_LEFT",
+}
 _CHECKPOINT_NAMES = {  # smplx's buffer -> MANO's key
     "v_template": "v_template",
     "faces_tensor": "f",
@@ -46,16 +49,17 @@ _CHECKPOINT_NAMES = {  # smplx's buffer -> MANO's key
 }
 
 
-def read_hand_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def read_hand_arrays(path: str | Path, side: str = "right") -> dict[str, np.ndarray]:
     """The nine arrays of `SHAPES`, checked; floats as float64, indices as int64.
 
     Args:
         path: `MANO_RIGHT.pkl` or a converted .pkl or .npz, or `hamer.ckpt`; or "embedded" for the hand that fasthamer
             ships.
+        side: which hand is wanted, right or left.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, unsafe, incomplete, of wrong shape, or a left hand.
+        ValueError: damaged, unsafe, incomplete, of wrong shape, or the other hand.
     """
     if str(path) == "embedded":
         from fasthamer.hand.procedural import embedded_arrays
@@ -68,21 +72,21 @@ def read_hand_arrays(path: str | Path) -> dict[str, np.ndarray]:
             "a converted .npz, or hamer.ckpt"
         )
     if path.suffix == ".pkl":
-        arrays = _from_pickle(path)
+        arrays = _from_pickle(path, side)
     elif path.suffix == ".npz":
         arrays = _from_npz(path)
     elif path.suffix in (".ckpt", ".pt", ".pth"):
         arrays = _from_checkpoint(path)
     else:
         raise ValueError(f"{path}: a hand model is a .pkl, .npz or .ckpt file")
-    return check_hand_arrays(arrays, str(path))
+    return check_hand_arrays(arrays, str(path), side)
 
 
-def check_hand_arrays(arrays: dict[str, Any], source: str) -> dict[str, np.ndarray]:
+def check_hand_arrays(arrays: dict[str, Any], source: str, side: str = "right") -> dict[str, np.ndarray]:
     """The arrays of `SHAPES` in canonical types.
 
     Raises:
-        ValueError: something is missing, has the wrong shape, is not finite, or belongs to a left hand.
+        ValueError: something is missing, has the wrong shape, is not finite, or belongs to the other hand.
     """
     missing = [key for key in SHAPES if key not in arrays]
     if missing:
@@ -105,15 +109,16 @@ def check_hand_arrays(arrays: dict[str, Any], source: str) -> dict[str, np.ndarr
     if tuple(checked["kintree_table"][0, 1:]) != MANO_PARENTS[1:]:
         raise ValueError(f"{source}: kintree_table is not MANO's (its joints are in another order)")
     checked["kintree_table"][0, 0] = -1  # 2**32 - 1 in the official file
-    if _is_left(checked):
-        raise ValueError(_LEFT.format(source))
+    found = _side(checked)
+    if found not in (side, None):
+        raise ValueError(_WRONG_SIDE[found].format(source))
     return checked
 
 
-def _from_pickle(path: Path) -> dict[str, Any]:
+def _from_pickle(path: Path, side: str) -> dict[str, Any]:
     raw = path.read_bytes()
-    if hashlib.md5(raw, usedforsecurity=False).hexdigest() == _LEFT_MD5:
-        raise ValueError(_LEFT.format(path))
+    if side == "right" and hashlib.md5(raw, usedforsecurity=False).hexdigest() == _LEFT_MD5:
+        raise ValueError(_WRONG_SIDE["left"].format(path))
     content = safe_pickle.loads(raw, records=_RECORDS, source=str(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a MANO pickle holds a dict, this one a {type(content).__name__}")
@@ -166,11 +171,13 @@ def _from_checkpoint(path: Path) -> dict[str, Any]:
     return found
 
 
-def _is_left(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the fingers curl, in the mean pose, to the side on which only a left hand has its palm."""
+def _side(arrays: dict[str, np.ndarray]) -> str | None:
+    """The hand on whose palm side the fingers curl in the mean pose: right, left, or None where it is no hand."""
     joints = arrays["J_regressor"] @ arrays["v_template"]  # (16, 3)
     knuckles = np.array([1, 4, 10, 7])  # index, middle, ring, pinky
     curl = np.cross(arrays["hands_mean"].reshape(15, 3)[knuckles - 1], joints[knuckles + 1] - joints[knuckles]).sum(0)
     forward, to_pinky = joints[4] - joints[0], joints[7] - joints[1]
-    looks_like_a_hand = 0.05 < np.linalg.norm(forward) < 0.15
-    return bool(looks_like_a_hand and np.cross(forward, to_pinky) @ curl < 0)
+    palm_side = np.cross(forward, to_pinky) @ curl
+    if not 0.05 < np.linalg.norm(forward) < 0.15 or palm_side == 0:
+        return None
+    return "right" if palm_side > 0 else "left"

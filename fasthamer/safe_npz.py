@@ -1,0 +1,53 @@
+"""Reads NumPy archives that others wrote: chosen arrays, of known shapes, and never a pickle."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_npz(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, NDArray]:
+    """Some arrays of an archive; the others are not even unpacked.
+
+    Args:
+        path: the file.
+        shapes: of each array that is wanted; None is any length.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, holding pickled objects, without one of the arrays, or with one of another shape or with
+            numbers that are not finite.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy") for name in archive.namelist()}
+            missing = [name for name in shapes if name not in members]
+            if missing:
+                raise ValueError(f"it has no {', '.join(missing)} (but {', '.join(sorted(members)) or 'nothing'})")
+            found: dict[str, NDArray] = {}
+            for name in shapes:
+                with archive.open(f"{name}.npy") as member:
+                    found[name] = np.lib.format.read_array(member, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing") from None
+    except ValueError as error:  # also numpy's word for a pickle that it is not to open
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    except (OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: damaged archive ({error}); copy or download it again") from None
+    for name, shape in shapes.items():
+        _check(found[name], shape, f"{path}: {name}")
+    return found
+
+
+def _check(array: NDArray, shape: tuple[int | None, ...], where: str) -> None:
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if not fits:
+        expected = "x".join("N" if n is None else str(n) for n in shape)
+        raise ValueError(f"{where} is {'x'.join(map(str, array.shape)) or 'a single value'}, expected {expected}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{where} holds numbers that are not finite: correct the file or leave the sample out")
