@@ -99,7 +99,7 @@ def predict(
         crop,
         size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))),
         mirrored,
-        np.stack([dataset.camera(index) for _, index in keys]) if hasattr(dataset, "camera") else None,
+        _cameras(dataset),
     )
 
 
@@ -108,13 +108,17 @@ def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto"
 
     Raises:
         KeyError: no such protocol or convention.
+        ValueError: a convention for a protocol in 2D.
     """
     if protocol not in ("auto", *PROTOCOLS):
         raise KeyError(unknown("protocol", protocol, ("auto", *PROTOCOLS)))
     if joints not in ("auto", *TIPS):
         raise KeyError(unknown("joint convention", joints, ("auto", *TIPS)))
     own = _said_by(dataset)
-    return Rules(own.protocol if protocol == "auto" else protocol, own.joints if joints == "auto" else joints)
+    rules = Rules(own.protocol if protocol == "auto" else protocol, own.joints if joints == "auto" else joints)
+    if rules.protocol == "hint" and joints not in ("auto", "hamer"):
+        raise ValueError(f"--joints {joints}: this protocol scores the 2D keypoints that the model itself gives")
+    return rules
 
 
 def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
@@ -131,11 +135,9 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
         ValueError: a prediction that is not finite; the message names the sample.
     """
     if rules.protocol == "hint":
-        known = predicted.true_keypoints[..., 2] > 0.5
-        # The crop is twice the longer side of the annotated box.
-        return score_pck(
-            predicted.keypoints, Annotated(predicted.true_keypoints[..., :2], known, predicted.crop_side / 2)
-        )
+        points, known = predicted.true_keypoints[..., :2], predicted.true_keypoints[..., 2] > 0.5
+        size = predicted.crop_side / 2  # HInt's crop is twice the longer side of the annotated box
+        return {**score_pck(predicted.keypoints, Annotated(points, known, size)), "joints": rules.joints}
     complete = (predicted.true_joints[..., 3] > 0).all(1)
     about = {"joints": rules.joints} | ({} if complete.all() else {"unlabelled": int((~complete).sum())})
     if not complete.any():
@@ -153,13 +155,14 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
 
 def hands(predicted: Predicted, joints: str, regressor: NDArray) -> Hands:
     """The predicted hands as photographed: left hands are left ones, before the camera where that is known."""
-    points = protocol_joints(predicted.joints, predicted.vertices, joints, regressor)
+    left = predicted.mirrored > 0
+    points = protocol_joints(predicted.joints, predicted.vertices, joints, regressor, left)
     seen, vertices = (_unmirrored(each, predicted.mirrored) for each in (points, predicted.vertices))
     if predicted.intrinsics is not None:
         own = _unmirrored(predicted.joints, predicted.mirrored)  # what the keypoints are projections of
         place = translation_to_fit(own, predicted.keypoints, predicted.intrinsics)[:, None]
         seen, vertices = seen + place, vertices + place
-    return Hands(seen, vertices, predicted.mirrored == 0)
+    return Hands(seen, vertices, ~left)
 
 
 def truth(predicted: Predicted) -> Hands:
@@ -170,6 +173,16 @@ def truth(predicted: Predicted) -> Hands:
         None if vertices is None else _unmirrored(vertices, predicted.mirrored),
         predicted.mirrored == 0,
     )
+
+
+def _cameras(dataset: HandDataset) -> NDArray[np.float64] | None:
+    """(N, 3, 3), or None where the dataset has none."""
+    if not hasattr(dataset, "camera"):
+        return None
+    try:
+        return np.stack([dataset.camera(index) for index in range(len(dataset))])
+    except FileNotFoundError:  # of sets in FreiHAND's layout not all come with their intrinsics
+        return None
 
 
 def _said_by(dataset: HandDataset) -> Rules:

@@ -73,7 +73,8 @@ def examine(exam: Exam, out: Path, rows: int = 4) -> dict[str, Any]:
     seen = hands(predicted, exam.rules.joints, regressor)
     write_submission(out, exam.dataset, rules_for(exam.dataset).protocol, predicted, seen)
 
-    joints = protocol_joints(predicted.joints, predicted.vertices, exam.rules.joints, regressor)
+    left = predicted.mirrored > 0
+    joints = protocol_joints(predicted.joints, predicted.vertices, exam.rules.joints, regressor, left)
     errors, unit = _ranking(predicted, joints)
     picture = case_sheet(exam.dataset, predicted, joints, errors, unit, hand.faces, rows)
     (out / "pictures").mkdir(exist_ok=True)

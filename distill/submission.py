@@ -93,6 +93,9 @@ def _dexycb_truth(root: Path, cfg: CfgNode) -> tuple[Hands, list[int]]:
     cfg.defrost()
     cfg.DATA.NAME, cfg.DATA.ROOT = "dexycb", str(root)
     dataset: Any = build_dataset(cfg, load_hand("embedded"), train=False)
-    labels = [dataset.labels(index).joints[:, :3] for index in range(len(dataset))]
-    right = [not dataset.is_left(index) for index in range(len(dataset))]
-    return Hands(np.stack(labels), right=np.array(right)), image_ids(dataset)
+    labels = [dataset.labels(index).joints for index in range(len(dataset))]
+    with_hand = [index for index, joints in enumerate(labels) if joints is not None]  # the others are not scored
+    joints = np.stack([labels[index][:, :3] for index in with_hand])
+    right = np.array([not dataset.is_left(index) for index in with_hand])
+    ids = image_ids(dataset)
+    return Hands(joints, right=right), [ids[index] for index in with_hand]

@@ -6,8 +6,10 @@ DexYCB). The wrong tips alone cost 0.5 to 1.4 mm PA-MPJPE, measured on real Frei
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # exported models run without torch
+    from torch import Tensor
 
 TIPS: dict[str, tuple[int, ...]] = {  # vertices of thumb, index, middle, ring, pinky
     "hamer": (744, 320, 443, 554, 671),
@@ -16,6 +18,7 @@ TIPS: dict[str, tuple[int, ...]] = {  # vertices of thumb, index, middle, ring, 
     "dexycb": (745, 317, 444, 556, 673),
 }
 TIPS["manopth"] = TIPS["dexycb"]
+LEFT_TIPS = {name: (745, 317, 445, 556, 673) for name in ("dexycb", "manopth")}  # where a left hand's are others
 
 # MANO's joints: wrist, index, middle, pinky, ring, thumb (3 each); tips follow in the order of `TIPS`.
 MANO_TO_OPENPOSE = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
@@ -36,6 +39,8 @@ def openpose_joints(mano_joints: Tensor, vertices: Tensor, tips: str = "hamer") 
     Returns:
         (B, 21, 3)
     """
+    import torch
+
     joints = torch.cat((mano_joints, vertices[:, list(tip_vertices(tips))]), dim=1)
     return joints[:, list(MANO_TO_OPENPOSE)]
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fasthamer.hand.conventions import MANO_TO_OPENPOSE, TIPS, regressed_joints, tip_vertices
+from fasthamer.hand.conventions import LEFT_TIPS, MANO_TO_OPENPOSE, TIPS, regressed_joints, tip_vertices
 from fasthamer.registry import unknown
 from fasthamer.types import N_JOINTS
 
@@ -36,13 +36,14 @@ class Protocol(NamedTuple):
     submission: str  # the name of the file its server or script takes
     order: tuple[int, ...] = OPENPOSE  # our joint at each place of its files
     axes: tuple[int, int, int] = (1, 1, 1)  # signs of its x, y, z against ours
+    per_metre: float = 1.0  # its unit; matters only in the 1e-8 that `align_w_scale` adds to norms
     scale_translation: bool = False  # whether joints are scored after that alignment too
     both_hands: bool = False  # whether it has left hands, so that right ones are scored alone too
 
 
 PROTOCOLS = {
     "freihand": Protocol("freihand", "pred.json"),
-    "dexycb": Protocol("dexycb", "results.txt", both_hands=True),
+    "dexycb": Protocol("dexycb", "results.txt", per_metre=1000.0, both_hands=True),
     "ho3d": Protocol("ho3d", "pred.json", MANO, (1, -1, -1), scale_translation=True),
     "hint": Protocol("hamer", "keypoints.json"),
 }
@@ -72,17 +73,27 @@ def from_official(points: NDArray, name: str) -> NDArray:
     return ordered * np.array(rules.axes)
 
 
-def protocol_joints(joints: NDArray, vertices: NDArray, convention: str, regressor: NDArray | None = None) -> NDArray:
+def protocol_joints(
+    joints: NDArray,
+    vertices: NDArray,
+    convention: str,
+    regressor: NDArray | None = None,
+    left: NDArray | None = None,
+) -> NDArray:
     """The 21 joints that a dataset's labels mean, from a model's joints and vertices.
 
     Tip definitions alone move PA-MPJPE by up to 1.4 mm, so this belongs to the protocol, not to the model.
 
     Args:
         joints: (N, 21, 3) as the model gives them: kinematic joints, HaMeR's tips.
-        vertices: (N, 778, 3).
+        vertices: (N, 778, 3), mirrored or not.
         convention: `hamer` keeps the joints; `freihand` regresses the inner ones from the posed vertices, as that
             dataset's code does; any other name of `fasthamer.hand.conventions.TIPS` replaces the tips.
         regressor: (16, 778) joint regressor; `freihand` needs it.
+        left: (N,) bool, the left hands; None: there are none.
+
+    Raises:
+        ValueError: no such convention, or no regressor where it is needed.
     """
     if convention not in TIPS:
         raise ValueError(unknown("joint convention", convention, TIPS))
@@ -93,11 +104,13 @@ def protocol_joints(joints: NDArray, vertices: NDArray, convention: str, regress
             raise ValueError("the freihand joint convention needs the hand model's joint regressor (16, 778)")
         weights, points = (torch.as_tensor(np.asarray(array, np.float64)) for array in (regressor, vertices))
         return regressed_joints(weights, points, tips="freihand").numpy()
-    return with_tips(joints, vertices, convention)
+    return with_tips(joints, vertices, convention, left)
 
 
-def with_tips(joints: NDArray, vertices: NDArray, convention: str) -> NDArray:
-    """Joints (N, 21, 3) whose fingertips are the vertices that a convention names."""
-    moved = np.array(joints)
-    moved[:, FINGERTIPS] = np.asarray(vertices)[:, list(tip_vertices(convention))]
+def with_tips(joints: NDArray, vertices: NDArray, convention: str, left: NDArray | None = None) -> NDArray:
+    """Joints (N, 21, 3) whose fingertips are the vertices that a convention names; arguments as `protocol_joints`."""
+    moved, vertices = np.array(joints), np.asarray(vertices)
+    moved[:, FINGERTIPS] = vertices[:, list(tip_vertices(convention))]
+    if left is not None and convention in LEFT_TIPS:
+        moved[np.ix_(left, FINGERTIPS)] = vertices[left][:, list(LEFT_TIPS[convention])]
     return moved

@@ -76,7 +76,7 @@ def per_sample(
         some, true = (_part(hands, slice(begin, begin + _BLOCK)) for hands in (prediction, target))
         scores = _joint_scores(some.joints, true.joints, rules, frame)
         if some.vertices is not None and true.vertices is not None:
-            scores |= _mesh_scores(some, true, frame)
+            scores |= _mesh_scores(some, true, rules, frame)
         parts.append(scores)
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
@@ -99,7 +99,7 @@ def _check(prediction: Hands, target: Hands) -> None:
 
 
 def _joint_scores(joints: NDArray, true: NDArray, rules: Protocol, frame: str) -> dict[str, NDArray[np.float64]]:
-    aligned, rigid = _aligned_twice(joints, true)
+    aligned, rigid = _aligned_twice(joints, true, rules.per_metre)
     errors = keypoints.distances(aligned, true)
     relative = keypoints.root_relative_distances(joints, true, joints[:, 0], true[:, 0])
     scores = {
@@ -118,9 +118,9 @@ def _joint_scores(joints: NDArray, true: NDArray, rules: Protocol, frame: str) -
     return scores
 
 
-def _mesh_scores(prediction: Hands, target: Hands, frame: str) -> dict[str, NDArray[np.float64]]:
+def _mesh_scores(prediction: Hands, target: Hands, rules: Protocol, frame: str) -> dict[str, NDArray[np.float64]]:
     vertices, true = checked(prediction.vertices, target.vertices)  # type: ignore[arg-type]
-    aligned, rigid = _aligned_twice(vertices, true)
+    aligned, rigid = _aligned_twice(vertices, true, rules.per_metre)
     errors = keypoints.distances(aligned, true)
     on_root = vertices - prediction.joints[:, :1] + target.joints[:, :1]  # wrist on wrist
     relative = keypoints.distances(on_root, true)
@@ -143,15 +143,16 @@ def _mesh_scores(prediction: Hands, target: Hands, frame: str) -> dict[str, NDAr
     return scores
 
 
-def _aligned_twice(points: NDArray, true: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _aligned_twice(points: NDArray, true: NDArray, per_metre: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """As the official code aligns, and with rotations only; they differ where the official one reflects."""
+    points, true = points * per_metre, true * per_metre
     similarity = fit(points, true)
     aligned = similarity.apply(points)
     reflected = np.linalg.det(similarity.rotation) < 0
     rigid = aligned.copy()
     if reflected.any():
         rigid[reflected] = procrustes(points[reflected], true[reflected], reflection=False)
-    return aligned, rigid
+    return aligned / per_metre, rigid / per_metre
 
 
 def _warn_if_mirrored(official_mm: NDArray, rigid_mm: NDArray) -> None:
