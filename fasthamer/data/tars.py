@@ -73,7 +73,7 @@ class TarHands(HandStream):
         seed: int = 0,
         filters: Filters | None = None,
     ) -> None:
-        _webdataset()
+        webdataset()
         self.shards = find_shards(Path(root))
         about = read_about(self.shards[0].parent)
         self.filters = None if about else filters or Filters()
@@ -155,10 +155,10 @@ class TarHands(HandStream):
             yield RawSample(name, shard * NUMBERED + number, picture, sample[RECORD])
 
     def _shuffled(self, shards: list[int], epoch: int, skipped: list[str]) -> Iterator[RawSample]:
-        webdataset = _webdataset()
-        side_by_side = webdataset.mix.round_robin_longest(*(self.samples(shard, skipped) for shard in shards))
+        library = webdataset()
+        side_by_side = library.mix.round_robin_longest(*(self.samples(shard, skipped) for shard in shards))
         rng = random.Random(f"{self.seed} {epoch} {shards}")
-        return webdataset.shuffle(BUFFER, initial=BUFFER, rng=rng)(side_by_side)
+        return library.shuffle(BUFFER, initial=BUFFER, rng=rng)(side_by_side)
 
 
 def find_shards(root: Path) -> list[Path]:
@@ -203,7 +203,7 @@ def _grouped(path: Path, skipped: list[str]) -> Iterator[dict[str, Any]]:
         skipped.append(f"{path}: {error.args[0] if error.args else error}")
         return True
 
-    return _webdataset().tariterators.group_by_keys(members(path, skipped), handler=note)
+    return webdataset().tariterators.group_by_keys(members(path, skipped), handler=note)
 
 
 def _fingerprint(shards: list[Path]) -> str:
@@ -211,10 +211,15 @@ def _fingerprint(shards: list[Path]) -> str:
     return hashlib.sha256(str(about).encode()).hexdigest()[:16]
 
 
-def _webdataset() -> Any:
+def webdataset() -> Any:
+    """The library, which only tar shards need.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
-        import webdataset
+        import webdataset as library
         import webdataset.mix
     except ImportError:
-        raise ValueError("tar shards are read with webdataset: pip install 'fasthamer-kd[data]'") from None
-    return webdataset
+        raise ValueError("tar shards need the package webdataset: pip install 'fasthamer-kd[data]'") from None
+    return library

@@ -1,0 +1,210 @@
+"""Any set of photographs as tar shards: long files that are read from front to back, for training at scale.
+
+A shard is written beside its final name, read back and compared with what went in, and only then renamed; `pack.json`
+says how far packing got, so the same command goes on after an interruption. The form is HaMeR's, whose own training
+code can read the shards too; see `fasthamer.data.tar_record`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from fasthamer.data.item import Labels
+from fasthamer.data.photographs import Photograph, Photographs
+from fasthamer.data.pictures import JPEG_BEGIN, decode_picture
+from fasthamer.data.tar_members import members
+from fasthamer.data.tar_record import read_record, write_record
+from fasthamer.data.tars import ABOUT, RECORD, webdataset
+from fasthamer.whole_file import write_text
+
+SHARD = 1000  # hands a shard, as HaMeR's
+REACH = 0.95  # of the box's side: what augmentation can bring into the crop, from its centre (1.3 / sqrt(2) + shift)
+WORTH_CUTTING = 0.7  # a photograph is cut where less than this part of it is within reach
+LARGEST_SIDE = 768  # pixels of a cut's side: three times a crop's, beyond that it is shrunk
+QUALITY = 95  # of JPEG files that are written anew
+
+
+class Packed(NamedTuple):
+    """What became of a set."""
+
+    hands: int
+    shards: int
+    skipped: list[str]  # a line for each hand that could not be read
+
+
+def pack(
+    dataset: Photographs,
+    out: str | Path,
+    name: str,
+    embedded: bool,
+    shard: int = SHARD,
+    say: Callable[[str], None] = print,
+) -> Packed:
+    """Writes a set's hands as shards `out/000000.tar`, ...; goes on where an earlier call stopped.
+
+    A picture is copied as it is, unless it is no JPEG or mostly out of augmentation's reach; then the part within reach
+    is written as JPEG. Labels are kept to float32.
+
+    Args:
+        dataset: any reader of photographs.
+        out: the folder; made where missing.
+        name: of the set, for `pack.json`.
+        embedded: whether the labels' poses, shapes and vertices are the embedded hand's, not MANO's.
+        shard: hands a shard.
+        say: told about each finished shard.
+
+    Raises:
+        ValueError: the set cannot be packed, the folder holds something else, or a shard read back differs.
+    """
+    webdataset()  # before anything is written
+    if not isinstance(dataset, Photographs):
+        raise ValueError(f"{name} has no files to pack: only sets of photographs are packed")
+    if not len(dataset) or shard < 1:
+        raise ValueError(f"nothing to pack: {name} has {len(dataset)} hands, {shard} go into a shard")
+    out = Path(out)
+    about = _begin(out, {"data": name, "hand": "embedded" if embedded else "mano", "of": len(dataset), "shard": shard})
+    done: dict[str, dict[str, Any]] = about["shards"]
+    for number, first in enumerate(range(0, len(dataset), shard)):
+        file = f"{number:06d}.tar"
+        if file in done and (out / file).is_file():
+            continue
+        indices = range(first, min(first + shard, len(dataset)))
+        skipped: list[str] = []
+        count = _write_shard(dataset, indices, out / file, skipped)
+        done[file] = {"hands": count, "skipped": skipped}
+        _save(out, about)
+        say(f"{out / file}: {count} hands" + (f", {len(skipped)} skipped" if skipped else ""))
+    hands = sum(each["hands"] for each in done.values())
+    if not hands:
+        raise ValueError(f"not one hand of {name} could be read, the first: {next(iter(done.values()))['skipped'][0]}")
+    about["complete"] = True
+    _save(out, about)
+    return Packed(hands, len(done), [line for each in done.values() for line in each["skipped"]])
+
+
+def _begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call has left to say, or a fresh start."""
+    path = out / ABOUT
+    if not path.is_file():
+        if out.exists() and (not out.is_dir() or any(out.glob("*.tar"))):
+            raise ValueError(f"{out} holds other shards: pack into another folder")
+        about = settings | {"complete": False, "shards": {}}
+        _save(out, about)
+        return about
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        before = {key: about[key] for key in settings}
+        assert isinstance(about["shards"], dict)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise ValueError(f"{path} is damaged: remove {out} and pack again") from None
+    differing = [f"{key} {before[key]}, now {settings[key]}" for key in settings if before[key] != settings[key]]
+    if differing:
+        raise ValueError(f"{out} was packed with {'; '.join(differing)}: pack into another folder")
+    return about
+
+
+def _save(out: Path, about: dict[str, Any]) -> None:
+    write_text(out / ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def _write_shard(dataset: Photographs, indices: range, path: Path, skipped: list[str]) -> int:
+    """Writes, verifies and names one shard; returns how many hands are in it."""
+    draft = path.with_name(f".{path.name}.part")
+    hands: dict[str, Photograph] = {}
+    try:
+        with draft.open("wb") as file, webdataset().TarWriter(file, encoder=False, mtime=0) as writer:
+            for index in indices:
+                try:
+                    source = dataset.photograph(index)
+                    picture, hand = packed_hand(source)
+                except (ValueError, OSError) as error:
+                    skipped.append(f"hand {index}: {error}")
+                    continue
+                key = f"{index:09d}"
+                hands[key] = hand
+                record = write_record(hand.labels, hand.box, hand.left, str(source.path))
+                writer.write({"__key__": key, RECORD: record, "jpg": picture})
+        _verify(draft, hands)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return len(hands)
+
+
+def _verify(path: Path, hands: dict[str, Photograph]) -> None:
+    """Compares a shard, as it is on disk, with what went in.
+
+    Raises:
+        ValueError: they differ, or a picture cannot be read.
+    """
+    damage: list[str] = []
+    left = dict(hands)
+    pictures = 0
+    for member in members(path, damage):
+        key, kind = member["fname"].split(".", 1)
+        if kind == RECORD:
+            (found,), wanted = read_record(member["data"], f"{path}: {key}", None), left.pop(key)
+            box = np.allclose(found.box[0], wanted.box[0]) and np.isclose(found.box[1], wanted.box[1])
+            if found.left != wanted.left or not box or not _same(found.labels, wanted.labels):
+                raise ValueError(f"{path}: {key} reads back with other labels: is the disk sound?")
+        else:
+            decode_picture(member["data"], f"{path}: {key}")
+            pictures += 1
+    if damage or left or pictures != len(hands):
+        raise ValueError(f"{path}: {len(hands)} hands went in, {pictures} pictures read back {damage[:1]}")
+
+
+def _same(found: Labels, wanted: Labels) -> bool:
+    """Whether labels agree to float32; a point without confidence may be anything."""
+    for name, one, other in zip(Labels._fields, found, wanted, strict=True):
+        if other is not None and name in ("keypoints", "joints") and not other[:, -1].any():
+            other = None
+        if one is None or other is None:
+            if one is not other:
+                return False
+        elif not np.array_equal(one, other.astype(np.float32).reshape(one.shape), equal_nan=True):
+            return False
+    return True
+
+
+def packed_hand(hand: Photograph) -> tuple[bytes, Photograph]:
+    """A hand as it is packed: its picture's bytes, and labels and box in that picture.
+
+    Raises:
+        FileNotFoundError, ValueError: no picture, or a damaged one.
+    """
+    content = hand.path.read_bytes()
+    image = decode_picture(content, str(hand.path))
+    height, width = image.shape[:2]
+    reach = REACH * hand.box[1]
+    corner = np.clip(np.floor(hand.box[0] - reach), 0, [width - 1, height - 1]).astype(int)
+    far = np.clip(np.ceil(hand.box[0] + reach), corner + 1, [width, height]).astype(int)
+    scale = min(1.0, LARGEST_SIDE / float((far - corner).max()))
+    if (far - corner).prod() >= WORTH_CUTTING * width * height and scale == 1.0:
+        if content.startswith(JPEG_BEGIN):
+            return content, hand
+        corner, far = np.zeros(2, int), np.array([width, height])
+    part = image[corner[1] : far[1], corner[0] : far[0]]
+    if scale < 1.0:
+        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    written = cv2.imencode(".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
+    return written, _moved(hand, corner, scale)
+
+
+def _moved(hand: Photograph, corner: np.ndarray, scale: float) -> Photograph:
+    """The same hand in a part of its picture, which begins at a corner and was shrunk; lengths in space stay."""
+
+    def move(points: np.ndarray) -> np.ndarray:
+        return (points - corner + 0.5) * scale - 0.5  # pixels are counted at their centres
+
+    labels, keypoints = hand.labels, hand.labels.keypoints
+    if keypoints is not None:
+        labels = labels._replace(keypoints=np.column_stack((move(keypoints[:, :2]), keypoints[:, 2])))
+    return hand._replace(labels=labels, box=(move(np.asarray(hand.box[0])), hand.box[1] * scale))
