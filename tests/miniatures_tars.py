@@ -1,4 +1,4 @@
-"""Tar shards in the form of HaMeR's training data, written from their description and not with the code that reads it."""
+"""Tar shards in the form of HaMeR's training data, written from its description, not with the code that reads it."""
 
 import io
 import pickle
@@ -24,7 +24,8 @@ def hand_record(rng, hand=None, left=False, **changes):
     betas = rng.uniform(-1, 1, 10)
     rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()).float()[None]
     _, joints = hand(ManoParams(rotations[:, :1], rotations[:, 1:], torch.from_numpy(betas).float()[None]))
-    joints = joints[0].numpy().astype(float) + [0, 0, 0.6]
+    joints = joints[0].numpy().astype(float)
+    joints += np.array([0, 0, 0.6]) - joints.mean(0)  # all of it in the picture
     if left:
         joints, pose = joints * [-1, 1, 1], pose * [1, -1, -1]
     pixels = project_pixels(joints, K)

@@ -47,7 +47,7 @@ class _Archive(tarfile.TarFile):
 
     def __init__(self, path: Path, skipped: list[str]) -> None:
         self.path, self.skipped = path, skipped
-        self.last_bad = -tarfile.BLOCKSIZE  # offset of the last damaged block
+        self.last_bad = -2 * tarfile.BLOCKSIZE  # offset of the last damaged block
         self.zeros = 0  # empty blocks just passed: two end an archive
         super().__init__(str(path), "r", tarinfo=_Header, ignore_zeros=True)
 

@@ -91,34 +91,42 @@ class TarHands(HandStream):
         return part
 
     def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
-        group, sample_number, hand_number = (lane, 0, 0) if place is None else place
-        size = max(1, min(TOGETHER, len(self.shards) // lanes))
-        groups = -(-len(self.shards) // size)  # an epoch
+        place = place or [lane, 0, 0]
         barren = 0
-        while barren <= groups:
-            epoch, part = divmod(group, groups)
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
-            chosen = order[part * size : (part + 1) * size].tolist()
+        while barren <= self._groups(lanes):
             barren += 1
-            samples = self._shuffled(chosen, epoch, skipped)
-            for number, sample in enumerate(islice(samples, sample_number, None), sample_number):
-                for each, item in self.items(sample, epoch, skipped, hand_number):
-                    barren = 0
-                    yield item, [group, number, each + 1]
-                hand_number = 0
-            group, sample_number = group + lanes, 0
+            for item, behind in self._group(place, lanes, skipped):
+                barren = 0
+                yield item, behind
+            place = [place[0] + lanes, 0, 0]
         raise ValueError(f"{self.told}: not one sample can be read (the last: {skipped[-1] if skipped else 'empty'})")
 
     def epoch(self, epoch: int, lane: int, lanes: int, skipped: list[str]) -> Iterator[Batch]:
         """The items of one epoch that belong to a lane: what `walk` gives of it, and no more."""
-        size = max(1, min(TOGETHER, len(self.shards) // lanes))
-        groups = -(-len(self.shards) // size)
-        first = epoch * groups
-        begin = first + (lane - first) % lanes
-        for item, (group, _, _) in self.walk(lane, lanes, [begin, 0, 0], skipped):
-            if group >= first + groups:
-                return
-            yield item
+        groups = self._groups(lanes)
+        for group in range(epoch * groups, (epoch + 1) * groups):
+            if group % lanes == lane:
+                yield from (item for item, _ in self._group([group, 0, 0], lanes, skipped))
+
+    def _together(self, lanes: int) -> int:
+        """How many shards are a group."""
+        return max(1, min(TOGETHER, len(self.shards) // lanes))
+
+    def _groups(self, lanes: int) -> int:
+        """How many groups are an epoch."""
+        return -(-len(self.shards) // self._together(lanes))
+
+    def _group(self, place: Place, lanes: int, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
+        """The items of a group of shards behind a place in it: group, sample in it, hand of that sample."""
+        group, begin, hand = place
+        epoch, part = divmod(group, self._groups(lanes))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
+        size = self._together(lanes)
+        samples = self._shuffled(order[part * size : (part + 1) * size].tolist(), epoch, skipped)
+        for number, sample in enumerate(islice(samples, begin, None), begin):
+            for each, item in self.items(sample, epoch, skipped, hand):
+                yield item, [group, number, each + 1]
+            hand = 0
 
     def items(self, sample: RawSample, epoch: int, skipped: list[str], first: int = 0) -> Iterator[tuple[int, Batch]]:
         """The hands of a sample from number `first` on, as they look in an epoch."""
