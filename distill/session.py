@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 from fasthamer.data import build_dataset, build_training_set, dataset_name
 from fasthamer.data.mixture import HandDataset
 from fasthamer.data.streams import HandStream
+from fasthamer.distill.caching import cached_teacher, complete_cache
 from fasthamer.distill.classroom import Classroom
 from fasthamer.distill.device import accelerator_for, precision_of
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
@@ -25,6 +26,7 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
+from fasthamer.teachers.cached import CachedTeacher
 from fasthamer.training.checkpoint import read_facts
 from fasthamer.training.lane_places import check_lanes
 from fasthamer.training.provenance import fingerprint, provenance
@@ -72,10 +74,16 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
     torch.manual_seed(cfg.SEED)
     student = _student(cfg, hand)
-    teacher, spoken = None, "none: ground truth only"
+    teacher: nn.Module | None = None
+    spoken = "none: ground truth only"
     if objective.outputs is not None or objective.features:
-        teacher = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
-        spoken = f"{name}: {why}"
+        asked = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
+        if cfg.TEACHER.COMPILE:
+            asked.model.backbone.compile()  # type: ignore[operator, union-attr]
+        teacher, spoken = asked, f"{name}: {why}"
+        if cfg.TEACHER.CACHE:
+            teacher, images = cached_teacher(cfg, asked, hand, images)
+            spoken += f"; its answers are cached in {cfg.TEACHER.CACHE}"
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     resume_from = last_checkpoint(run) if resume else None
@@ -92,12 +100,15 @@ def execute(session: Session) -> dict[str, Any]:
 
     Raises:
         Interrupted, FloatingPointError, BadSample: see `train`.
+        OSError: no room on the disk for the teacher's cache.
     """
     cfg, run, accelerator = session.cfg, session.run, session.room.accelerator
     if accelerator.is_main_process:
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / "provenance.json", session.origin)
     accelerator.wait_for_everyone()
+    if isinstance(session.room.teacher, CachedTeacher):
+        complete_cache(cfg, session.room.teacher, session.images, accelerator, lambda text: print(text, flush=True))
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:
         log.scalars(
@@ -122,12 +133,13 @@ def execute(session: Session) -> dict[str, Any]:
 
 
 def draw(session: Session, student: nn.Module, path: Path) -> Any:
-    """Saves (and returns) a picture of the first evaluation samples: photo, truth, teacher, student."""
+    """Saves (and returns) a picture of the first evaluation samples: photo, truth, teacher (if at hand), student."""
     indices = range(min(PICTURED, len(session.held_out)))
     batch = Batch(*default_collate([session.held_out[(0, index)] for index in indices]))
     batch = Batch(*(each.to(session.room.accelerator.device) for each in batch))
-    models = {"teacher": session.room.teacher, "student": student}
-    image = comparison(batch, {name: model for name, model in models.items() if model is not None}, session.hand.faces)
+    teacher = session.room.teacher
+    shown = {} if teacher is None or isinstance(teacher, CachedTeacher) else {"teacher": teacher}
+    image = comparison(batch, {**shown, "student": student}, session.hand.faces)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image[:, :, ::-1])
     return image
@@ -179,7 +191,9 @@ def _announce(
     name, processes = dataset_name(cfg), room.accelerator.num_processes
     told = images.told if isinstance(images, HandStream) else f"{len(images)} images"
     why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
-    labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if cfg.DATA.LABELLED < 1 else ""
+    labelled = ""
+    if cfg.DATA.LABELLED < 1:
+        labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if room.teacher else ", the labelled ones"
     lines = {
         "student": f"{cfg.STUDENT.NAME}, {millions[0]:.1f} M parameters; decoder {cfg.STUDENT.DECODER} "
         f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",

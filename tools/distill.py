@@ -24,6 +24,7 @@ FLAGS = {  # flag: (config key, help)
     "--kd": ("KD.MODE", "none, output, feature or hybrid"),
     "--teacher": ("TEACHER.NAME", "auto, hamer, embedded, or a student's file"),
     "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt"),
+    "--teacher-cache": ("TEACHER.CACHE", "folder of the teacher's answers, filled where it is incomplete"),
     "--data": ("DATA.NAME", "auto, synthetic or freihand"),
     "--data-root": ("DATA.ROOT", "the dataset's folder"),
     "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or hamer.ckpt; else the teacher's own"),
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         if speaks:
             print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
         return 1
-    except (FloatingPointError, BadSample) as error:
+    except (FloatingPointError, BadSample, OSError) as error:
         print(f"distill: {error}", file=sys.stderr)
         return 1
     if speaks:

@@ -1,0 +1,215 @@
+"""How fast and in how much memory a step of distillation runs, against the loop one would write first.
+
+The naive loop is the reference implementation's: everything in fp32, and in hybrid mode the teacher's backbone runs
+once for its features and again for its outputs. Both loops are the same code here, with the config's keys set so and a
+teacher that passes twice. Images lie in memory: loading them is `tools/benchmark_data.py`'s to measure.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+from yacs.config import CfgNode
+
+from fasthamer.distill.classroom import Classroom
+from fasthamer.distill.device import accelerator_for
+from fasthamer.distill.objective import MODES, Objective
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.nn.mano_head import SIZES, ManoHead
+from fasthamer.registry import unknown
+from fasthamer.runtime.timing import Timing, flat, in_blocks, random_crops, synchronise, times_faster
+from fasthamer.students import build_student
+from fasthamer.teachers import Teacher
+from fasthamer.teachers.cache_about import Wanted
+from fasthamer.teachers.cached import CachedTeacher
+from fasthamer.teachers.hamer import MARGIN, HaMeR
+from fasthamer.teachers.vit import PoseViT
+from fasthamer.types import Batch, HandOutput
+
+LOOPS = {  # name: what it changes about the config
+    "naive": ("TRAIN.PRECISION", "fp32", "TEACHER.PRECISION", "fp32", "TRAIN.CHANNELS_LAST", False),
+    "once": ("TEACHER.PRECISION", "fp32"),
+    "once_bf16": ("TEACHER.PRECISION", "bf16"),
+    "once_contiguous": ("TEACHER.PRECISION", "fp32", "TRAIN.CHANNELS_LAST", False),
+    "once_compiled": ("TEACHER.PRECISION", "fp32", "TEACHER.COMPILE", True, "TRAIN.COMPILE", True),
+    "cached": (),
+}
+MEANING = """\
+naive            fp32 throughout; in hybrid mode two passes of the teacher
+once             one pass of the teacher, in fp32; the student in TRAIN.PRECISION, channels last
+once_bf16        the same, the teacher in bf16
+once_contiguous  as once, without channels last
+once_compiled    as once, both backbones compiled (torch.compile)
+cached           the teacher's answers (and features, where the mode wants them) from its cache on disk"""
+WHOLE_DEPTH = 32  # blocks of HaMeR's backbone
+
+
+class Row(NamedTuple):
+    """One loop in one mode."""
+
+    mode: str
+    loop: str
+    median_ms: float  # of a step
+    p95_ms: float
+    images_per_second: float
+    ratio: float  # to the naive loop's images per second, see `fasthamer.runtime.timing.times_faster`
+    peak_mb: float  # 1e6 bytes, while it trains: of the device on cuda, else of the whole process; 0 = not measured
+
+
+class TwoPasses(nn.Module):
+    """HaMeR asked twice: for its features, then for its outputs."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.feature_channels, self.view = teacher.feature_channels, teacher.view
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> HandOutput:
+        model: HaMeR = self.teacher.model  # type: ignore[assignment]
+        features = model.backbone(model.normalise(image)[..., MARGIN:-MARGIN])
+        return self.teacher(image)._replace(features=features)
+
+
+class Crops(Dataset):
+    """Noise with labels that are all zero: the speed of a step does not depend on either."""
+
+    def __init__(self, length: int, size: int) -> None:
+        self.images = random_crops(length, size, torch.device("cpu"))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        index, one = key[1], torch.tensor(1.0)
+        shapes = ((21, 3), (21, 4), (778, 3))
+        points = [torch.zeros(shape) for shape in shapes]
+        turns = torch.eye(3).repeat(16, 1, 1)
+        pose = (turns[:1], turns[1:], torch.zeros(10), one, one, one * 0)
+        return Batch(self.images[index], *points, one, *pose, torch.eye(2, 3), torch.tensor(index))
+
+
+def stand_in(hand: Hand, depth: int) -> HaMeR:
+    """HaMeR with `depth` blocks in its backbone and random weights, the same each time: features 1280 x 16 x 12."""
+    torch.manual_seed(0)
+    head = ManoHead(1280, SIZES["full"])
+    head.start_from(hand)
+    return HaMeR(PoseViT(depth=depth), head, hand)
+
+
+def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> Callable[[], None]:
+    """A step of one loop, ready to be called; returns when its work is done.
+
+    Args:
+        cfg: STUDENT, TRAIN and DEVICE are used.
+        mode: one of `MODES` but none.
+        loop: one of `LOOPS`.
+        depth: blocks of the teacher.
+        caches: folder for the caches; they are built if need be.
+
+    Raises:
+        KeyError: no such mode or loop.
+    """
+    if loop not in LOOPS:
+        raise KeyError(unknown("loop", loop, LOOPS))
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(["KD.MODE", mode, *LOOPS[loop]])
+    cfg.freeze()
+    objective = Objective.of(cfg)
+    if mode == "none":
+        raise KeyError(unknown("distillation mode", mode, MODES[1:]))
+    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, 1)
+    hand = load_hand("embedded")
+    teacher: nn.Module = Teacher(stand_in(hand, depth), cfg.TEACHER.PRECISION)
+    crops = Crops(cfg.TRAIN.BATCH, cfg.IMAGE_SIZE)
+    if loop == "naive" and mode == "hybrid":
+        teacher = TwoPasses(teacher)  # type: ignore[arg-type]
+    if cfg.TEACHER.COMPILE:
+        teacher.model.backbone.compile()  # type: ignore[operator, union-attr]
+    if loop == "cached":
+        folder = caches / ("features" if objective.features else "outputs")
+        teacher = CachedTeacher(folder, teacher, crops, Wanted(bool(objective.features), 0))  # type: ignore[arg-type]
+    student = build_student(
+        cfg.STUDENT.NAME, cfg.STUDENT.DECODER, cfg.STUDENT.DECODER_SIZE, cfg.STUDENT.IMAGE_SIZE, hand=hand
+    )
+    room = Classroom(cfg, student, teacher, accelerator)
+    if isinstance(room.teacher, CachedTeacher):
+        room.teacher.build(cfg.TRAIN.BATCH, 0, lambda text: None)
+    batch = Batch(*default_collate([crops[(0, index)] for index in range(len(crops))]))
+
+    def step() -> None:
+        room.begin(0)
+        room.learn(batch, 0)
+        synchronise(accelerator.device)
+
+    return step
+
+
+def measure(
+    cfg: CfgNode, mode: str, loops: Sequence[str], depth: int, caches: Path, repeats: int, seconds: float
+) -> list[Row]:
+    """Times the loops in turns; the first of them is what the others are compared with.
+
+    Args:
+        loops: of `LOOPS`.
+        repeats: rounds.
+        seconds: stop after this long, but not before 3 rounds.
+    """
+    steps = {loop: loop_step(cfg, mode, loop, depth, caches) for loop in loops}
+    blocks = in_blocks(steps, repeats, seconds, spell=0.0, warmup=2)
+    rows = []
+    for loop, taken in blocks.items():
+        timing, ratio = Timing.of(flat(taken)), times_faster(taken, blocks[loops[0]])
+        rows.append(Row(mode, loop, *timing, cfg.TRAIN.BATCH / timing.median_ms * 1000, ratio, 0.0))
+    return rows
+
+
+def peak_mb(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> float:
+    """Of three steps after everything is built; call it in a process of its own, which nothing else has filled."""
+    step = loop_step(cfg, mode, loop, depth, caches)
+    on_cuda = torch.cuda.is_available() and cfg.DEVICE != "cpu"
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        _forget_peak()
+    for _ in range(3):
+        step()
+    return (torch.cuda.max_memory_allocated() if on_cuda else _resident_peak()) / 1e6
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown."""
+    lines = [
+        "| mode | loop | ms a step | p95 | images/s | ratio to naive | peak MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peak = f"{row.peak_mb:.0f}" if row.peak_mb else ""
+        lines.append(
+            f"| {row.mode} | {row.loop} | {row.median_ms:.0f} | {row.p95_ms:.0f} | {row.images_per_second:.2f} "
+            f"| {row.ratio:.2f} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def _forget_peak() -> None:
+    """Linux forgets the largest memory a process has had; elsewhere the building counts too."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _resident_peak() -> float:
+    """Bytes."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * next(float(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,109 @@
+"""`tools/benchmark_training.py`: every loop does what its name says, and the table is about what was timed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import fasthamer.tools.benchmark_training as tool
+from fasthamer.config import load_config
+from fasthamer.distill.training_speed import LOOPS, Row, loop_step, peak_mb, table
+
+SMALL = [
+    *("STUDENT.NAME", "timm:test_resnet", "STUDENT.DECODER_SIZE", "tiny", "STUDENT.IMAGE_SIZE", "64"),
+    *("TRAIN.BATCH", "2", "IMAGE_SIZE", "64", "DEVICE", "cpu"),
+]
+
+
+@pytest.fixture
+def tiny_hamer(monkeypatch):
+    """HaMeR, 64 wide instead of 1280; counts the passes of its backbone and notes their precision."""
+    import fasthamer.distill.training_speed as training_speed
+    from fasthamer.nn.mano_head import SIZES, ManoHead
+    from fasthamer.teachers.hamer import HaMeR
+    from fasthamer.teachers.vit import PoseViT
+
+    passes: list[torch.dtype] = []
+
+    def build(hand, depth):
+        torch.manual_seed(0)
+        model = HaMeR(PoseViT(64, depth, 4), ManoHead(64, SIZES["tiny"]), hand)
+
+        def note(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            passes.append(output.dtype)
+
+        model.backbone.network.blocks[0].mlp.fc1.register_forward_hook(note)
+        return model
+
+    monkeypatch.setattr(training_speed, "stand_in", build)
+    return passes
+
+
+@pytest.mark.parametrize(
+    ("mode", "loop", "expected"),
+    [
+        ("hybrid", "naive", [torch.float32] * 2),
+        ("output", "naive", [torch.float32]),
+        ("hybrid", "once", [torch.float32]),
+        ("hybrid", "once_bf16", [torch.bfloat16]),
+        ("hybrid", "once_contiguous", [torch.float32]),
+        ("hybrid", "cached", []),
+        ("output", "cached", []),
+    ],
+)
+def test_a_step_asks_the_teacher_as_often_and_as_precisely_as_its_name_says(tiny_hamer, tmp_path, mode, loop, expected):
+    step = loop_step(load_config(None, SMALL), mode, loop, 1, tmp_path)
+    tiny_hamer.clear()
+    step()
+    assert tiny_hamer == expected
+
+
+def test_the_command_times_prints_and_saves(tiny_hamer, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tool, "_peak", lambda *_: 123.0)
+    options = ["--student", "timm:test_resnet", "--modes", "output", "--loops", "naive,cached", "--repeats", "3"]
+    assert tool.main([*options, "--depth", "1", "--out", str(tmp_path), *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert "stand-in: 1 of 32 blocks" in said
+    assert "| output | cached |" in said
+    saved = json.loads((tmp_path / "training.json").read_text())
+    assert saved["about"]["batch"] == 2
+    rows = [Row(**row) for row in saved["rows"]]
+    assert [row.loop for row in rows] == ["naive", "cached"]
+    assert rows[0].ratio == 1.0
+    assert rows[1].images_per_second == pytest.approx(2000 / rows[1].median_ms)
+    assert {row.peak_mb for row in rows} == {123.0}
+
+
+def test_peak_memory_is_that_of_the_steps(tiny_hamer, tmp_path):
+    """Of the whole process, torch and all; a bound on both sides is all that can be said."""
+    assert 50 < peak_mb(load_config(None, SMALL), "output", "once", 1, tmp_path) < 20000
+
+
+def test_the_table_leaves_out_what_was_not_measured():
+    line = table([Row("hybrid", "once", 100.4, 120.0, 79.7, 1.9, 0.0)]).splitlines()[-1]
+    assert line == "| hybrid | once | 100 | 120 | 79.70 | 1.90 |  |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--loops", "naive,twice"], "no loop named 'twice'"),
+        (["--modes", "hybird"], "did you mean 'hybrid'"),
+        (["--modes", "none"], "no distillation mode named 'none'"),
+        (["--student", "mobilenetv3_x"], "did you mean 'mobilenetv3_"),
+        (["DEVICE", "cuda:99"], "device 'cuda:99'"),
+        (["TRAIN.BATHC", "3"], "did you mean TRAIN.BATCH"),
+    ],
+)
+def test_a_users_mistake_is_one_line(tiny_hamer, capsys, arguments, words):
+    with pytest.raises(SystemExit) as refused:
+        tool.main(["--depth", "1", *arguments])
+    assert refused.value.code == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_every_loop_is_explained():
+    assert all(f"\n{name} " in f"\n{tool.MEANING}" for name in LOOPS)

@@ -1,0 +1,365 @@
+"""A teacher's answers on disk: complete or taken up again, and refused where they are damaged or another's."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from miniatures_photographs import KnowingTeacher, Photographs
+from torch.utils.data import default_collate
+
+import fasthamer.teachers.cache_shards as cache_shards
+from fasthamer.config import load_config
+from fasthamer.students import build_student
+from fasthamer.students.files import save_student
+from fasthamer.teachers.cache_about import Wanted
+from fasthamer.teachers.cache_build import Builder
+from fasthamer.teachers.cache_components import fit_components
+from fasthamer.teachers.cached import CachedTeacher
+from fasthamer.tools.distill import main
+from fasthamer.training.interrupt import Interrupted
+from fasthamer.training.stream import BadSample
+from fasthamer.types import Batch
+
+LENGTH = 10  # photographs, in shards of four: 4, 4, 2
+OUTPUTS, MAPS = Wanted(maps=False, channels=0), Wanted(maps=True, channels=0)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(cache_shards, "ROWS", 4)
+
+
+def cache(folder: Path, wanted: Wanted = MAPS, teacher: KnowingTeacher | None = None, **changes) -> CachedTeacher:
+    photographs = Photographs(**{"length": LENGTH, **changes})
+    return CachedTeacher(folder, teacher or KnowingTeacher(photographs), photographs, wanted)
+
+
+def built(folder: Path, wanted: Wanted = MAPS, **options) -> CachedTeacher:
+    cached = cache(folder, wanted, **options)
+    cached.build(batch=3, workers=0, say=lambda text: None)
+    return cached
+
+
+def everything(count: int = LENGTH) -> Batch:
+    photographs = Photographs(LENGTH)
+    return Batch(*default_collate([photographs[(0, index)] for index in range(count)]))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_what_is_recalled_is_what_the_teacher_said(tmp_path):
+    own = KnowingTeacher(Photographs(LENGTH))(everything().image)
+    recalled = built(tmp_path).recall(everything())
+    for name in ("vertices", "joints", "keypoints_2d", "camera", "features"):
+        torch.testing.assert_close(getattr(recalled, name), getattr(own, name), atol=1e-6, rtol=1e-6, msg=name)
+    torch.testing.assert_close(recalled.mano, own.mano, atol=1e-7, rtol=0)
+
+
+def test_a_teacher_without_mano_parameters_has_its_vertices_kept(tmp_path):
+    class Meshes(KnowingTeacher):
+        def forward(self, image):
+            return super().forward(image)._replace(mano=None)
+
+    photographs = Photographs(LENGTH)
+    cached = built(tmp_path, OUTPUTS, teacher=Meshes(photographs))
+    recalled, own = cached.recall(everything()), Meshes(photographs)(everything().image)
+    assert recalled.mano is None
+    torch.testing.assert_close(recalled.vertices, own.vertices, atol=1e-6, rtol=0)
+
+
+def test_the_teacher_sees_each_photograph_once_and_is_let_go(tmp_path):
+    teacher = KnowingTeacher(Photographs(LENGTH))
+    cached = built(tmp_path, teacher=teacher)
+    assert cached.teacher is None
+    # One photograph tells what there is to keep, and two passes over the first three how long it will take.
+    assert teacher.asked == [0, *[0, 1, 2] * 2, *range(LENGTH)]
+    again = KnowingTeacher(Photographs(LENGTH))
+    built(tmp_path, teacher=again)
+    assert again.asked == []
+
+
+def test_size_and_time_are_told_first(tmp_path):
+    told: list[str] = []
+    cached = cache(tmp_path)
+    cached.build(batch=3, workers=0, say=lambda text: told.append(f"{text} {cached.teacher.asked[7:]}"))
+    # A row has 6 + 3 + 63 + 42 + 9 + 135 + 10 numbers and a checksum, 4 bytes each; a map 4 x 2 x 2 of 2 bytes.
+    assert told[0].startswith(
+        f"teacher cache {tmp_path}: 10 answers, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB; 0 of 3"
+    )
+    assert "for the other 10 at" in told[0]
+    assert told[0].endswith("images/s []")
+    assert (tmp_path / "answers_00000.bin").stat().st_size == 4 * 4 * 269
+    assert (tmp_path / "maps_00002.bin").stat().st_size == 2 * 2 * 16
+    told.clear()
+    cache(tmp_path).build(batch=3, workers=0, say=told.append)
+    assert told == [f"teacher cache {tmp_path}: complete (10 answers, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB)"]
+
+
+def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; sys.path.insert(0, {tests!r})\n"
+        "import fasthamer.teachers.cache_shards as shards; shards.ROWS = 4\n"
+        "import test_teacher_cache as here\n"
+        "teacher = here.KnowingTeacher(here.Photographs(here.LENGTH))\n"
+        "teacher.disturb = lambda: time.sleep(1.0 if len(teacher.asked) > 10 else 0)\n"
+        "here.built(Path({folder!r}), teacher=teacher)\n"
+    ).format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    first = tmp_path / "killed" / "shard_00000.json"
+    end = time.monotonic() + 240
+    while not first.exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "shard_00002.json").exists(), "it was done before it was killed"
+
+    there = len(list((tmp_path / "killed").glob("shard_*.json")))
+    teacher = KnowingTeacher(Photographs(LENGTH))
+    built(tmp_path / "killed", teacher=teacher)
+    assert teacher.asked[6:] == list(range(4 * there, LENGTH))
+    built(tmp_path / "straight")
+    killed = {name: content for name, content in files(tmp_path / "killed").items() if not name.endswith(".part")}
+    assert killed == files(tmp_path / "straight")
+
+
+def test_ctrl_c_stops_between_two_batches_and_keeps_what_is_complete(tmp_path):
+    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher.disturb = lambda: os.kill(os.getpid(), signal.SIGINT) if len(teacher.asked) == 11 else None
+    with pytest.raises(Interrupted, match="2 of 3 shards of its cache are left"):
+        built(tmp_path, teacher=teacher)
+    teacher = KnowingTeacher(Photographs(LENGTH))
+    built(tmp_path, teacher=teacher)
+    assert teacher.asked[6:] == list(range(4, LENGTH))
+
+
+def test_two_processes_share_the_shards(tmp_path):
+    asked = []
+    for rank in (0, 1):
+        cached = cache(tmp_path)
+        builder = Builder(tmp_path, cached.teacher, cached.photographs, cached.subject, MAPS)
+        if rank == 0:
+            builder.begin(3, 0)
+        builder.fill(3, 0, rank, processes=2)
+        asked.append(cached.teacher.asked[rank == 0 :])
+    assert asked == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+    assert built(tmp_path).recall(everything()).features[:, 0, 0, 0].tolist() == list(range(LENGTH))
+
+
+def test_another_subject_is_refused_by_name(tmp_path):
+    built(tmp_path)
+    other = KnowingTeacher(Photographs(LENGTH))
+    other.weight.data += 1
+    with pytest.raises(ValueError, match=r"caches another teacher .*give --teacher-cache another folder"):
+        cache(tmp_path, teacher=other)
+    half = KnowingTeacher(Photographs(LENGTH))
+    half.precision = "bf16"
+    with pytest.raises(ValueError, match=r"caches another precision \(fp32, this run has bf16\)"):
+        cache(tmp_path, teacher=half)
+    with pytest.raises(ValueError, match="caches another data"):
+        cache(tmp_path, seed=5)
+    with pytest.raises(ValueError, match="caches another data"):
+        cache(tmp_path, length=9)
+
+
+def test_less_than_is_wanted_is_refused_and_more_is_used(tmp_path):
+    built(tmp_path / "outputs", OUTPUTS)
+    with pytest.raises(ValueError, match=r"keeps outputs only, but KD.MODE compares features"):
+        cache(tmp_path / "outputs", MAPS)
+    built(tmp_path / "maps", MAPS)
+    assert built(tmp_path / "maps", OUTPUTS).recall(everything()).features.shape == (LENGTH, 4, 0, 0)
+    with pytest.raises(ValueError, match=r"keeps 4 of 4 feature channels, TEACHER.CACHE_CHANNELS asks for 2"):
+        cache(tmp_path / "maps", Wanted(maps=True, channels=2))
+    with pytest.raises(ValueError, match=r"TEACHER.CACHE_CHANNELS is 5: this teacher has 4"):
+        cache(tmp_path / "new", Wanted(maps=True, channels=5))
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds other files, no teacher cache"):
+        cache(tmp_path)
+    with pytest.raises(ValueError, match="holds other files, no teacher cache"):
+        cache(tmp_path / "letter.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("answers_00001.bin", cut, r"answers_00001.bin: cut short \(4301 bytes, expected 4304\); remove shard_00001"),
+        ("answers_00001.bin", flip, r"answers_00001.bin: not what was written \(wrong checksum\); remove shard_00001"),
+        ("answers_00001.bin", Path.unlink, r"cut short \(0 bytes"),
+        ("maps_00001.bin", cut, r"maps_00001.bin: cut short \(125 bytes, expected 128\); remove shard_00001.json"),
+        ("shard_00001.json", cut, r"shard_00001.json: damaged"),
+        ("about.json", cut, r"about.json: damaged"),
+        ("components.npz", flip, r"components.npz: missing, damaged or of another teacher cache"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(tmp_path, file, damage, words):
+    wanted = Wanted(maps=True, channels=3) if file == "components.npz" else MAPS
+    built(tmp_path, wanted)
+    damage(tmp_path / file)
+    with pytest.raises(ValueError, match=words) as refused:
+        cache(tmp_path, wanted)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_remedy_that_is_named_helps(tmp_path):
+    built(tmp_path)
+    before = files(tmp_path)
+    flip(tmp_path / "answers_00001.bin")
+    (tmp_path / "shard_00001.json").unlink()
+    teacher = KnowingTeacher(Photographs(LENGTH))
+    built(tmp_path, teacher=teacher)
+    assert teacher.asked[6:] == [4, 5, 6, 7]
+    assert files(tmp_path) == before
+
+
+def test_a_damaged_map_is_found_when_it_is_read(tmp_path):
+    built(tmp_path)
+    flip(tmp_path / "maps_00000.bin")  # the middle of four maps: number 2
+    cached = built(tmp_path)
+    cached.recall(everything(2))
+    with pytest.raises(BadSample, match=r"maps_00000.bin: the feature map of sample 2 is damaged"):
+        cached.recall(everything())
+
+
+def test_a_shard_of_another_cache_is_refused(tmp_path):
+    built(tmp_path / "ours")
+    built(tmp_path / "other", seed=3)
+    for name in ("shard_00000.json", "answers_00000.bin", "maps_00000.bin"):
+        shutil.copy(tmp_path / "other" / name, tmp_path / "ours" / name)
+    with pytest.raises(ValueError, match=r"shard_00000.json: a shard of another teacher cache; remove"):
+        cache(tmp_path / "ours")
+
+
+@pytest.mark.parametrize(("value", "words"), [(70000.0, "do not fit half precision"), (np.nan, "do not fit half")])
+def test_features_beyond_half_precision_are_not_cut_off(tmp_path, value, words):
+    class Loud(KnowingTeacher):
+        def forward(self, image):
+            return super().forward(image)._replace(features=torch.full((len(image), 4, 2, 2), value))
+
+    with pytest.raises(FloatingPointError, match=words):
+        built(tmp_path, teacher=Loud(Photographs(LENGTH)))
+    built(tmp_path / "outputs", OUTPUTS, teacher=Loud(Photographs(LENGTH)))
+
+
+def test_an_answer_that_is_no_number_is_not_cached(tmp_path):
+    class Lost(KnowingTeacher):
+        def forward(self, image):
+            return super().forward(image)._replace(camera=torch.full((len(image), 3), torch.nan))
+
+    with pytest.raises(FloatingPointError, match="the teacher's camera for samples 0 to 2 are not finite"):
+        built(tmp_path, teacher=Lost(Photographs(LENGTH)))
+
+
+def test_a_full_disk_is_told_before_the_teacher_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    teacher = KnowingTeacher(Photographs(LENGTH))
+    with pytest.raises(OSError, match=r"needs 0.0 MB more and its disk has 0.0 MB") as refused:
+        built(tmp_path, teacher=teacher)
+    assert refused.value.errno == errno.ENOSPC
+    assert teacher.asked == [0]
+
+
+def test_components_are_those_of_a_singular_value_decomposition():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(6, 6, generator=generator) * torch.tensor([5.0, 3.0, 1.0, 0.5, 0.2, 0.1])
+    maps = torch.einsum("cd,bdhw->bchw", mixing, torch.randn(20, 6, 3, 2, generator=generator)) + 4
+    components, explained = fit_components(maps.split(7), 2)
+    cells = maps.permute(0, 2, 3, 1).reshape(-1, 6).double().numpy()
+    centred = cells - cells.mean(0)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    assert explained == pytest.approx((values[:2] ** 2).sum() / (values**2).sum(), rel=1e-5)
+    expected = centred @ directions[:2].T @ directions[:2] + cells.mean(0)
+    restored = components.expand(components.compress(maps)).permute(0, 2, 3, 1).reshape(-1, 6)
+    np.testing.assert_allclose(restored, expected, atol=1e-4)
+
+
+def test_components_are_what_is_kept_and_come_back_as_full_maps(tmp_path):
+    class Varied(KnowingTeacher):
+        def forward(self, image):
+            numbers = image[:, :1, :1, :1].float()  # features on a line through four dimensions, and an offset
+            line = torch.tensor([1.0, -2.0, 0.5, 0.0])[:, None, None]
+            return super().forward(image)._replace(features=(numbers * line + 3).expand(-1, 4, 2, 2))
+
+    wanted = Wanted(maps=True, channels=1)
+    teacher = Varied(Photographs(LENGTH))
+    cached = built(tmp_path, wanted, teacher=teacher)
+    assert (tmp_path / "maps_00000.bin").stat().st_size == 4 * 2 * 4  # one channel of four
+    recalled, own = cached.recall(everything()), teacher(everything().image)
+    torch.testing.assert_close(recalled.features, own.features, atol=0.02, rtol=0)  # 20 in half precision
+
+
+SMALL = [
+    *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--steps", "2", "--kd", "hybrid"),
+    *("IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"),
+    *("DATA.WORKERS", "0", "DATA.SYNTHETIC_SIZE", "4", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.BATCH", "2"),
+    *("TRAIN.LOG_EVERY", "1", "TRAIN.PICTURE_EVERY", "0"),
+]
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if name not in ("phase", "images_per_second")} for line in lines
+    ]
+
+
+def test_a_run_with_a_cache_is_the_run_without(tmp_path, capsys):
+    torch.manual_seed(5)
+    teacher = tmp_path / "teacher.safetensors"
+    save_student(teacher, build_student("timm:test_resnet", "mano", "tiny", 64), {})
+    options = [*SMALL, "--teacher", str(teacher)]
+    folder = tmp_path / "cache"
+    with pytest.raises(SystemExit) as refused:
+        main([*options, "--out", str(tmp_path / "refused"), "--teacher-cache", str(folder)])
+    assert refused.value.code == 2
+    assert "TEACHER.CACHE_VIEWS 1" in capsys.readouterr().err.splitlines()[-1]
+    assert not folder.exists() and not (tmp_path / "refused").exists()
+
+    cached = [*options, "--teacher-cache", str(folder), "TEACHER.CACHE_VIEWS", "1"]
+    assert main([*options, "--out", str(tmp_path / "live")]) == 0
+    assert main([*cached, "--out", str(tmp_path / "cached")]) == 0
+    assert f"teacher cache {folder}: 4 answers" in capsys.readouterr().out
+    for live, again in zip(losses(tmp_path / "live"), losses(tmp_path / "cached"), strict=True):
+        assert live.keys() == again.keys()
+        assert again == pytest.approx(live, rel=2e-3)  # features in half precision
+
+    assert main([*cached, "--out", str(tmp_path / "second"), "DATA.LABELLED", "0.5"]) == 0
+    assert f"teacher cache {folder}: complete" in capsys.readouterr().out
+    assert str(folder) == load_config(tmp_path / "second" / "config.yaml").TEACHER.CACHE
+
+
+def test_a_full_disk_ends_a_run_with_one_line(tmp_path, capsys, monkeypatch):
+    teacher = tmp_path / "teacher.safetensors"
+    save_student(teacher, build_student("timm:test_resnet", "mano", "tiny", 64), {})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    options = ["--teacher-cache", str(tmp_path / "cache"), "AUGMENT.SCALE", "0", "AUGMENT.SHIFT", "0"]
+    assert main([*SMALL, "--teacher", str(teacher), *options, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("distill: ") and "its disk has 0.0 MB" in said
