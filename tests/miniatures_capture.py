@@ -10,7 +10,6 @@ import io
 import json
 import os
 import pickle
-import zipfile
 
 import cv2
 import numpy as np
@@ -315,9 +314,39 @@ def write_python2_pickle(path, content):
     path.write_bytes(raw.replace(b"cnumpy._core.", b"cnumpy.core."))
 
 
-def edit_npz(path, **changes):
-    """The same archive with some arrays replaced, or left out where None."""
+@contextlib.contextmanager
+def replaced(path, content):
+    """A file with other content (None: without it) for a while."""
+    before = path.read_bytes()
+    try:
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        path.write_bytes(before)
+
+
+def npz_bytes(path, **changes):
+    """A changed copy of an archive: arrays replaced, or left out where None."""
     with np.load(path) as archive:
-        content = dict(archive) | changes
-    np.savez_compressed(path, **{key: value for key, value in content.items() if value is not None})
-    assert zipfile.is_zipfile(path)
+        content = {key: value for key, value in (dict(archive) | changes).items() if value is not None}
+    target = io.BytesIO()
+    np.savez_compressed(target, **content)
+    return target.getvalue()
+
+
+def off_the_hand(points, picture):
+    """Pixels from each point (N, 2) to the nearest one that shows the drawn hand: (N,)."""
+    away = cv2.distanceTransform((picture[..., 0] <= 100).astype(np.uint8), cv2.DIST_L2, 5)
+    x, y = np.clip(np.rint(points).astype(int).T, 0, np.array(away.shape[::-1])[:, None] - 1)
+    return away[y, x]
+
+
+def outline_error(vertices, faces, K, picture):
+    """How far, in pixels, the drawn hand and the mesh as the camera K sees it reach beyond each other."""
+    height, width = picture.shape[:2]
+    shown, expected = picture[..., 0] > 100, draw(vertices, faces, K, width, height)[1]
+    away = [cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) for mask in (shown, expected)]
+    return max(away[0][expected].max(), away[1][shown].max())

@@ -8,16 +8,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from miniatures_capture import off_the_hand, outline_error, replaced, write_freihand
 from scipy.spatial.transform import Rotation
 from torch.utils.data import default_collate
 
 from fasthamer.camera import project_pixels
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data import build_dataset, json_records
 from fasthamer.data.augment import Strength
 from fasthamer.data.freihand import FreiHAND
 from fasthamer.data.json_records import JsonRecords
 from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
+from fasthamer.data.pictures import read_picture
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams
@@ -285,6 +287,93 @@ def test_a_config_becomes_datasets(root, embedded, mano):
 def test_a_config_that_names_no_dataset_says_what_to_do(embedded, overrides, message):
     with pytest.raises((KeyError, ValueError), match=message):
         build_dataset(load_config(None, overrides), embedded, train=True)
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory):
+    return write_freihand(tmp_path_factory.mktemp("miniature"))
+
+
+@pytest.mark.parametrize("split", ["training", "evaluation"])
+def test_labels_projected_by_the_camera_land_on_the_drawn_hand_before_every_background(miniature, mano, split):
+    dataset = FreiHAND(miniature, split, mano)
+    assert len(dataset) == (12 if split == "training" else 2)
+    for index in range(len(dataset)):
+        labels, picture = dataset.labels(index), read_picture(dataset.picture(index))
+        assert outline_error(labels.vertices, mano.faces, dataset.camera(index), picture) <= 1
+        assert off_the_hand(labels.keypoints[:, :2], picture).max() < 1.5
+        item = dataset[(0, index)]
+        vertices, _ = mano(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
+        root = vertices[0, 0]  # the joints on disk are regressed from the mesh: another wrist than the chain's
+        torch.testing.assert_close(vertices[0] - root, item.vertices - item.vertices[0], atol=3e-6, rtol=0)
+        crop = item.image.numpy().transpose(1, 2, 0)
+        assert off_the_hand((item.keypoints_2d[:, :2].numpy() + 0.5) * 256, crop).max() < 2.5
+
+
+def test_it_says_how_it_is_to_be_scored(miniature, mano, root, shared_data):
+    dataset = FreiHAND(miniature, "evaluation", mano)
+    assert (dataset.protocol, dataset.tips, dataset.sample_name(1)) == ("freihand", "freihand", "00000001")
+    assert FreiHAND(shared_data("realhand"), "evaluation", mano).tips == "hamer"  # its own definition, no mesh
+
+
+def test_meshes_are_read_only_where_they_are_wanted(miniature, mano):
+    dataset = FreiHAND(miniature, "training", mano, meshes=False)
+    assert "verts" not in dataset.records and dataset[(0, 0)].has_vertices == 0 and dataset[(0, 0)].has_pose == 1
+    config = load_config(None, ["DATA.ROOT", str(miniature), "LOSS.VERTICES", "1.0"])
+    assert build_dataset(config, mano, train=True)[(0, 0)].has_vertices == 1
+
+
+def changed_xyz(root, change):
+    return json.dumps(change(np.array(json.loads((root / "training_xyz.json").read_text()))).tolist()).encode()
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        ([1000, 1000, 1000], "record 0: .*are these millimetres"),
+        ([1, -1, -1], "record 0: a joint is at depth -.*OpenGL"),
+        ([3, 3, 3], "record 0: wrist to middle knuckle is"),
+    ],
+)
+def test_wrong_units_and_axes_are_told_from_the_joints(root, embedded, factor, message):
+    with replaced(root / "training_xyz.json", changed_xyz(root, lambda xyz: xyz * factor)):
+        dataset = FreiHAND(root, "training", embedded)
+        with pytest.raises(ValueError, match=rf"training_xyz\.json: {message}"):
+            dataset[(0, 0)]
+
+
+def test_a_set_of_left_hands_is_noticed(shared_data, tmp_path, embedded):
+    folder = shared_data("realhand")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "rgb").symlink_to(folder / "evaluation" / "rgb")
+    shutil.copy(folder / "evaluation_K.json", tmp_path)
+    shutil.copy(folder / "evaluation_xyz.json", tmp_path)
+    assert len(FreiHAND(tmp_path, "evaluation", embedded)) == 80
+    xyz = np.array(json.loads((folder / "evaluation_xyz.json").read_text())) * [-1, 1, 1]
+    (tmp_path / "evaluation_xyz.json").write_text(json.dumps(xyz.tolist()))
+    with pytest.raises(ValueError, match=r"32 of 32 hands bend like the other hand"):
+        FreiHAND(tmp_path, "evaluation", embedded)
+
+
+def test_the_places_of_records_are_kept_until_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_records, "_LARGE", 0)
+    path, cache = tmp_path / "x.json", str(tmp_path / "cache")
+    values = np.random.default_rng(0).normal(size=(5, 4, 3))
+    path.write_text(json.dumps(values.tolist()))
+    JsonRecords(path, (4, 3), cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonRecords, "_find_records", None)  # looking again would fail
+        np.testing.assert_array_equal(JsonRecords(path, (4, 3), cache)[4], values[4])
+    path.write_text(json.dumps(values[:3].tolist()))
+    assert len(JsonRecords(path, (4, 3), cache)) == 3
+
+
+def test_an_index_that_cannot_be_kept_is_made_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_records, "_LARGE", 0)
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    (tmp_path / "x.json").write_text(json.dumps(np.zeros((2, 4, 3)).tolist()))
+    assert len(JsonRecords(tmp_path / "x.json", (4, 3), str(tmp_path / "taken"))) == 2
+    assert len(JsonRecords(tmp_path / "x.json", (4, 3), "none")) == 2
 
 
 def test_real_photographs_have_their_joints_inside_the_picture(shared_data, embedded):
