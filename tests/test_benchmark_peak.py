@@ -29,7 +29,7 @@ def test_weights_between_two_measured_sizes_are_read_at_a_rate_between_theirs():
 def test_what_bounds_a_pass_is_its_largest_part(milliseconds, gflops, weights_mb, precision, expected):
     bound = PEAKS.bound(milliseconds, gflops, weights_mb, precision)
     assert tuple(bound)[:3] == pytest.approx(expected[:3])
-    assert bound.by == expected[3]
+    assert bound.bound == expected[3]
 
 
 def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds(monkeypatch):

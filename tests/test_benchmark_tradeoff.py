@@ -21,13 +21,19 @@ def disc(picture, index):
 def test_a_point_is_the_fastest_backend_and_the_eager_one():
     rows = [row("a", fps=10.0), row("a", "onnxruntime", "int8", fps=40.0), row("a", "folded", fps=20.0)]
     rows += [row("a", "onnxruntime", fps=99.0, stage="whole"), row("a", "onnxruntime", fps=99.0, batch=8), row("b")]
-    assert points(rows, {"a": 7.5}) == [Point("a", 40.0, 7.5, 4.0, 10.0)]
+    assert points(rows, {("a", "mano full"): 7.5}) == [Point("a", 40.0, 7.5, 4.0, 10.0)]
 
 
 def test_decoders_of_one_student_are_points_of_their_own():
     rows = [row("a"), row("a", decoder="mano tiny", backend="folded")]
-    assert [point.name for point in points(rows, {"a": 7.5})] == ["a, mano full", "a, mano tiny"]
-    assert points(rows, {"a": 7.5})[1].eager_fps is None
+    found = points(rows, {("a", "mano full"): 7.5, ("a", "mano tiny"): 8.5})
+    assert [(point.name, point.error_mm) for point in found] == [("a, mano full", 7.5), ("a, mano tiny", 8.5)]
+    assert found[1].eager_fps is None
+
+
+def test_a_score_without_a_speed_is_told():
+    with pytest.raises(ValueError, match="no speed of a at batch 1"):
+        points([row("a", batch=8)], {("a", "mano full"): 7.5})
 
 
 def test_faster_lies_to_the_right_worse_lies_above_and_area_is_parameters():
@@ -49,8 +55,11 @@ def test_models_of_one_speed_and_one_score_are_drawn_too():
 
 def test_scores_are_read_from_the_file_or_its_folder(tmp_path):
     (tmp_path / "scores.json").write_text(json.dumps({"pa_mpjpe_mm": 6.5, "n": 3}))
-    pairs = [f"a={tmp_path}", f"b={tmp_path / 'scores.json'}"]
-    assert read_scores(pairs, ["a", "b", "c"]) == {"a": 6.5, "b": 6.5}
+    pairs = [f"a={tmp_path}", f"b/mano tiny={tmp_path / 'scores.json'}"]
+    timed = [("a", "mano full"), ("b", "mano full"), ("b", "mano tiny")]
+    assert read_scores(pairs, timed) == {("a", "mano full"): 6.5, ("b", "mano tiny"): 6.5}
+    with pytest.raises(ValueError, match="several decoders, say whose score it is: b/mano full or b/mano tiny"):
+        read_scores([f"b={tmp_path}"], timed)
 
 
 @pytest.mark.parametrize(
@@ -70,5 +79,5 @@ def test_scores_that_cannot_be_used_are_named(tmp_path, pair, content, message):
     file = tmp_path / "scores.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises((ValueError, KeyError, FileNotFoundError)) as error:
-        read_scores([pair.format(file=file)], ["resnet50"])
+        read_scores([pair.format(file=file)], [("resnet50", "mano full")])
     assert message in str(error.value.args[0])

@@ -1,18 +1,29 @@
-"""Time hand models against each other: per stage, with parameters, arithmetic and memory.
+"""Time hand models against each other: every backend and precision, with costs and what bounds each.
 
-    python tools/benchmark_fps.py --models embedded,mobilenetv3_l,resnet50 --batch 1,8 --stages
-    python tools/benchmark_fps.py --models hamer,runs/mine --device cuda --precision fp16 --out runs/speed
+    python tools/benchmark_fps.py --models hamer,convnext_l,mobilenetv3_l --backends torch,onnxruntime --batch 1,8
+    python tools/benchmark_fps.py --models hamer,all-students --backends all --precision fp32,int8 --stages
+    python tools/benchmark_fps.py --models hamer,runs/mine --scores hamer=runs/eval/hamer runs/mine=runs/mine/eval
+    python tools/benchmark_fps.py --head --batch 1,8
 
 A model is hamer, embedded, a student's file, a run directory, or a student's name: then its weights are random, which
 changes nothing about its speed, and the table says so. The first teacher named (else the first model) is what the
-ratios compare with.
+ratios compare with. --scores adds the picture of accuracy against speed. Writes benchmark.json, .csv and .md.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fasthamer.runtime.benchmark_group import Setting
+
+
+STAGES_HELP = "comma-separated: decode, crop, backbone, head, mesh, model (crop to mesh), whole, frame; no value: all"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,32 +33,65 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from fasthamer.distill.contestants import contestants
-    from fasthamer.runtime.benchmark import Setting, benchmark, markdown, write
-    from fasthamer.runtime.device import pick_device
+    from fasthamer.distill.contestants import Wanted, contestants
+    from fasthamer.runtime.benchmark import Report, benchmark
+    from fasthamer.runtime.benchmark_heads import benchmark_heads
+    from fasthamer.runtime.benchmark_report import write
     from fasthamer.runtime.timing import machine
+    from fasthamer.runtime.tradeoff import points, read_scores
 
+    command = shlex.join(["python", "tools/benchmark_fps.py", *(sys.argv[1:] if argv is None else argv)])
     try:
-        device = pick_device(arguments.device)
-        batches = [_positive(text) for text in arguments.batch.split(",")]
-        if arguments.threads:
-            torch.set_num_threads(_positive(arguments.threads))
-        if arguments.backends != "torch":
-            raise ValueError(f"--backends {arguments.backends}: only torch is there so far")
-        if arguments.precision == "fp16" and device.type == "cpu":
-            raise ValueError("--precision fp16 needs a GPU; on a CPU choose fp32 or bf16")
-        names = [name for name in arguments.models.split(",") if name]
-        models, teacher = contestants(names, arguments.mano, arguments.teacher_ckpt, arguments.decoder_size, device)
-        setting = Setting(
-            device, arguments.precision, _positive(arguments.repeats), arguments.seconds, arguments.stages
-        )
+        setting = _setting(arguments)
+        torch.set_num_threads(setting.threads)
+        about = machine(setting.device)
+        if arguments.head:
+            report = Report(benchmark_heads(setting), [], [])
+            print(write(arguments.out, report, about, command))
+            return 0
+        decoders = _listed(arguments.decoder), _listed(arguments.decoder_size)
+        wanted = Wanted(_listed(arguments.models), *decoders, arguments.mano, arguments.teacher_ckpt)
+        models, teacher = contestants(wanted, setting.device)
+        scores = read_scores(arguments.scores, [(model.name, model.decoder) for model in models])
+        if scores and not (1 in setting.batches and "model" in setting.stages):
+            raise ValueError("--scores draws speeds of single images: time the stage model with --batch 1")
+
+        def keep(report: Report) -> None:  # after each model: a long run that is stopped leaves what it has
+            write(arguments.out, report, about, command)
+
+        report = benchmark(models, setting, teacher, lambda line: print(line, file=sys.stderr), keep)
     except (ValueError, KeyError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if error.args else error))
-    rows = benchmark(models, batches, setting, teacher, lambda line: print(line, file=sys.stderr))
-    write(arguments.out, rows, machine(device))
-    print(markdown(rows, machine(device)))
+    print(write(arguments.out, report, about, command, points(report.rows, scores)))
     print(f"written to {arguments.out}")
     return 0
+
+
+def _setting(arguments: argparse.Namespace) -> Setting:
+    """
+    Raises:
+        ValueError, KeyError: a value that is none; the message says what was expected.
+    """
+    import torch
+
+    from fasthamer.runtime.benchmark import STAGES
+    from fasthamer.runtime.benchmark_group import Setting
+    from fasthamer.runtime.device import pick_device
+    from fasthamer.runtime.peak import BYTES
+    from fasthamer.runtime.sessions import BACKENDS
+
+    asked = {*_listed(arguments.backends), *_listed(arguments.precision)} - {"all"}
+    return Setting(
+        device=pick_device(arguments.device),
+        threads=_number(arguments.threads or str(torch.get_num_threads())),
+        backends=_chosen("backend", arguments.backends, BACKENDS),
+        precisions=_chosen("precision", arguments.precision, BYTES),
+        batches=tuple(_number(text) for text in _listed(arguments.batch)),
+        stages=_chosen("stage", arguments.stages, STAGES),
+        rounds=_number(arguments.rounds),
+        seconds=_seconds(arguments.seconds),
+        must=tuple(sorted(asked)),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,26 +99,60 @@ def _parser() -> argparse.ArgumentParser:
         prog="benchmark_fps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--models", required=True, help="comma-separated")
-    add("--backends", default="torch", help="torch")
+    add("--models", default="", help="comma-separated; all-students is every student's name")
+    add("--decoder", default="mano", help="of students given by name, comma-separated")
+    add("--decoder-size", default="full", help="of students given by name: full, medium, small, tiny, comma-separated")
+    add("--backends", default="torch", help="comma-separated; all = all that work here")
+    add("--precision", default="fp32", help="fp32, bf16, fp16, int8, comma-separated; all = all that work here")
     add("--device", default="auto", help="auto = cuda, then mps, then cpu")
-    add("--batch", default="1", help="comma-separated batch sizes")
-    add("--stages", action="store_true", help="time crop, backbone, head and mesh too")
-    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="by autocast")
-    add("--repeats", default="30", help="timed calls of each")
-    add("--seconds", type=float, default=60.0, help="stop a batch size after this long, however few repeats")
-    add("--threads", help="of torch on the CPU")
-    add("--decoder-size", default="full", help="of students given by name: full, medium, small or tiny")
+    add("--batch", default="1", help="comma-separated batch sizes; hands of one photograph in the stage frame")
+    add(
+        "--stages",
+        nargs="?",
+        const="all",
+        default="model",
+        help="comma-separated: decode, crop, backbone, head, mesh, model, whole, frame; without a value, all",
+    )
+    add("--head", action="store_true", help="HaMeR's decoder alone, folded against unfolded")
+    add("--scores", nargs="+", default=[], metavar="NAME=PATH", help="scores.json of models, for the picture")
+    add("--rounds", default="15", help="turns of each row; a turn is a block of calls")
+    add("--seconds", default="5", help="stop after so many for each row, but not before 3 rounds")
+    add("--threads", help="on the CPU, of every backend and of the peaks; by default torch's choice")
     add("--mano", help="MANO_RIGHT.pkl or the like, if a student was trained with it")
     add("--teacher-ckpt", default="", help="hamer.ckpt; without it HaMeR is timed with random weights")
-    add("--out", type=Path, default=Path("runs/benchmark"), help="folder for benchmark.json, .csv and .md")
+    add("--out", type=Path, default=Path("runs/benchmark"), help="folder for the results")
     return parser
 
 
-def _positive(text: str) -> int:
+def _listed(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _chosen(kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Names out of a comma-separated list, in the order of `known`; all of them for `all`."""
+    from fasthamer.registry import unknown
+
+    names = list(known) if text == "all" else _listed(text)
+    for name in names:
+        if name not in known:
+            raise KeyError(unknown(kind, name, [*known, "all"]))
+    return tuple(name for name in known if name in names)
+
+
+def _number(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds {text}: expected a number above 0")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,213 +1,179 @@
-"""Hand models side by side: time per stage, throughput, parameters, arithmetic, memory."""
+"""Hand models side by side: every backend and precision, in turns with the teacher and the machine's peaks."""
 
 from __future__ import annotations
 
-import csv
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fasthamer.data.crop import crop_affine, warp
-from fasthamer.runtime.cost import Cost, measure
-from fasthamer.runtime.timing import StageClock, Timing, interleaved, random_crops, synchronise
-from fasthamer.types import HandOutput
+from fasthamer.runtime.benchmark_footprint import footprint_mb
+from fasthamer.runtime.benchmark_group import EAGER, Entry, Group, Setting
+from fasthamer.runtime.benchmark_passes import PARTS, stage_modules
+from fasthamer.runtime.cost import Work, peak_memory, work_of
+from fasthamer.runtime.deploy import inference_graph
+from fasthamer.runtime.exported import onnx_file
+from fasthamer.runtime.peak import BYTES, Peaks, Probes
+from fasthamer.runtime.sessions import Session, open_session
+from fasthamer.runtime.timing import random_crops
+from fasthamer.types import View
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-COLUMNS = (
-    *("model", "weights", "decoder", "backend", "precision", "device", "batch", "stage"),
-    *("median_ms", "p95_ms", "fps", "ratio_to_teacher", "params_m", "gflops", "peak_mb"),
-)
-STAGES = ("crop", "backbone", "head", "mesh", "model", "whole")
-CROP_SIZE = 256  # pixels; a model that works on other sizes resizes within its time
-RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
-WARMUP = 3  # calls of each before the timed ones
-_PHOTO = (480, 640)  # height, width of the photograph that crops are cut from
-_PHOTO_BOX = 300.0  # pixels; a hand's box in it
+FIXED_BATCH = ("cudagraphs",)  # backends whose graphs are made for one number of images
+EXPORTED = ("onnxruntime", "openvino")  # backends that run a file
+STAGES = ("decode", "crop", *PARTS, "model", "whole", "frame")
 
 
-class Candidate(NamedTuple):
-    """A model to be timed, in eval mode on its device."""
+class Contestant(NamedTuple):
+    """A model that can be timed."""
 
     name: str
-    model: nn.Module
     decoder: str
     weights: str  # trained or random
-    backend: str = "torch"
+    build: Callable[[], nn.Module]  # in eval mode, on the device
 
 
-class Setting(NamedTuple):
-    """What all candidates are timed under."""
+class Report(NamedTuple):
+    """What a benchmark found."""
 
-    device: torch.device
-    precision: str = "fp32"
-    repeats: int = 30
-    seconds: float = 60.0  # for each batch size; fewer repeats when it is used up
-    stages: bool = False  # time the stages too
+    rows: list[dict[str, Any]]  # with the keys of COLUMNS; None where there is nothing to say
+    left_out: list[str]  # what could not be timed, and why
+    peaks: list[Peaks]  # of each group of rows that took turns
 
 
 @torch.no_grad()
 def benchmark(
-    candidates: Sequence[Candidate],
-    batches: Iterable[int],
+    contestants: Sequence[Contestant],
     setting: Setting,
-    teacher: str | None = None,
+    teacher: str,
     progress: Callable[[str], None] = lambda line: None,
-) -> list[dict]:
-    """One row for each batch size, model and stage, with the keys of COLUMNS.
+    keep: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """One row for each model, backend, precision, batch and stage.
 
-    Stages: `crop` cuts the batch from a photograph and moves it to the device, `backbone` includes normalisation,
-    `head` is the decoder without `mesh`, the hand layer; `model` is one undisturbed forward pass; `whole` goes from
-    the photograph to vertices in main memory. Only `model` and `whole` without `setting.stages`.
+    One model at a time is in memory, beside the teacher. Its rows, the teacher's eager passes and the machine's peaks
+    take turns, so that ratios hold on a noisy machine.
 
     Args:
-        candidates: timed in turns, so that their ratios hold on a noisy machine.
-        batches: images per pass.
-        teacher: the candidate that `ratio_to_teacher` compares with (2 = twice as fast); None leaves it empty.
-        progress: gets a line now and then.
-    """
-    rows = []
-    for batch in batches:
-        progress(f"batch {batch}: {', '.join(candidate.name for candidate in candidates)}")
-        image = random_crops(batch, CROP_SIZE, setting.device)
-        costs = {candidate.name: measure(candidate.model, image) for candidate in candidates}
-        passes = {candidate.name: _Passes(candidate.model, image, setting) for candidate in candidates}
-        calls = {(name, kind): call for name, each in passes.items() for kind, call in each.kinds().items()}
-        seconds = interleaved(calls, setting.repeats, WARMUP, setting.seconds)
-        times = {key: Timing.of(each) for key, each in seconds.items() if key[1] != "staged"}
-        for name, each in passes.items():
-            times |= {(name, stage): Timing.of(of_stage[WARMUP:]) for stage, of_stage in each.stages.items()}
-        for candidate in candidates:
-            for stage in (stage for stage in STAGES if (candidate.name, stage) in times):
-                reference = times.get((teacher, stage)) if teacher else None
-                timing = times[candidate.name, stage]
-                rows.append(_row(candidate, setting, batch, stage, timing, reference, costs[candidate.name]))
-    return rows
-
-
-def write(folder: str | Path, rows: Sequence[Mapping], machine: Mapping) -> None:
-    """`benchmark.json` (rows, each with the machine), `.csv` and `.md`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    described = [{**row, "machine": dict(machine)} for row in rows]
-    (folder / "benchmark.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    with open(folder / "benchmark.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *machine])
-        writer.writeheader()
-        writer.writerows({**row, **machine} for row in rows)
-    (folder / "benchmark.md").write_text(markdown(rows, machine), encoding="utf-8")
-
-
-def markdown(rows: Sequence[Mapping], machine: Mapping) -> str:
-    """A table that can be pasted, with the machine in its first line."""
-    titles = {"median_ms": "median ms", "p95_ms": "p95 ms", "ratio_to_teacher": "x teacher"}
-    titles |= {"params_m": "params M", "gflops": "GFLOPs/image", "peak_mb": "peak MB"}
-    hidden = {"backend", "device", "precision", "weights"}
-    shown = [column for column in COLUMNS if column not in hidden]
-    lines = ["| " + " | ".join(titles.get(column, column) for column in shown) + " |"]
-    lines += ["|" + "|".join("---" if column in ("model", "decoder", "stage") else "---:" for column in shown) + "|"]
-    for row in rows:
-        named = {**row, "model": row["model"] + (" (random weights)" if row["weights"] == "random" else "")}
-        lines.append("| " + " | ".join(_cell(named[column]) for column in shown) + " |")
-    first = rows[0] if rows else {}
-    about = [str(value) for key, value in machine.items() if key != "threads"]
-    about[1:1] = [f"{machine['threads']} threads"] if "threads" in machine else []
-    settings = ", ".join(str(first[key]) for key in ("device", "backend", "precision") if key in first)
-    restless = sum(row["p95_ms"] > RESTLESS * row["median_ms"] for row in rows)
-    note = f" The machine was busy: in {restless} rows p95 is over {RESTLESS} times the median." if restless else ""
-    head = f"{', '.join(about)}; {settings}. Timed in turns; ms per batch.{note}"
-    return f"{head}\n\n" + "\n".join(lines) + "\n"
-
-
-class _Passes:
-    """The timed calls of one model: an undisturbed forward pass, the whole way, and one that notes its stages."""
-
-    def __init__(self, model: nn.Module, image: torch.Tensor, setting: Setting) -> None:
-        self.model, self.image, self.setting = model, image, setting
-        self.photo = np.random.default_rng(0).integers(0, 256, (*_PHOTO, 3), dtype=np.uint8)
-        self.stages: dict[str, list[float]] = {}  # seconds, warm-up included
-
-    def kinds(self) -> dict[str, Callable[[], None]]:
-        if not self.setting.stages:
-            return {"model": self.forward, "whole": self.whole}
-        self.clock = StageClock(stage_modules(self.model), self.setting.device)
-        self.stages = {"crop": [], "backbone": [], "head": [], "mesh": []}
-        return {"model": self.forward, "whole": self.whole, "staged": self.staged}
-
-    def forward(self) -> None:
-        self._run(self.image)
-        synchronise(self.setting.device)
-
-    def whole(self) -> None:
-        output = self._run(self._cut())
-        for part in (output.vertices, output.joints, output.camera):
-            part.cpu()  # waits for the device
-
-    def staged(self) -> None:
-        began = time.perf_counter()
-        image = self._cut()
-        synchronise(self.setting.device)
-        self.stages["crop"].append(time.perf_counter() - began)
-        with self.clock.running() as clock:
-            self._run(image)
-        spent = clock.seconds
-        self.stages["backbone"].append(spent["normalise"] + spent["backbone"])
-        self.stages["head"].append(spent["decoder"] - spent["hand"])
-        self.stages["mesh"].append(spent["hand"])
-
-    def _run(self, image: torch.Tensor) -> HandOutput:
-        dtype = PRECISIONS[self.setting.precision]
-        with torch.autocast(self.setting.device.type, dtype, enabled=dtype != torch.float32):
-            return self.model(image)
-
-    def _cut(self) -> torch.Tensor:
-        affine = crop_affine(np.array([_PHOTO[1] / 2, _PHOTO[0] / 2]), _PHOTO_BOX, CROP_SIZE)
-        crops = np.stack([warp(self.photo, affine, CROP_SIZE) for _ in range(len(self.image))])
-        return torch.from_numpy(crops).to(self.setting.device).permute(0, 3, 1, 2)
-
-
-def stage_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a hand model, as normalise, backbone, decoder and hand.
+        teacher: name of the contestant that `ratio_to_teacher` compares with (2 = twice as fast).
+        keep: gets the report so far after each model.
 
     Raises:
-        ValueError: one is missing.
+        ValueError: a backend or a precision that the first model cannot be timed with; the message says why.
     """
-    parts = dict(model.named_children())
-    if "mano_head" in parts:  # HaMeR's name for its decoder, kept because its checkpoint has it
-        parts["decoder"] = parts["mano_head"]
-    names = ("normalise", "backbone", "decoder", "hand")
-    missing = [name for name in names if name not in parts]
-    if missing:
-        raise ValueError(f"{type(model).__name__} has no part named {', '.join(missing)}: its stages cannot be timed")
-    return {name: parts[name] for name in names}
+    report = Report([], [], [])
+    probes = Probes(setting.device, setting.precisions)
+    first = next(contestant for contestant in contestants if contestant.name == teacher)
+    reference = _Lineup(first, setting)
+    for number, contestant in enumerate(contestants):
+        lineup = reference if contestant is first else _Lineup(contestant, setting)
+        for batch in setting.batches:
+            progress(f"{contestant.name}, {contestant.decoder}, batch {batch}")
+            group = Group(batch, setting, probes)
+            for entry in lineup.entries(batch, report.left_out):
+                group.add(entry, is_teacher=lineup is reference)
+            if number == 0:
+                _check_opened(group.entries, report.left_out, setting.must)
+                group.add_shared()
+            if not group.has_teacher:
+                group.add_teacher(reference.eager(batch))
+            rows, peaks = group.run()
+            report.rows.extend(rows)
+            report.peaks.append(peaks)
+            del group  # it holds sessions
+        lineup.close()
+        del lineup
+        keep(report)
+    return report
 
 
-def _row(
-    candidate: Candidate, setting: Setting, batch: int, stage: str, timing: Timing, teacher: Timing | None, cost: Cost
-) -> dict:
-    return {
-        "model": candidate.name,
-        "weights": candidate.weights,
-        "decoder": candidate.decoder,
-        "backend": candidate.backend,
-        "precision": setting.precision,
-        "device": str(setting.device),
-        "batch": batch,
-        "stage": stage,
-        "median_ms": round(timing.median_ms, 3),
-        "p95_ms": round(timing.p95_ms, 3),
-        "fps": round(1000 * batch / timing.median_ms, 2),
-        "ratio_to_teacher": round(teacher.median_ms / timing.median_ms, 3) if teacher else None,
-        **{key: round(value, 3) for key, value in cost._asdict().items()},
-    }
+class _Lineup:
+    """One model in every backend and precision that takes it."""
+
+    def __init__(self, contestant: Contestant, setting: Setting) -> None:
+        self.contestant, self.setting = contestant, setting
+        self.model = contestant.build()
+        self.params_m = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        view: View = self.model.view  # type: ignore[assignment]
+        image_size: int = self.model.image_size  # type: ignore[assignment]
+        self.size = round(image_size / (view.bottom - view.top))  # pixels of a crop that is then not resized
+        self._opened: dict[tuple, tuple[Session, nn.Module | None]] = {}
+        self._work: dict[bool, dict[str, Work]] = {}
+
+    def entries(self, batch: int, left_out: list[str]) -> Iterator[Entry]:
+        """For images of this number; what cannot be opened is noted."""
+        name, decoder, weights, _ = self.contestant
+        for backend, precision in product(self.setting.backends, self.setting.precisions):
+            try:
+                session, network = self._open(backend, precision, batch)
+            except (ValueError, KeyError, ImportError, RuntimeError) as error:  # RuntimeError: torch.compile, no memory
+                reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
+                note = f"{name}, {decoder}, {backend} {precision}: {reason}"
+                if note not in left_out:
+                    left_out.append(note)
+                continue
+            about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
+            costs = {"params_m": self.params_m, "file_mb": session.size_bytes / 1e6}
+            costs["peak_mb"] = self._peak_mb(backend, precision, batch, network)
+            yield Entry(about, costs, session, network, self._works(backend, precision), self.size)
+
+    def eager(self, batch: int) -> Entry:
+        """To compare with, for no row of its own."""
+        session, network = self._open(*EAGER, batch)
+        return Entry({"backend": EAGER[0], "precision": EAGER[1]}, {}, session, network, {}, self.size)
+
+    def close(self) -> None:
+        """Frees what was opened; `eager` opens again what it needs."""
+        self._opened.clear()
+        gc.collect()
+
+    def _open(self, backend: str, precision: str, batch: int) -> tuple[Session, nn.Module | None]:
+        """A session, and what runs in it where that is a network in torch that can be looked into."""
+        key = backend, precision, batch if backend in FIXED_BATCH else None
+        if key not in self._opened:
+            network = {"torch": lambda: self.model, "folded": lambda: inference_graph(self.model)}.get(backend)
+            runs = network() if network else self.model
+            device, threads = str(self.setting.device), self.setting.threads
+            session = open_session(runs, backend, precision, device, batch, threads)
+            session(random_crops(batch, self.size, self.setting.device))  # some can tell only now that they cannot
+            self._opened[key] = session, runs if network else None
+        return self._opened[key]
+
+    def _peak_mb(self, backend: str, precision: str, batch: int, network: nn.Module | None) -> float | None:
+        """Peak memory, where it can be told apart from everything else in this process."""
+        device, threads = self.setting.device, self.setting.threads
+        if network is not None:
+            if backend == "torch" and precision != "fp32":
+                return None  # the copies that autocast makes are not seen
+            return peak_memory(network, random_crops(batch, self.size, device)) / 1e6
+        if backend not in EXPORTED or device.type != "cpu":
+            return None
+        stored = precision if backend == "onnxruntime" or precision == "int8" else "fp32"
+        return footprint_mb(onnx_file(self.model, stored), backend, precision, batch, self.size, threads)
+
+    def _works(self, backend: str, precision: str) -> dict[str, Work]:
+        """By stage, of the graph that the backend runs, with the bytes of its weights in this precision."""
+        folded = backend != "torch"
+        if folded not in self._work:
+            image = random_crops(1, self.size, self.setting.device)
+            self._work[folded] = _work(inference_graph(self.model) if folded else self.model, image)
+        share = BYTES[precision] / BYTES["fp32"]
+        return {stage: work._replace(weights_mb=work.weights_mb * share) for stage, work in self._work[folded].items()}
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def _check_opened(entries: Sequence[Entry], left_out: Sequence[str], must: Sequence[str]) -> None:
+    for name in must:
+        if not any(name in (entry.about["backend"], entry.about["precision"]) for entry in entries):
+            reasons = [note for note in left_out if name in note]
+            raise ValueError(f"{name} cannot be timed here; {'; '.join(reasons[:1])}")
+
+
+def _work(network: nn.Module, image: Tensor) -> dict[str, Work]:
+    """Of the whole and of each part."""
+    parts = stage_modules(network)
+    work = work_of({"model": network, **parts}, network, image)
+    mesh = work["mesh"] if "mesh" in parts else work["hand"]
+    head = work["head"] if "head" in parts else work["decoder"]._replace(gflops=work["decoder"].gflops - mesh.gflops)
+    return {"model": work["model"], "backbone": work["backbone"], "head": head, "mesh": mesh}

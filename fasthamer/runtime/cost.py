@@ -1,4 +1,4 @@
-"""What a model costs apart from time: parameters, arithmetic, memory."""
+"""What a model costs apart from time: arithmetic, weights to read, memory."""
 
 from __future__ import annotations
 
@@ -15,23 +15,50 @@ from torch.utils.flop_counter import FlopCounterMode
 _MEGABYTE = 1e6
 
 
-class Cost(NamedTuple):
-    """Of one forward pass."""
+class Work(NamedTuple):
+    """What a module has to do."""
 
-    params_m: float  # millions; the hand model's arrays are not parameters
     gflops: float  # of one image, 2 per multiply-add: matrix products, convolutions and attention
-    peak_mb: float  # 1e6 bytes: weights and buffers, plus the most that was alive at once during the pass
+    weights_mb: float  # 1e6 bytes that it reads: parameters and buffers
 
 
 @torch.no_grad()
-def measure(model: nn.Module, image: Tensor) -> Cost:
-    """Runs `model(image)` three times, image (B, 3, S, S) on the model's device."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+def peak_memory(model: nn.Module, image: Tensor) -> int:
+    """Bytes: weights and buffers, plus the most that is alive at once while `model(image)` runs (twice)."""
+    return _resident(model) + _activations(model, image)
+
+
+@torch.no_grad()
+def work_of(parts: dict[str, nn.Module], model: nn.Module, image: Tensor) -> dict[str, Work]:
+    """Arithmetic and weights of some parts of a model, or of itself, when it is given an image."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels hide their products
+        spent = {name: _Spent(part, counter) for name, part in parts.items()}
         model(image[:1])
-    tensors = [*model.parameters(), *model.buffers()]
-    resident = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Cost(parameters / 1e6, counter.get_total_flops() / 1e9, (resident + _activations(model, image)) / _MEGABYTE)
+    return {name: Work(spent[name].close() / 1e9, _resident(part) / _MEGABYTE) for name, part in parts.items()}
+
+
+class _Spent:
+    """Operations that a counter counts while a module runs."""
+
+    def __init__(self, module: nn.Module, counter: FlopCounterMode) -> None:
+        self.total = 0
+        self._started: list[int] = []
+        enter = module.register_forward_pre_hook(lambda *_: self._started.append(counter.get_total_flops()))
+        leave = module.register_forward_hook(lambda *_: self._add(counter.get_total_flops()))
+        self._handles = (enter, leave)
+
+    def _add(self, counted: int) -> None:
+        self.total += counted - self._started.pop()
+
+    def close(self) -> int:
+        for handle in self._handles:
+            handle.remove()
+        return self.total
+
+
+def _resident(module: nn.Module) -> int:
+    """Bytes of its parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
 
 
 def _activations(model: nn.Module, image: Tensor) -> int:

@@ -56,14 +56,14 @@ class Peaks(NamedTuple):
 class Bound(NamedTuple):
     """The floors of one pass. Both may go on at the same time, so the rest is the time minus the larger one.
 
-    `by` is the largest of arithmetic, weights and overhead; overhead is that rest: starting kernels, kernels that run
-    below the peak (depthwise convolutions, normalisation), reading and writing activations.
+    `bound` is the largest of arithmetic, weights and overhead; overhead is that rest: starting kernels, kernels that
+    run below the peak (depthwise convolutions, normalisation), reading and writing activations.
     """
 
     arithmetic_ms: float
     weights_ms: float
     peak_fraction: float  # achieved, of the matrix products' peak
-    by: str
+    bound: str
 
 
 class Probes:

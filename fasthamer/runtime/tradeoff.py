@@ -61,36 +61,46 @@ def read_score(path: str | Path) -> float:
     return score
 
 
-def read_scores(pairs: Iterable[str], models: Sequence[str]) -> dict[str, float]:
-    """Millimetres by model, from texts `NAME=path`.
+def read_scores(pairs: Iterable[str], models: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Millimetres by model and decoder.
+
+    Args:
+        pairs: texts `NAME=path`, or `NAME/DECODER=path` where a student is timed with several decoders.
+        models: (name, decoder) of all that is timed.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: not of that form, not one of `models`, or no scores there.
     """
+    named: dict[str, list[tuple[str, str]]] = {}
+    for name, decoder in models:
+        named.setdefault(name, []).append((name, decoder))
+        named[f"{name}/{decoder}"] = [(name, decoder)]
     scores = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
             raise ValueError(f"--scores {pair!r}: expected NAME=path, such as mobilenetv3_l=runs/mine/eval/scores.json")
-        if name not in models:
-            raise KeyError(unknown("timed model", name, models) + " (--scores NAME=path)")
-        scores[name] = read_score(path)
+        if name not in named:
+            raise KeyError(unknown("timed model", name, named) + " (--scores NAME=path)")
+        if len(named[name]) > 1:
+            options = " or ".join("/".join(each) for each in named[name])
+            raise ValueError(f"--scores {name}: it is timed with several decoders, say whose score it is: {options}")
+        scores[named[name][0]] = read_score(path)
     return scores
 
 
-def points(rows: Iterable[Mapping], scores: Mapping[str, float]) -> list[Point]:
+def points(rows: Iterable[Mapping], scores: Mapping[tuple[str, str], float]) -> list[Point]:
     """A point for each model and decoder that has a score: its fastest row of single images, and its eager one."""
-    by_model: dict[tuple[str, str], list[Mapping]] = {}
-    for row in rows:
-        if row["stage"] == "model" and row["batch"] == 1 and row["model"] in scores:
-            by_model.setdefault((row["model"], row["decoder"]), []).append(row)
-    several = {name for name, _ in by_model if sum(name == other for other, _ in by_model) > 1}
     found = []
-    for (name, decoder), own in by_model.items():
+    single = [row for row in rows if row["stage"] == "model" and row["batch"] == 1]
+    for (name, decoder), score in scores.items():
+        own = [row for row in single if (row["model"], row["decoder"]) == (name, decoder)]
+        if not own:
+            raise ValueError(f"no speed of {name} at batch 1 to draw: time the stage model with --batch 1")
         fastest = max(own, key=lambda row: row["fps"])
         eager = [row["fps"] for row in own if (row["backend"], row["precision"]) == ("torch", "fp32")]
-        label = f"{name}, {decoder}" if name in several else name
-        found.append(Point(label, fastest["fps"], scores[name], fastest["params_m"], eager[0] if eager else None))
+        label = f"{name}, {decoder}" if sum(other == name for other, _ in scores) > 1 else name
+        found.append(Point(label, fastest["fps"], score, fastest["params_m"], eager[0] if eager else None))
     return found
 
 

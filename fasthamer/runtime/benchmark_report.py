@@ -1,0 +1,168 @@
+"""A benchmark's rows as JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fasthamer.runtime import benchmark_heads as heads
+from fasthamer.runtime.benchmark import Report
+from fasthamer.runtime.benchmark_group import COLUMNS
+from fasthamer.runtime.benchmark_passes import JPEG_QUALITY, PARTS, PHOTO
+from fasthamer.runtime.tradeoff import Point, draw
+from fasthamer.whole_file import write_text
+
+RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
+PICTURE = "tradeoff.png"
+TITLES = {
+    "median_ms": "median ms",
+    "p95_ms": "p95 ms",
+    "ratio_to_teacher": "x teacher",
+    "ratio_to_eager": "x eager",
+    "params_m": "params M",
+    "gflops": "GFLOPs/image",
+    "file_mb": "file MB",
+    "peak_mb": "peak MB",
+    "peak_fraction": "of peak",
+    "arithmetic_ms": "arithmetic ms",
+    "weights_ms": "weights ms",
+    "bound": "bound by",
+}
+_TEXT = ("model", "decoder", "backend", "precision", "stage", "bound")
+_MODEL = (
+    *("model", "decoder", "backend", "precision", "median_ms", "p95_ms", "fps", "ratio_to_teacher", "ratio_to_eager"),
+    *("params_m", "gflops", "file_mb", "peak_mb", "peak_fraction", "bound"),
+)
+_HEAD = ("model", "decoder", "backend", "precision", "median_ms", "p95_ms", "ratio_to_eager", "relative_error")
+_BOUND = (
+    *("model", "decoder", "backend", "precision", "stage", "median_ms", "arithmetic_ms", "weights_ms"),
+    *("peak_fraction", "bound", "ratio_to_teacher"),
+)
+_WAY = ("stage", "model", "decoder", "backend", "precision", "median_ms", "p95_ms", "fps", "ratio_to_teacher")
+_RULES = """\
+- *median*, *p95*: of calls in blocks that take turns, milliseconds a batch; *fps*: batch / median.
+- *x teacher*, *x eager*: times faster than the teacher, than the same model, both as training graphs in torch and fp32:
+  the median over rounds of each round's ratio.
+- *GFLOPs*: of the graph that runs (a folded one has fewer), 2 per multiply-add, one image. *peak MB*: in torch, weights
+  and the most that is alive at once in a pass; of an exported graph, what a process of its own needs for it.
+- *of peak*: the rate of these operations, as a share of the best square matrix product in the same precision on the
+  same threads, measured in the same turns.
+- *bound by*: the largest of three parts of the median. *Arithmetic*: operations at that peak. *Weights*: reading every
+  weight once at the rate of a matrix-vector product over as many bytes. *Overhead*: what the larger of these two does
+  not explain: starting kernels, kernels that run below the peak (depthwise convolutions, normalisation), activations.
+"""
+
+
+def write(folder: str | Path, report: Report, machine: Mapping, command: str = "", points: Sequence[Point] = ()) -> str:
+    """Writes `benchmark.json` (rows, each with the machine), `.csv`, `.md`, and the picture if there are points.
+
+    Returns:
+        The Markdown.
+    """
+    folder = Path(folder)
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in report.rows]
+    write_text(
+        folder / "benchmark.json", json.dumps([{**row, "machine": dict(machine)} for row in rows], indent=1) + "\n"
+    )
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*COLUMNS, *machine])
+    writer.writeheader()
+    writer.writerows({**row, **machine} for row in rows)
+    write_text(folder / "benchmark.csv", table.getvalue())
+    if points:
+        _write_picture(folder / PICTURE, draw(points, str(machine.get("gpu", machine.get("cpu", "")))))
+    text = markdown(report, machine, command, bool(points))
+    write_text(folder / "benchmark.md", text)
+    return text
+
+
+def markdown(report: Report, machine: Mapping, command: str = "", picture: bool = False) -> str:
+    """Everything that a reader needs to trust the figures and to measure them again, ready to be pasted."""
+    about = [f"{value} threads" if key == "threads" else str(value) for key, value in machine.items()]
+    blocks = [", ".join(about) + "."]
+    blocks += [f"    {command}"] if command else []
+    blocks += [_peaks(report)] if report.peaks else []
+    restless = sum(row["p95_ms"] > RESTLESS * row["median_ms"] for row in report.rows)
+    if restless:
+        blocks.append(f"The machine was busy: in {restless} rows p95 is over {RESTLESS} times the median.")
+    blocks += [f"![accuracy against speed]({PICTURE})"] if picture else []
+    for batch in dict.fromkeys(row["batch"] for row in report.rows):
+        rows = [row for row in report.rows if row["batch"] == batch]
+        for title, columns, stages in (
+            (f"Crop to mesh, batch {batch}", _MODEL, ("model",)),
+            (f"Parts, batch {batch}", _BOUND, PARTS),
+            (f"HaMeR's decoder alone, batch {batch}", _HEAD, (heads.STAGE,)),
+            (f"From the photograph, {_hands(batch)}", _WAY, ("decode", "crop", "whole", "frame")),
+        ):
+            chosen = [row for row in rows if row["stage"] in stages]
+            blocks += [f"**{title}**", _table(chosen, columns)] if chosen else []
+    blocks.append(_RULES + _way_rules(report.rows))
+    if report.left_out:
+        blocks.append("Not timed:\n\n" + "\n".join(f"- {note}" for note in report.left_out))
+    return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
+
+
+def _hands(batch: int) -> str:
+    return f"{batch} hand{'s' if batch > 1 else ''}"
+
+
+def _way_rules(rows: Sequence[Mapping]) -> str:
+    if not {row["stage"] for row in rows} & {"decode", "crop", "whole", "frame"}:
+        return ""
+    return (
+        f"- *decode*: JPEG files of {PHOTO[1]}x{PHOTO[0]} pixels, quality {JPEG_QUALITY}, one for each hand; *crop*: "
+        "cut from a\n  photograph, onto the device; *whole*: from a decoded photograph to meshes in main memory; "
+        "*frame*: from one JPEG file\n  to all its hands placed before the camera, fps counts photographs.\n"
+    )
+
+
+def _peaks(report: Report) -> str:
+    """The machine's measured peaks: medians over the groups."""
+    products, reads = (
+        {key: np.median([getattr(peaks, field)[key] for peaks in report.peaks]) for key in getattr(first, field)}
+        for first in report.peaks[:1]
+        for field in ("gflops", "read_gbs")
+    )
+    rates = ", ".join(f"{precision} {rate:.0f} GFLOP/s" for precision, rate in products.items())
+    reading = ", ".join(f"{rate:.1f} GB/s of {size} MB" for size, rate in reads.items())
+    return f"Measured peaks: square matrix products {rates}; reading weights {reading}."
+
+
+def _table(rows: Sequence[Mapping], columns: Sequence[str]) -> str:
+    columns = [column for column in columns if any(row[column] is not None for row in rows)]
+    lines = ["| " + " | ".join(TITLES.get(column, column) for column in columns) + " |"]
+    lines.append("|" + "|".join("---" if column in _TEXT else "---:" for column in columns) + "|")
+    for row in rows:
+        random = " (random weights)" if row["weights"] == "random" else ""
+        named = {**row, "model": f"{row['model']}{random}"}
+        lines.append("| " + " | ".join(_cell(column, named[column]) for column in columns) + " |")
+    return "\n".join(lines)
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if column == "relative_error":
+        return f"{value:.1e}"
+    return f"{100 * value:.0f} %" if column == "peak_fraction" else f"{value:.{1 if value >= 100 else 2}f}"
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    draft = path.with_name(f".part.{path.name}")
+    try:
+        cv2.imwrite(str(draft), picture[:, :, ::-1])
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
