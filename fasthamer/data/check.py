@@ -1,0 +1,246 @@
+"""Is a dataset whole, and can its labels be what they are said to be? Looks, and changes nothing.
+
+Every picture's file is looked at from outside (there, and complete to its last bytes); a sample of hands from all over
+the set is decoded and its labels are tried against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.data.check_labels import (
+    REPROJECTION,
+    TIPS_APART,
+    item_problems,
+    photograph_problems,
+    reprojection,
+    tips_apart,
+)
+from fasthamer.data.mixture import HandDataset
+from fasthamer.data.photographs import Photographs, picture_size
+from fasthamer.data.pictures import JPEG_BEGIN, JPEG_END, TAIL
+from fasthamer.data.streams import HandStream, Indexed, Mix
+from fasthamer.data.tars import TarHands
+from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
+from fasthamer.types import Batch
+
+SHOWN, COLUMNS = 24, 6  # samples in the picture
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+@dataclass
+class Report:
+    """What was found about a set."""
+
+    problems: list[str] = field(default_factory=list)  # a line each
+    told: list[str] = field(default_factory=list)  # what was counted and measured
+    shown: list[tuple[NDArray[np.uint8], str]] = field(default_factory=list)  # labelled crops and their captions
+
+
+def check(dataset: Any, sample: int) -> Report:
+    """Looks at the whole set from outside and at `sample` of its hands from inside.
+
+    Args:
+        dataset: a set of any kind, indexed or streamed, without augmentation.
+        sample: hands whose pictures are decoded and whose labels are tried.
+    """
+    report = Report()
+    if isinstance(dataset, Mix):
+        for part in dataset.parts:
+            found = check(part, max(1, sample // len(dataset.parts)))
+            for mine, its in zip(vars(report).values(), vars(found).values(), strict=True):
+                mine.extend(its)
+    elif isinstance(dataset, TarHands):
+        _check_shards(dataset, sample, report)
+    elif isinstance(dataset, Indexed):
+        return check(dataset.dataset, sample)
+    else:
+        named = _check_files(dataset, report) if isinstance(dataset, Photographs) else set()
+        _check_sample(dataset, sample, report, named)
+    return report
+
+
+def identity(dataset: Any) -> tuple:
+    """The same for two splits that are one: some sets have none."""
+    if isinstance(dataset, HandStream):
+        return (dataset.fingerprint,)
+    if not isinstance(dataset, Photographs):
+        return type(dataset), len(dataset)
+    source = dataset.file if hasattr(dataset, "file") else None
+    return type(dataset), len(dataset), source, dataset.picture(0), dataset.picture(len(dataset) - 1)
+
+
+def picture(report: Report) -> NDArray[np.uint8] | None:
+    """The labelled crops on one page; None if there is not one that can be shown."""
+    if not report.shown:
+        return None
+    shown = report.shown[:SHOWN]
+    columns = min(COLUMNS, len(shown))
+    blank = np.full_like(shown[0][0], 255), ""
+    shown += [blank] * (-len(shown) % columns)
+    rows = [shown[begin : begin + columns] for begin in range(0, len(shown), columns)]
+    return sheet([[each for each, _ in row] for row in rows], captions=[[text for _, text in row] for row in rows])
+
+
+def incomplete(path: Path) -> str | None:
+    """What is wrong with a picture's file as far as its first and last bytes tell."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(8)
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            end = file.read()
+    except OSError:
+        return "is missing" if not path.exists() else "cannot be read"
+    return _cut_short(begin, end)
+
+
+def _cut_short(begin: bytes, end: bytes) -> str | None:
+    if not end:
+        return "is empty"
+    if begin.startswith(JPEG_BEGIN):
+        return None if JPEG_END in end else "is cut short"
+    if begin.startswith(b"\x89PNG"):
+        return None if end.endswith(_PNG_END) else "is cut short"
+    return None if begin[:4] in (b"RIFF", b"II*\x00", b"MM\x00*") or begin[:2] == b"BM" else "is no picture"
+
+
+def _check_files(dataset: Photographs, report: Report) -> set[Path]:
+    """Looks at every picture's file; returns those with a problem."""
+    pictures, left = 0, 0
+    before, damaged = None, set()
+    for index in range(len(dataset)):
+        left += dataset.is_left(index)
+        path = dataset.picture(index)
+        if path != before:  # both hands of a photograph follow each other
+            pictures += 1
+            if wrong := incomplete(path):
+                report.problems.append(f"{path} {wrong}")
+                damaged.add(path)
+        before = path
+    report.told.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {pictures} pictures")
+    for name, count in _left_out(dataset):
+        report.told.append(f"left out by the reader: {count} {name}")
+    return damaged
+
+
+def _left_out(dataset: Any) -> Iterator[tuple[str, object]]:
+    if getattr(dataset, "skipped", 0):
+        yield "hands with too few keypoints", dataset.skipped
+    if getattr(dataset, "left_out", None):
+        yield "(folders without pictures)", ", ".join(dataset.left_out)
+
+
+def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[Path]) -> None:
+    """Decodes some hands from all over the set and tries their labels; passes over pictures that were named before."""
+    seen = _Seen()
+    for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)).tolist():
+        name = dataset.sample_name(index) if hasattr(dataset, "sample_name") else f"{index}"
+        where = f"sample {index} ({name})" if name != f"{index}" else f"sample {index}"
+        if isinstance(dataset, Photographs) and dataset.picture(index) in named:
+            continue
+        try:
+            item = dataset[(0, index)]
+            found = list(item_problems(item))
+            if isinstance(dataset, Photographs):
+                found += _photograph(dataset, index, seen)
+        except (ValueError, KeyError, OSError) as error:
+            report.problems.append(f"{where}: {error.args[0] if isinstance(error, KeyError) else error}")
+            continue
+        report.problems += [f"{where}: {each}" for each in found]
+        seen.add(item)
+        report.shown.append((labelled(item), f"{Path(name).name[-30:]}"))
+    report.shown = _thinned(report.shown)
+    report.told += seen.lines()
+
+
+def _photograph(dataset: Photographs, index: int, seen: _Seen) -> Iterator[str]:
+    hand = dataset.photograph(index)
+    yield from photograph_problems(hand.labels, hand.box, *picture_size(hand.path))
+    if hasattr(dataset, "camera") and hand.labels.joints is not None:
+        off = reprojection(hand.labels, dataset.camera(index))
+        if off is not None:
+            seen.off.append(off)
+            if off > REPROJECTION:
+                yield f"a keypoint lies {off:.1f} pixels off its joint, seen by the camera"
+    apart = tips_apart(hand.labels, dataset.tips)
+    if apart is not None:
+        seen.apart.append(apart)
+        if apart > TIPS_APART:
+            yield f"a fingertip of the mesh lies {1000 * apart:.1f} mm off the labelled one"
+
+
+def _check_shards(dataset: TarHands, sample: int, report: Report) -> None:
+    """Reads every shard to its end; decodes the first hands of each."""
+    seen, samples, hands = _Seen(), 0, 0
+    each = -(-sample // len(dataset.shards))  # samples of a shard that are decoded
+    for shard in range(len(dataset.shards)):
+        for number, raw in enumerate(dataset.samples(shard, report.problems)):
+            samples += 1
+            if wrong := _cut_short(raw.picture[:8], raw.picture[-TAIL:]):
+                report.problems.append(f"{raw.name}: its picture {wrong}")
+            elif number < each:
+                for _, item in dataset.items(raw, 0, report.problems):
+                    hands += 1
+                    report.problems += [f"{raw.name}: {problem}" for problem in item_problems(item)]
+                    seen.add(item)
+                    report.shown.append((labelled(item), raw.name.split(": ")[-1][-30:]))
+    report.shown = _thinned(report.shown)
+    report.told.append(f"{samples} samples in {dataset.told}; {hands} hands of the first {each} of each shard decoded")
+    report.told += seen.lines()
+
+
+def labelled(item: Batch) -> NDArray[np.uint8]:
+    """(S, S, 3) an item's crop with the keypoints it has; left hands are mirrored, as models see them."""
+    crop = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0))
+    known = (item.keypoints_2d[:, 2] > 0).numpy()
+    return draw_keypoints(crop, crop_pixels(item.keypoints_2d[:, :2], crop.shape[0]), visible=known)
+
+
+def _thinned(shown: list[tuple[NDArray[np.uint8], str]]) -> list[tuple[NDArray[np.uint8], str]]:
+    """As many as fit on the page, from all over the set."""
+    if len(shown) <= SHOWN:
+        return shown
+    return [shown[place] for place in np.linspace(0, len(shown) - 1, SHOWN).astype(int)]
+
+
+class _Seen:
+    """What the sampled hands are like."""
+
+    def __init__(self) -> None:
+        self.hands = self.keypoints = self.joints = self.poses = self.meshes = 0
+        self.palms: list[float] = []  # metres
+        self.off: list[float] = []  # pixels
+        self.apart: list[float] = []  # metres
+
+    def add(self, item: Batch) -> None:
+        self.hands += 1
+        self.keypoints += int((item.keypoints_2d[:, 2] > 0).any())
+        self.joints += int((item.joints[:, 3] > 0).any())
+        self.poses += int(item.has_pose)
+        self.meshes += int(item.has_vertices)
+        if (item.joints[[0, 9], 3] > 0).all():
+            self.palms.append(float((item.joints[9, :3] - item.joints[0, :3]).norm()))
+
+    def lines(self) -> list[str]:
+        lines = [
+            f"{self.hands} hands sampled: {self.keypoints} with keypoints, {self.joints} with 3D joints, "
+            f"{self.poses} with a pose, {self.meshes} with a mesh"
+        ]
+        if self.palms:
+            low, middle, high = np.quantile(self.palms, (0, 0.5, 1)) * 1000
+            lines.append(f"wrist to middle knuckle: {low:.0f} to {high:.0f} mm, median {middle:.0f}")
+        if self.off:
+            lines.append(
+                f"keypoints against projected joints: median {np.median(self.off):.3f} pixels, worst "
+                f"{max(self.off):.3f} of {len(self.off)} hands"
+            )
+        if self.apart:
+            lines.append(f"fingertips of joints and mesh: worst {1000 * max(self.apart):.2f} mm apart")
+        return lines

@@ -1,0 +1,163 @@
+"""Check a dataset in place, or pack it into tar shards for training at scale.
+
+    python tools/prepare_data.py check --data dexycb --data-root DexYCB
+    python tools/prepare_data.py check --data hint --data-root HInt_annotation --split TEST_newdays_img_vis
+    python tools/prepare_data.py pack --data freihand --data-root FreiHAND_pub_v2 --mano MANO_RIGHT.pkl --out shards
+
+`check` looks at every picture's file from outside, decodes a sample of hands and tries their labels against each other;
+it changes nothing. It prints a line for each problem and writes OUT/DATA-SPLIT.png, a page of labelled hands. Exit 0 if
+all is well, 1 if there are problems. `pack` goes on where it was interrupted; what it wrote trains as --data tars.
+Trailing KEY VALUE pairs change the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+from yacs.config import CfgNode
+
+from fasthamer.config import load_config
+from fasthamer.registry import unknown
+
+FLAGS = {  # flag: (config key, help)
+    "--data": ("DATA.NAME", "freihand, dexycb, ho3d, hint, interhand, coco, folder, tars, ..."),
+    "--data-root": ("DATA.ROOT", "the dataset's folder"),
+    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl: MANO's parameters and meshes are labels too"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 all is well, 1 problems or failed, 2 the user's mistake."""
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    for flag, (key, _) in FLAGS.items():
+        value = getattr(arguments, flag[2:].replace("-", "_"))
+        overrides += [] if value is None else [key, value]
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *place, **more: print(f"prepare_data: warning: {message}", flush=True)
+        try:
+            cfg = load_config(None, overrides)
+            hand = _hand(cfg)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            parser.error(_words(error))
+        return {"check": _check, "pack": _pack}[arguments.command](cfg, hand, arguments)
+
+
+def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
+    """Checks the splits, prints what was found and writes the pictures."""
+    from fasthamer.data.build import WITHOUT_EVALUATION
+    from fasthamer.data.check import check, identity, picture
+    from fasthamer.whole_file import write_bytes
+
+    splits = [arguments.split] if arguments.split else [cfg.DATA.SPLIT, cfg.DATA.EVAL_SPLIT]
+    if cfg.DATA.NAME in WITHOUT_EVALUATION:
+        splits = splits[:1]
+    problems, known = 0, set()
+    for split in splits:
+        try:
+            dataset = _open(cfg, split, hand)
+        except (ValueError, KeyError, OSError) as error:
+            print(f"problem: {split}: {_words(error)}", flush=True)
+            problems += 1
+            continue
+        if identity(dataset) in known:  # a set without splits
+            continue
+        known.add(identity(dataset))
+        report = check(dataset, arguments.sample)
+        for line in report.told:
+            print(f"{split}: {line}")
+        for line in report.problems:
+            print(f"problem: {split}: {line}")
+        problems += len(report.problems)
+        page = picture(report)
+        if page is not None:
+            path = arguments.out / f"{cfg.DATA.NAME}-{Path(split).stem}.png"
+            write_bytes(path, cv2.imencode(".png", page[..., ::-1])[1].tobytes())
+            print(f"{split}: picture in {path}", flush=True)
+    print(f"{problems} problem{'' if problems == 1 else 's'}")
+    return 1 if problems else 0
+
+
+def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
+    """Packs one split, and names what could not be read."""
+    from fasthamer.data.pack import pack
+
+    split = arguments.split or cfg.DATA.SPLIT
+    try:
+        dataset = _open(cfg, split, hand)
+        packed = pack(dataset, arguments.out, f"{cfg.DATA.NAME} {split}", hand.is_embedded, arguments.shard)
+    except (ValueError, KeyError, OSError) as error:
+        print(f"prepare_data: {_words(error)}", file=sys.stderr)
+        return 1
+    for line in packed.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    print(f"{packed.hands} hands in {packed.shards} shards in {arguments.out}, {len(packed.skipped)} skipped")
+    return 0
+
+
+def _open(cfg: CfgNode, split: str, hand: Any) -> Any:
+    """A split without augmentation; sets that are for training only have no other than their training split."""
+    from fasthamer.data.build import WITHOUT_EVALUATION
+    from fasthamer.data.zoo import DATASETS
+
+    plain = cfg.clone()
+    plain.defrost()
+    plain.DATA.SPLIT = plain.DATA.EVAL_SPLIT = split
+    for key in plain.AUGMENT:
+        plain.AUGMENT[key] = 0.0
+    return DATASETS.build(cfg.DATA.NAME, plain, hand, cfg.DATA.NAME in WITHOUT_EVALUATION)
+
+
+def _hand(cfg: CfgNode) -> Any:
+    """The hand of the labels, after what is the user's mistake rather than a problem of a dataset.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: no such dataset, folder or hand.
+    """
+    from fasthamer.data.zoo import DATASETS
+    from fasthamer.hand.mano import load_hand
+
+    if cfg.DATA.NAME not in DATASETS:
+        raise KeyError(unknown("dataset", cfg.DATA.NAME, DATASETS))
+    if cfg.DATA.NAME not in ("synthetic", "mix") and not Path(cfg.DATA.ROOT or "?").exists():
+        raise FileNotFoundError(f"no folder {cfg.DATA.ROOT or 'given'}: --data-root is the dataset's")
+    return load_hand("embedded" if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
+
+
+def _words(error: Exception) -> str:
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than one")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="verify a dataset in place", allow_abbrev=False)
+    pack = commands.add_parser("pack", help="write a dataset as tar shards", allow_abbrev=False)
+    for command in (check, pack):
+        for flag, (key, text) in FLAGS.items():
+            command.add_argument(flag, help=f"{text} ({key})", required=flag == "--data")
+    check.add_argument("--split", help="one split instead of training and evaluation")
+    check.add_argument("--sample", type=_positive, default=200, help="hands of each split that are decoded (200)")
+    check.add_argument("--out", type=Path, default=Path("runs/check"), help="folder for the pictures (runs/check)")
+    pack.add_argument("--split", help="training unless given")
+    pack.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    pack.add_argument("--shard", type=_positive, default=1000, help="hands a shard (1000)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
