@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fasthamer.data.mixture import HandDataset
 from fasthamer.teachers.cache_geometry import motion_between
@@ -63,19 +64,22 @@ def _check_crop(index: int, plain: Batch, item: Batch, keeps_maps: bool) -> None
 
 
 class Drift(NamedTuple):
-    """How far a cache's answers to augmented crops are from the teacher's own, on average."""
+    """How far a cache's answers to augmented crops are from the teacher's own, on average over samples and points."""
 
     samples: int
-    joints_mm: float  # relative to the wrist
+    joints_mm: float  # relative to the wrist, as all millimetres here
     vertices_mm: float
     keypoints_px: float  # of the crop's pixels
+    error_mm: tuple[float, float] | None  # of the cache's joints and of the teacher's own, where all have labels
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"on {self.samples} augmented crops the cache's answers differ from the teacher's own by "
-            f"{self.joints_mm:.2f} mm (joints), {self.vertices_mm:.2f} mm (vertices), both relative to the wrist, and "
-            f"{self.keypoints_px:.2f} pixels"
+            f"{self.joints_mm:.2f} mm (joints), {self.vertices_mm:.2f} mm (vertices) and {self.keypoints_px:.2f} pixels"
         )
+        if self.error_mm:
+            text += "; its joints are {:.2f} mm off their labels, the teacher's own {:.2f} mm".format(*self.error_mm)
+        return text
 
 
 def drift(cached: CachedTeacher, teacher: Teacher, batch: Batch) -> Drift:
@@ -88,9 +92,16 @@ def drift(cached: CachedTeacher, teacher: Teacher, batch: Batch) -> Drift:
     """
     device = next(teacher.parameters()).device
     ours, own = cached.recall(batch, device), teacher(batch.image.to(device))
-    joints, vertices = (
-        ((a - ours.joints[:, :1]) - (b - own.joints[:, :1])).norm(dim=-1).mean().item() * 1000
-        for a, b in ((ours.joints, own.joints), (ours.vertices, own.vertices))
-    )
+    joints = _apart(ours.joints, own.joints, ours.joints, own.joints)
+    vertices = _apart(ours.vertices, own.vertices, ours.joints, own.joints)
     pixels = (ours.keypoints_2d - own.keypoints_2d).norm(dim=-1).mean().item() * batch.image.shape[-1]
-    return Drift(len(batch.image), joints, vertices, pixels)
+    error = None
+    if (batch.joints[..., 3] > 0).all():
+        truth = batch.joints[..., :3].to(device)
+        error = (_apart(ours.joints, truth, ours.joints, truth), _apart(own.joints, truth, own.joints, truth))
+    return Drift(len(batch.image), joints, vertices, pixels, error)
+
+
+def _apart(one: Tensor, other: Tensor, joints: Tensor, other_joints: Tensor) -> float:
+    """Millimetres between points (B, N, 3) of hands that are moved to one wrist."""
+    return 1000 * ((one - joints[:, :1]) - (other - other_joints[:, :1])).norm(dim=-1).mean().item()

@@ -110,7 +110,10 @@ def test_the_drift_of_a_teacher_that_turns_with_its_picture_is_nothing_and_of_an
     difference = (ours.joints - ours.joints[:, :1] - own.joints + own.joints[:, :1]).square().sum(-1).sqrt().mean()
     assert told.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
     assert told.joints_mm > 5
+    assert told.error_mm == pytest.approx((0, told.joints_mm), abs=0.01)  # the cache is right, the teacher is not
     assert "differ from the teacher's own by" in str(told)
+    unknown = batch._replace(joints=batch.joints * 0)
+    assert drift(cached, teacher, unknown).error_mm is None
 
 
 def test_feature_maps_are_recalled_for_plain_crops_and_refused_for_moved_ones(tmp_path):
