@@ -8,6 +8,7 @@ import pytest
 
 from fasthamer.hand.conventions import MANO_TO_OPENPOSE, TIPS
 from fasthamer.metrics.intervals import summarise
+from fasthamer.metrics.number_lists import read_number_lists
 from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
 from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.metrics.scores import Hands, per_sample, score
@@ -154,3 +155,35 @@ def test_missing_files_are_named(tmp_path):
         read_predictions(tmp_path / "pred.json")
     with pytest.raises(FileNotFoundError, match="evaluation_xyz"):
         read_truth(tmp_path)
+
+
+def test_large_lists_are_read_exactly_and_anything_else_is_left_to_json(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "points.json"
+    one, two = rng.normal(0, 1e-3, (3, 2, 3)), rng.normal(0, 1e3, (3, 4, 3))
+    path.write_text(json.dumps([one.tolist(), two.tolist()], indent=1))
+    found = read_number_lists(path, (2, 3), (4, 3))
+    np.testing.assert_array_equal(found[0], one)  # every bit
+    np.testing.assert_array_equal(found[1], two)
+    path.write_text(json.dumps(one.tolist()))
+    np.testing.assert_array_equal(read_number_lists(path, (2, 3))[0], one)
+    text = path.read_text()
+    number = text[3 : text.index(",")]
+    others = [text[:-1], text.replace(number, "1 2"), text.replace(number, "NaN"), text.replace(number, ""), "[]", ""]
+    others += [text.replace(number, f'"{number}"'), text.replace("], [", ", ", 1), json.dumps([one.tolist()])]
+    for other in others:
+        path.write_text(other)
+        assert read_number_lists(path, (2, 3)) is None, other
+    path.write_text(json.dumps([one.tolist(), two[:2].tolist()]))
+    assert read_number_lists(path, (2, 3), (4, 3)) is None
+
+
+def test_blocks_of_hands_are_scored_as_one():
+    target = some_hands(600)
+    target = Hands(target.joints)
+    prediction = Hands(perturbed(some_hands(600)).joints)
+    whole = per_sample(prediction, target)
+    for sample in (0, 255, 256, 599):
+        one = slice(sample, sample + 1)
+        alone = per_sample(Hands(prediction.joints[one]), Hands(target.joints[one]))
+        for key, values in whole.items():
+            assert values[sample] == pytest.approx(alone[key][0], abs=1e-9), key

@@ -48,9 +48,15 @@ def nearest_distances(
 
 def _f_score(predicted: NDArray, true: NDArray, thresholds: Sequence[float]) -> list[float]:
     bound = max(thresholds)  # farther than this does not count, so it need not be known
-    recall, precision = nearest_distances(true, predicted, bound), nearest_distances(predicted, true, bound)
+    open_ = np.ones(len(predicted), bool)
+    if len(predicted) == len(true):  # of one topology: what is near its own vertex needs no search, half of a good mesh
+        open_ = ((predicted - true) ** 2).sum(-1) >= min(thresholds) ** 2
+    settled = int((~open_).sum())
+    recall = nearest_distances(true[open_] if settled else true, predicted, bound)
+    precision = nearest_distances(predicted[open_], true, bound)
     scores = []
     for threshold in thresholds:
-        p, r = float((precision < threshold).mean()), float((recall < threshold).mean())
+        p = (settled + np.count_nonzero(precision < threshold)) / len(predicted)
+        r = (settled + np.count_nonzero(recall < threshold)) / len(true)
         scores.append(2 * p * r / (p + r) if p + r > 0 else 0.0)
     return scores

@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.metrics.alignment import require_finite
+from fasthamer.metrics.number_lists import read_number_lists
 from fasthamer.metrics.protocols import from_official, to_official
 from fasthamer.metrics.scores import Hands
 from fasthamer.types import N_JOINTS, N_VERTICES
 from fasthamer.whole_file import write_text
+
+_JOINTS, _MESH = (N_JOINTS, 3), (N_VERTICES, 3)
 
 
 def write_predictions(path: str | Path, hands: Hands, protocol: str = "freihand") -> None:
@@ -37,16 +40,19 @@ def read_predictions(path: str | Path, expected: int | None = None, protocol: st
         FileNotFoundError: no such file.
         ValueError: not of the official form, a wrong number of samples, or numbers that are not finite.
     """
-    content = read_json(Path(path))
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    quickly = read_number_lists(Path(path), _JOINTS, _MESH)
+    content = quickly or read_json(Path(path))
     if not isinstance(content, list) or len(content) != 2:
         raise ValueError(f"{path}: expected [joints of all samples, vertices of all samples], two lists")
     joints, vertices = content
-    found = points_of(joints, (N_JOINTS, 3), f"{path}: joints", expected)
+    found = points_of(joints, _JOINTS, f"{path}: joints", expected)
     hands = Hands(from_official(found, protocol))
-    first_mesh = vertices[0] if isinstance(vertices, list) and vertices else []
-    if not isinstance(first_mesh, list) or len(first_mesh) != N_VERTICES:
+    first_mesh = vertices[0] if isinstance(vertices, list | np.ndarray) and len(vertices) else None
+    if not isinstance(first_mesh, list | np.ndarray) or len(first_mesh) != N_VERTICES:
         return hands
-    mesh = points_of(vertices, (N_VERTICES, 3), f"{path}: vertices", len(joints))
+    mesh = points_of(vertices, _MESH, f"{path}: vertices", len(joints))
     return hands._replace(vertices=from_official(mesh, protocol))
 
 
@@ -61,12 +67,17 @@ def read_truth(folder: str | Path, split: str = "evaluation", protocol: str = "f
     xyz, verts = folder / f"{split}_xyz.json", folder / f"{split}_verts.json"
     if not xyz.is_file():
         raise FileNotFoundError(f"{xyz} is missing: --gt takes the folder that holds {split}_xyz.json")
-    joints = points_of(read_json(xyz), (N_JOINTS, 3), str(xyz), None)
+    joints = _read_points(xyz, _JOINTS, None)
     hands = Hands(from_official(joints, protocol))
     if not verts.is_file():
         return hands
-    mesh = points_of(read_json(verts), (N_VERTICES, 3), str(verts), len(joints))
+    mesh = _read_points(verts, _MESH, len(joints))
     return hands._replace(vertices=from_official(mesh, protocol))
+
+
+def _read_points(path: Path, shape: tuple[int, int], expected: int | None) -> NDArray[np.float64]:
+    quickly = read_number_lists(path, shape)
+    return points_of(quickly[0] if quickly else read_json(path), shape, str(path), expected)
 
 
 def read_json(path: Path) -> object:
@@ -84,13 +95,13 @@ def read_json(path: Path) -> object:
 
 
 def points_of(samples: object, shape: tuple[int, int], name: str, expected: int | None) -> NDArray[np.float64]:
-    """Nested lists -> (N, *shape), or a ValueError that names the first sample that does not fit."""
-    if not isinstance(samples, list):
+    """Nested lists (or an array) -> (N, *shape), or a ValueError that names the first sample that does not fit."""
+    if not isinstance(samples, list | np.ndarray):
         raise ValueError(f"{name}: expected a list with one entry per sample, found {type(samples).__name__}")
     if expected is not None and len(samples) != expected:
         raise ValueError(f"{name}: {len(samples)} samples, expected {expected}")
-    points = np.empty((len(samples), *shape))
-    for index, sample in enumerate(samples):
+    points = samples if isinstance(samples, np.ndarray) else np.empty((len(samples), *shape))
+    for index, sample in enumerate(samples if isinstance(samples, list) else ()):
         try:
             array = np.asarray(sample, np.float64)
         except (TypeError, ValueError):

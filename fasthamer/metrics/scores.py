@@ -6,7 +6,9 @@ no point is missing.
 
 from __future__ import annotations
 
+import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from fasthamer.types import N_JOINTS, N_VERTICES
 
 FRAMES = ("camera", "wrist")  # of the unaligned scores: as given, or each hand with its own wrist at the origin
 MIRROR_ALARM = 1.0  # mm by which rigid alignment may exceed the official one before a mirrored hand is suspected
-_BLOCK = 4096  # hands at a time: bounds the memory that their meshes take
+_BLOCK = 256  # hands at a time and thread: their meshes stay small beside the cache
 
 
 class Hands(NamedTuple):
@@ -71,14 +73,20 @@ def per_sample(
     if frame not in FRAMES:
         raise ValueError(unknown("frame", frame, FRAMES))
     _check(prediction, target)
-    parts = []
-    for begin in range(0, len(target.joints), _BLOCK):
-        some, true = (_part(hands, slice(begin, begin + _BLOCK)) for hands in (prediction, target))
-        scores = _joint_scores(some.joints, true.joints, rules, frame)
-        if some.vertices is not None and true.vertices is not None:
-            scores |= _mesh_scores(some, true, rules, frame)
-        parts.append(scores)
+    blocks = [slice(begin, begin + _BLOCK) for begin in range(0, len(target.joints), _BLOCK)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and the searches release Python's lock
+        parts = list(pool.map(lambda block: _block_scores(prediction, target, block, rules, frame), blocks))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _block_scores(
+    prediction: Hands, target: Hands, block: slice, rules: Protocol, frame: str
+) -> dict[str, NDArray[np.float64]]:
+    some, true = _part(prediction, block), _part(target, block)
+    scores = _joint_scores(some.joints, true.joints, rules, frame)
+    if some.vertices is not None and true.vertices is not None:
+        scores |= _mesh_scores(some, true, rules, frame)
+    return scores
 
 
 def _part(hands: Hands, samples: slice) -> Hands:
