@@ -201,11 +201,16 @@ def test_a_sample_with_a_joint_too_few_is_an_error(root, embedded):
 
 @pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_records_are_found_in_any_json_layout(tmp_path, separators, indent):
+@pytest.mark.parametrize("block", [1 << 23, 64])
+def test_records_are_found_in_any_json_layout(tmp_path, monkeypatch, separators, indent, block):
+    monkeypatch.setattr(json_records, "_BLOCK", block)
     values = np.random.default_rng(0).normal(size=(5, 4, 3))
     (tmp_path / "x.json").write_text(json.dumps(values.tolist(), separators=separators, indent=indent) + "\n")
     records = JsonRecords(tmp_path / "x.json", (4, 3))
     np.testing.assert_array_equal([records[i] for i in range(len(records))], values)
+    monkeypatch.setattr(json_records, "_GAP", 100)  # shorter than a record: commas come in the middle of blocks
+    again = JsonRecords(tmp_path / "x.json", (4, 3))
+    np.testing.assert_array_equal((again.starts, again.stops), (records.starts, records.stops))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[[1, 2]]", '{"a": 1}', "nonsense"])
@@ -364,6 +369,9 @@ def test_the_places_of_records_are_kept_until_the_file_changes(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(JsonRecords, "_find_records", None)  # looking again would fail
         np.testing.assert_array_equal(JsonRecords(path, (4, 3), cache)[4], values[4])
+    path.write_text(path.read_text().replace("]], [[", "]],[[ ", 1))  # as long as before
+    np.testing.assert_array_equal(JsonRecords(path, (4, 3), cache)[1], values[1])
+    assert JsonRecords(path, (4, 3), cache).starts[1] == path.read_text().index("]],[[") + 3
     path.write_text(json.dumps(values[:3].tolist()))
     assert len(JsonRecords(path, (4, 3), cache)) == 3
 

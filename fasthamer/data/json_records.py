@@ -7,15 +7,18 @@ is parsed when it is asked for.
 from __future__ import annotations
 
 import json
-import mmap
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from fasthamer.data.index import Arrays, cached
 
 _LARGE = 4 << 20  # bytes; smaller files are searched faster than an index is kept
+_BLOCK = 8 << 20  # bytes read at once
+_GAP = 4096  # bytes; longer than any space between brackets
 _BETWEEN = re.compile(rb"\]\s*\](\s*,\s*)\[\s*\[")  # the end of one record, the comma, the start of the next
 
 
@@ -68,13 +71,29 @@ class JsonRecords:
         path, shape = self.path, self.shape
         if not path.stat().st_size:
             raise ValueError(f"{path}: empty file")
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", content)
+        with open(path, "rb") as file:
+            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", file.read(_GAP))
             if opening is None:
                 raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
-            if not b"".join(content[-64:].split()).endswith(b"]]]"):
+            tail = file.seek(max(0, path.stat().st_size - _GAP))
+            ending = file.read()
+            if not b"".join(ending.split()).endswith(b"]]]"):
                 raise ValueError(f"{path}: cut short, its last brackets are missing; download or copy it again")
-            commas = [match.span(1) for match in _BETWEEN.finditer(content)]
-            end = content.rfind(b"]")
-        starts, stops = [opening.end(), *(stop for _, stop in commas)], [*(start for start, _ in commas), end]
+            file.seek(0)
+            commas = list(_commas(file))
+        starts = [opening.end(), *(stop for _, stop in commas)]
+        stops = [*(start for start, _ in commas), tail + ending.rfind(b"]")]
         return {"starts": np.array(starts), "stops": np.array(stops)}
+
+
+def _commas(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where in the file the commas between records start and stop, with the space around them."""
+    buffer, place = b"", 0  # what is looked at, and where in the file it begins
+    while block := file.read(_BLOCK):
+        buffer += block
+        done = 0
+        for match in _BETWEEN.finditer(buffer):
+            yield place + match.start(1), place + match.end(1)
+            done = match.end()
+        done = max(done, len(buffer) - _GAP)  # a comma may be cut in two by the end of the block
+        buffer, place = buffer[done:], place + done
