@@ -7,36 +7,36 @@ z forward.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+if TYPE_CHECKING:  # exported models run without torch
+    from torch import Tensor
+
+Array = TypeVar("Array", "np.ndarray", "Tensor")
 
 CROP_PIXELS = 256.0  # HaMeR's crop, in which its focal length is given
 CROP_FOCAL = 5000.0 / CROP_PIXELS  # focal length in crop widths
 
 
-def weak_to_translation(camera: Tensor) -> Tensor:
+def weak_to_translation(camera: Array) -> Array:
     """Where a weak-perspective camera puts the hand in front of the crop's pinhole camera.
 
     Args:
-        camera: (B, 3) s, tx, ty.
+        camera: (B, 3) s, tx, ty; array or tensor.
 
     Returns:
         (B, 3) metres: tx, ty and the depth at which `CROP_FOCAL` gives the scale s/2.
     """
-    scale, tx, ty = camera.unbind(-1)
-    return torch.stack((tx, ty, 2 * CROP_FOCAL / (scale + 1e-9 / CROP_PIXELS)), dim=-1)
+    return _behind(camera[..., 1:], 2 * CROP_FOCAL / (camera[..., :1] + 1e-9 / CROP_PIXELS))
 
 
-def project(points: Tensor, translation: Tensor) -> Tensor:
+def project(points: Array, translation: Array) -> Array:
     """Points of the hand to the crop, with perspective.
 
     Args:
-        points: (B, N, 3) metres.
+        points: (B, N, 3) metres; arrays or tensors.
         translation: (B, 3) metres, as `weak_to_translation` gives it.
 
     Returns:
@@ -59,6 +59,8 @@ def fit_weak_camera(points: Tensor, keypoints: Tensor, weight: Tensor | None = N
     Returns:
         (B, 3); the scale is at least 1e-3.
     """
+    import torch
+
     if weight is None:
         weight = torch.ones_like(points[..., 0])
     share = (weight / weight.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
@@ -76,12 +78,12 @@ def full_image_focal(width: float, height: float) -> float:
 
 
 def full_image_translation(
-    camera: Tensor, box_centre: Tensor, box_size: Tensor, image_size: Tensor, focal: Tensor | float
-) -> Tensor:
+    camera: Array, box_centre: Array, box_size: Array, image_size: Array, focal: Array | float
+) -> Array:
     """Where the hand is in front of the whole photograph's camera (HaMeR's `cam_crop_to_full`).
 
     Args:
-        camera: (B, 3) s, tx, ty of the crop.
+        camera: (B, 3) s, tx, ty of the crop; arrays or tensors.
         box_centre: (B, 2) pixels, the crop's centre in the photograph.
         box_size: (B,) pixels, the crop's side.
         image_size: (B, 2) pixels, width and height; the principal point is taken to be the middle.
@@ -93,7 +95,7 @@ def full_image_translation(
     scale = box_size * camera[:, 0] + 1e-9  # pixels of the photograph in two metres
     depth = 2 * focal / scale
     offset = 2 * (box_centre - image_size / 2) / scale[:, None]
-    return torch.cat((camera[:, 1:] + offset, depth[:, None]), dim=-1)
+    return _behind(camera[:, 1:] + offset, depth[:, None])
 
 
 def translation_to_fit(points: np.ndarray, pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -135,3 +137,12 @@ def project_pixels(points: Array, intrinsics: Array) -> Array:
     """
     image = points @ intrinsics.swapaxes(-1, -2)
     return image[..., :2] / image[..., 2:]
+
+
+def _behind(sideways: Array, depth: Array) -> Array:
+    """(..., 2) and (..., 1) to (..., 3)."""
+    if isinstance(sideways, np.ndarray):
+        return np.concatenate((sideways, depth), axis=-1)
+    import torch
+
+    return torch.cat((sideways, depth), dim=-1)

@@ -1,29 +1,33 @@
 """Hands in a photograph, for users of a finished model.
 
 from fasthamer.predict import HandMesh
-hands = HandMesh("runs/mine")                              # or a student.safetensors, "embedded", "hamer"
+hands = HandMesh("runs/mine")                              # or a student.safetensors, "embedded", "hamer", x.onnx
 found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
 found.vertices, found.keypoints_2d                         # metres; pixels of the photograph
 picture = found.draw(image)
+
+An exported .onnx or .xml file needs neither torch nor smplx.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from fasthamer.camera import full_image_focal, full_image_translation
 from fasthamer.data.crop import BOX_FACTOR, box_side, crop_affine, invert, mirror_points, transform, warp
-from fasthamer.hand.mano import load_hand
-from fasthamer.render.overlay import MESH_COLOURS, Colour, draw_keypoints, draw_mesh
-from fasthamer.runtime.device import pick_device
+from fasthamer.runtime.exported_model import Answer, ExportedModel
+from fasthamer.runtime.sessions import SUFFIXES, open_session
 from fasthamer.types import View
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fasthamer.render.overlay import Colour
 
 STUDENT_FILE = "student.safetensors"
 
@@ -43,10 +47,11 @@ class Prediction(NamedTuple):
     focal: float  # pixels; the principal point is the middle of the photograph
     faces: NDArray[np.int64]  # (1538, 3) of a right hand
 
-    def draw(
-        self, image: NDArray[np.uint8], colour: Colour = MESH_COLOURS["prediction"], skeleton: bool = False
-    ) -> NDArray[np.uint8]:
+    def draw(self, image: NDArray[np.uint8], colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
         """The meshes (or skeletons) over the photograph, far hands first; `image` is left as it is."""
+        from fasthamer.render.overlay import MESH_COLOURS, draw_keypoints, draw_mesh
+
+        colour = MESH_COLOURS["prediction"] if colour is None else colour
         picture = image
         centre = image.shape[1] / 2, image.shape[0] / 2
         for hand in np.argsort(-self.translation[:, 2]):
@@ -63,20 +68,37 @@ class HandMesh:
     """A hand model ready to be used on photographs.
 
     Args:
-        model: what `open_model` takes.
-        hand: a MANO file, if the student was trained with one; None is the model's own.
+        model: what `open_model` takes, or a file of tools/export.py.
+        hand: a MANO file, if the student was trained with one (or exported without mesh); None is the model's own.
         checkpoint: hamer.ckpt, for `hamer`.
         device: a torch device, or auto = cuda, then mps, then cpu.
+        backend: of `fasthamer.runtime.sessions.BACKENDS`, for models that are not exported; their answers differ by
+            rounding.
+        threads: of the CPU; 0 = the backend's choice.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError, ImportError: no such model, or not usable; the message says what to do.
     """
 
     def __init__(
-        self, model: str | Path = "embedded", hand: str | Path | None = None, checkpoint: str = "", device: str = "auto"
+        self,
+        model: str | Path = "embedded",
+        hand: str | Path | None = None,
+        checkpoint: str = "",
+        device: str = "auto",
+        backend: str = "torch",
+        threads: int = 0,
     ) -> None:
-        self.device = pick_device(device)
-        self.model = open_model(model, hand, checkpoint).to(self.device)
-        self.faces: NDArray[np.int64] = self.model.hand.faces  # type: ignore[assignment, union-attr]
+        if Path(model).suffix in SUFFIXES:
+            if backend not in ("torch", SUFFIXES[Path(model).suffix]):
+                raise ValueError(f"{model} is exported and runs in {SUFFIXES[Path(model).suffix]}, not in {backend}")
+            self.model: nn.Module | ExportedModel = ExportedModel(Path(model), hand, device, threads)
+            self._answer: ExportedModel | _Module = self.model
+        else:
+            self.model = open_model(model, hand, checkpoint)
+            self._answer = _Module(self.model, device, backend, threads)
+        self.faces: NDArray[np.int64] = self._answer.faces
 
-    @torch.no_grad()
     def __call__(
         self,
         image: NDArray[np.uint8],
@@ -101,9 +123,7 @@ class HandMesh:
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
-        view: View = self.model.view  # type: ignore[assignment]
-        image_size: int = self.model.image_size  # type: ignore[assignment]
-        size = round(image_size / (view.bottom - view.top))  # the part it looks at is then not resized
+        size = self._answer.crop_size
         affines = [
             crop_affine(centre, side, size, mirror=not is_a_right)
             for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)
@@ -111,10 +131,7 @@ class HandMesh:
         if not affines:
             return _nothing(focal, self.faces)
         crops = np.stack([warp(image, affine, size) for affine in affines])
-        output = self.model(torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.device))
-        vertices, joints, points, camera = (
-            part.float().cpu().numpy() for part in (output.vertices, output.joints, output.keypoints_2d, output.camera)
-        )
+        vertices, joints, points, camera = self._answer(crops.transpose(0, 3, 1, 2))
         left = ~is_right
         vertices[left], joints[left] = mirror_points(vertices[left]), mirror_points(joints[left])
         camera[left, 1] *= -1
@@ -122,13 +139,28 @@ class HandMesh:
             transform(invert(a), (p + 0.5) * size) for a, p in zip(affines, points.astype(np.float64), strict=True)
         ]
         translation = full_image_translation(
-            torch.from_numpy(camera.astype(np.float64)),
-            torch.from_numpy(centres),
-            torch.from_numpy(sides),
-            torch.tensor([[width, height]], dtype=torch.float64),
-            focal,
+            camera.astype(np.float64), centres, sides, np.array([[width, height]], np.float64), focal
         )
-        return Prediction(vertices, joints, np.stack(pixels), translation.numpy(), is_right, focal, self.faces)
+        return Prediction(vertices, joints, np.stack(pixels), translation, is_right, focal, self.faces)
+
+
+class _Module:
+    """A student or teacher in torch, as `ExportedModel`."""
+
+    def __init__(self, model: nn.Module, device: str, backend: str, threads: int) -> None:
+        self.model = model
+        self.session = open_session(model, backend, "auto", device, threads=threads)
+        self.faces: NDArray[np.int64] = model.hand.faces  # type: ignore[assignment, union-attr]
+
+    @property
+    def crop_size(self) -> int:
+        view: View = self.model.view  # type: ignore[assignment]
+        image_size: int = self.model.image_size  # type: ignore[assignment]
+        return round(image_size / (view.bottom - view.top))  # the part it looks at is then not resized
+
+    def __call__(self, crops: NDArray[np.uint8]) -> Answer:
+        found = self.session(crops)
+        return found["vertices"], found["joints"], found["keypoints_2d"], found["camera"]
 
 
 def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: str = "") -> nn.Module:
@@ -142,6 +174,7 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     Raises:
         FileNotFoundError, ValueError, KeyError: nothing of that name, or not usable; the message says what to do.
     """
+    from fasthamer.hand.mano import load_hand
     from fasthamer.students import load_student
     from fasthamer.teachers import build_teacher
 

@@ -7,9 +7,10 @@ Crop units: the crop spans [-0.5, 0.5] in x and y, (0, 0) is its centre.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # exported models run without torch
+    from torch import Tensor
 
 N_VERTICES = 778
 N_FACES = 1538

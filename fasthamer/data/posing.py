@@ -6,23 +6,47 @@ process would disagree in the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fasthamer.hand.conventions import MANO_TO_OPENPOSE, tip_vertices
-from fasthamer.hand.mano import Hand
+from fasthamer.hand.conventions import MANO_PARENTS, MANO_TO_OPENPOSE, tip_vertices
+
+if TYPE_CHECKING:  # exported models without a mesh are posed here, without torch
+    from torch import Tensor
+
+    from fasthamer.hand.mano import Hand
 
 
 class Poser:
-    """Linear blend skinning of one hand at a time, in doubles; agrees with `hand(...)` to float32's precision."""
+    """Linear blend skinning of one hand at a time, in doubles; agrees with `hand(...)` to float32's precision.
 
-    def __init__(self, hand: Hand) -> None:
+    Args:
+        arrays: with MANO's keys, see `fasthamer.hand.mano_files.SHAPES`.
+    """
+
+    parents = MANO_PARENTS
+
+    def __init__(self, arrays: Mapping[str, NDArray]) -> None:
+        self.template, self.shapes = arrays["v_template"], arrays["shapedirs"]
+        self.correctives = arrays["posedirs"].reshape(-1, 135).T  # (135, 778 * 3)
+        self.regressor, self.weights = arrays["J_regressor"], arrays["weights"]
+
+    @classmethod
+    def of(cls, hand: Hand) -> Poser:
+        """Of the very numbers that a hand computes with, rounded to float32."""
         layer = hand.layer
-        self.template, self.shapes = _doubles(layer.v_template), _doubles(layer.shapedirs)
-        self.correctives = _doubles(layer.posedirs)  # (135, 778 * 3)
-        self.regressor, self.weights = _doubles(layer.J_regressor), _doubles(layer.lbs_weights)
-        self.parents = np.asarray(layer.parents)
+        return cls(
+            {
+                "v_template": _doubles(layer.v_template),
+                "shapedirs": _doubles(layer.shapedirs),
+                "posedirs": _doubles(layer.posedirs).T,  # smplx's is (135, 778 * 3)
+                "J_regressor": _doubles(layer.J_regressor),
+                "weights": _doubles(layer.lbs_weights),
+            }
+        )
 
     def __call__(self, rotations: NDArray, betas: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vertices (778, 3) and joints (21, 3) in OpenPose order, metres.

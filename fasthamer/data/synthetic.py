@@ -79,7 +79,7 @@ class SyntheticHands(Dataset):
         self.fingerprint = hand.fingerprint
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
-        self.poser = Poser(hand)
+        self.poser = Poser.of(hand)
         self.paints = _paints(self.poser, self.faces)
 
     def __len__(self) -> int:

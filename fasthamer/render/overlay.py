@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -97,7 +96,7 @@ def overlay_hand(
 
 def crop_translation(camera: ArrayLike) -> NDArray[np.float64]:
     """(3,) metres: where a weak-perspective camera (s, tx, ty) puts the hand."""
-    return weak_to_translation(torch.as_tensor(np.asarray(camera, np.float64))[None])[0].numpy()
+    return weak_to_translation(np.asarray(camera, np.float64)[None])[0]
 
 
 def crop_pixels(keypoints: ArrayLike, size: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from fasthamer.types import HandOutput, View
 
 
 class Deployed(nn.Module):
-    """`fasthamer.types.HandModel`, in eval mode and without gradients; `student.deploy()` makes it.
+    """`fasthamer.types.HandModel` in eval mode, for inference alone; `student.deploy()` makes it.
 
     Args:
         normalise: image to what the backbone takes.
@@ -38,16 +38,20 @@ class Deployed(nn.Module):
         self.hand = hand
         self.view, self.image_size, self.feature_channels = view, normalise.size, channels
         self.dtype = torch.float32
-        self.eval().requires_grad_(False)
+        self.eval()
 
-    def to_precision(self, dtype: torch.dtype) -> Deployed:
-        """Puts backbone and decoder in another precision; read-out, mesh and camera stay in float32."""
-        self.backbone = copy.deepcopy(self.backbone).to(dtype)  # a teacher's own may be in here
-        self.head.summary.to(dtype)
-        self.dtype = dtype
-        return self
+    def in_precision(self, dtype: torch.dtype) -> Deployed:
+        """The same with backbone and decoder in another precision; read-out, mesh and camera stay in float32."""
+        if dtype == self.dtype:
+            return self
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # which a copy of a module shares
+        other.backbone = copy.deepcopy(self.backbone).to(dtype)
+        other.head = copy.deepcopy(self.head)
+        other.head.summary.to(dtype)
+        other.dtype = dtype
+        return other
 
-    @torch.no_grad()
     def forward(self, image: Tensor) -> HandOutput:
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
         tapped, last = self.backbone(self.normalise(image).to(self.dtype))
@@ -72,14 +76,13 @@ def inference_graph(model: nn.Module) -> Deployed:
 
 
 def named(output: HandOutput) -> dict[str, Tensor]:
-    """A model's output under the names of `fasthamer.runtime.contract.OUTPUTS`."""
-    assert output.mano is not None
+    """A model's output under the names of `fasthamer.runtime.contract.OUTPUTS`, as far as it has them."""
     return {
         "vertices": output.vertices,
         "joints": output.joints,
         "keypoints_2d": output.keypoints_2d,
         "camera": output.camera,
-        **output.mano._asdict(),
+        **(output.mano._asdict() if output.mano else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -9,14 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fasthamer.runtime import torch_archive
 from fasthamer.runtime.contract import INPUT, KEY, OUTPUTS, PARAMETERS, Contract
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
+from fasthamer.runtime.quantise import SCOPES, quantise
 
 BIG = 1_500_000_000  # bytes of weights above which ONNX keeps them in a file beside it (protobuf ends at 2 GiB)
 OPSET = 20  # the first with GELU
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+FORMATS = {  # by the file's suffix: packages that writing takes, precisions
+    ".onnx": (("onnx", "onnxscript", "onnxruntime"), ("fp32", "fp16", "int8")),
+    ".xml": (("onnx", "onnxscript", "onnxruntime", "openvino"), ("fp32", "fp16", "int8")),
+    ".pt2": ((), ("fp32", "fp16", "bf16")),
+}
 
 
 class Exported(nn.Module):
@@ -49,29 +60,81 @@ def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Cont
     )
 
 
-def export_onnx(model: nn.Module, path: str | Path, precision: str = "fp32", with_mesh: bool = True) -> Contract:
-    """Writes an .onnx file with a dynamic batch; a model of over 1.5 GB gets a second file, `<name>.onnx.data`.
+def export(
+    model: nn.Module,
+    path: str | Path,
+    precision: str = "fp32",
+    with_mesh: bool = True,
+    crops: NDArray[np.uint8] | None = None,
+) -> Contract:
+    """Writes a model as a file with a dynamic batch; the format is that of the file's name.
 
     Args:
         model: a student or teacher in eval mode, or its inference graph.
-        path: ends in .onnx; replaced whole or not at all.
-        precision: fp32, or fp16 for backbone and decoder.
+        path: ends in .onnx, .xml (OpenVINO; a .bin comes beside it) or .pt2 (torch.export); replaced whole or not at
+            all. ONNX puts more than 1.5 GB of weights in a second file, `<name>.onnx.data`.
+        precision: fp32; fp16 or bf16 (.pt2 alone) for backbone and decoder; int8 (not .pt2) for the backbone.
         with_mesh: False leaves the hand model out: the outputs are then camera, rotations and betas.
+        crops: (N, 3, S, S) to calibrate int8 with, see `quantise`.
 
     Raises:
-        ValueError: an operator that ONNX does not have, or a model without an inference graph.
-        ImportError: onnx or onnxscript are not installed.
+        ValueError: an operator that the format does not have, a model without an inference graph, or a precision
+            that cannot be written.
+        ImportError: a package is not installed.
     """
-    _need("onnx", "onnxscript")
-    graph = _prepared(model, precision)
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path}: an export is called {', '.join('*' + suffix for suffix in FORMATS)}")
+    packages, precisions = FORMATS[path.suffix]
+    if precision not in precisions:
+        raise ValueError(f"a {path.suffix} file is written in {', '.join(precisions)}, not in {precision}")
+    _need(*packages)
+    if precision == "int8" and crops is None:
+        raise ValueError("int8 is calibrated: give crops like those the model will see")
+    graph = inference_graph(model)
+    if precision in HALVES and path.suffix != ".xml":  # OpenVINO rounds when it saves
+        graph = graph.in_precision(HALVES[precision])
+    if precision == "int8" and _size(graph) > BIG:
+        raise ValueError(f"int8 is made of one .onnx file of at most 2 GB; this model has {_size(graph) / 1e9:.1f} GB")
     contract = contract_of(graph, precision, with_mesh)
-    program = _in_onnx(graph, contract)
-    program.model.metadata_props[KEY] = contract.to_json()
-    program.model.producer_name = "fasthamer"
-    big = sum(value.nbytes for value in graph.state_dict().values()) > BIG
-    with written_whole(path) as folder:
-        program.save(folder / Path(path).name, external_data=big)
+    with _written_whole(path) as folder:
+        if path.suffix == ".pt2":
+            torch_archive.save(
+                Exported(graph, contract.outputs), _example(graph, contract), contract, folder / path.name
+            )
+        elif path.suffix == ".onnx":
+            _write_onnx(graph, contract, folder / path.name, crops)
+        else:
+            _write_openvino(graph, contract, folder / path.name, crops)
     return contract
+
+
+def _write_onnx(graph: Deployed, contract: Contract, path: Path, crops: NDArray[np.uint8] | None) -> None:
+    if contract.precision == "int8":
+        assert crops is not None
+        with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix=f".{path.name}.") as folder:
+            exact = Path(folder) / path.name
+            _write_onnx(graph, contract._replace(precision="fp32"), exact, None)
+            quantise(exact, path, crops)
+        return
+    program = _in_onnx(graph, contract)
+    for node in program.model.graph:
+        for key in set(node.metadata_props) - {SCOPES}:  # stack traces of the machine that exported
+            del node.metadata_props[key]
+    program.model.metadata_props[KEY] = contract.to_json()
+    program.save(path, external_data=_size(graph) > BIG)
+
+
+def _write_openvino(graph: Deployed, contract: Contract, path: Path, crops: NDArray[np.uint8] | None) -> None:
+    import openvino
+
+    with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix=f".{path.name}.") as folder:
+        between = Path(folder) / "model.onnx"
+        stored = "int8" if contract.precision == "int8" else "fp32"
+        _write_onnx(graph, contract._replace(precision=stored), between, crops)
+        model = openvino.Core().read_model(between)
+        model.set_rt_info(contract.to_json(), [KEY])
+        openvino.save_model(model, path, compress_to_fp16=contract.precision == "fp16")
 
 
 def _in_onnx(graph: Deployed, contract: Contract) -> Any:
@@ -99,11 +162,8 @@ def _in_onnx(graph: Deployed, contract: Contract) -> Any:
         raise ValueError(f"this model cannot be written as ONNX: {_last_line(error)}") from error
 
 
-def _prepared(model: nn.Module, precision: str) -> Deployed:
-    graph = inference_graph(model)
-    if precision == "fp16":
-        graph.to_precision(torch.float16)
-    return graph
+def _size(graph: Deployed) -> int:
+    return sum(value.nbytes for value in graph.state_dict().values())
 
 
 def _example(graph: Deployed, contract: Contract) -> Tensor:
@@ -119,15 +179,13 @@ def _last_line(error: BaseException) -> str:
 
 
 def _need(*packages: str) -> None:
-    import importlib.util
-
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(f"{', '.join(missing)} is not installed: pip install 'fasthamer-kd[export]'")
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def _written_whole(path: str | Path) -> Iterator[Path]:
     """A new folder beside `path`; what lies in it in the end is moved there, and nothing if the block fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from torch import nn
 
-from fasthamer.runtime.export import export_onnx
+from fasthamer.runtime.crops import synthetic_crops
+from fasthamer.runtime.deploy import crop_size, inference_graph
+from fasthamer.runtime.export import export
+from fasthamer.runtime.quantise import quantise
 
+CALIBRATION = 32  # synthetic crops; an export to keep takes more (tools/export.py)
 _files: weakref.WeakKeyDictionary[nn.Module, dict[str, Path]] = weakref.WeakKeyDictionary()
 
 
@@ -21,6 +25,11 @@ def onnx_file(model: nn.Module, precision: str) -> Path:
         folder = tempfile.mkdtemp(prefix="fasthamer-")
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / "model.onnx"
-        export_onnx(model, path, precision)
+        graph = inference_graph(model)
+        if precision == "int8":
+            crops = synthetic_crops(graph.hand, CALIBRATION, crop_size(graph), seed=1).images
+            quantise(onnx_file(model, "fp32"), path, crops)
+        else:
+            export(graph, path, precision)
         made[precision] = path
     return made[precision]

@@ -10,6 +10,7 @@ import numpy as np
 from fasthamer.runtime.contract import INPUT, KEY, Contract
 from fasthamer.runtime.sessions import ArraySession, Setting
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INSTALL = "pip install onnxruntime (or onnxruntime-gpu)"
 
 
@@ -27,6 +28,9 @@ class OnnxSession(ArraySession):
 
     def __init__(self, path: Path, setting: Setting) -> None:
         runtime = _runtime()
+        if setting.device == "auto":
+            has_cuda = PROVIDERS["cuda"] in runtime.get_available_providers()
+            setting = setting._replace(device="cuda" if has_cuda else "cpu")
         provider = _provider(setting)
         if provider not in runtime.get_available_providers():
             raise ValueError(
@@ -72,10 +76,9 @@ def _provider(setting: Setting) -> str:
         if kind != "cuda":
             raise ValueError(f"tensorrt needs a CUDA device, not {setting.device!r}")
         return "TensorrtExecutionProvider"
-    providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-    if kind not in providers:
+    if kind not in PROVIDERS:
         raise ValueError(f"onnxruntime runs on cpu or cuda here, not on {setting.device!r}")
-    return providers[kind]
+    return PROVIDERS[kind]
 
 
 def _runtime() -> Any:

@@ -12,7 +12,6 @@ from fasthamer.runtime.sessions import ArraySession, Setting
 
 # What the CPU computes in: by itself, OpenVINO would take bf16 wherever the CPU has it.
 HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
-AS_STORED = ("fp32", "fp16")  # files whose arithmetic may be chosen; int8 is in the graph itself
 
 
 class OpenVinoSession(ArraySession):
@@ -29,7 +28,7 @@ class OpenVinoSession(ArraySession):
 
     def __init__(self, path: Path, setting: Setting) -> None:
         openvino = _runtime()
-        if setting.device != "cpu":
+        if setting.device not in ("auto", "cpu"):
             raise ValueError(f"openvino runs on cpu here, not on {setting.device!r}")
         core = openvino.Core()
         try:
@@ -44,7 +43,7 @@ class OpenVinoSession(ArraySession):
         if setting.threads:
             options["INFERENCE_NUM_THREADS"] = setting.threads
         self._request = core.compile_model(model, "CPU", options).create_infer_request()
-        self.setting = setting._replace(precision=precision)
+        self.setting = setting._replace(precision=precision, device="cpu")
         self.image_size = self.contract.image_size
         weights = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
         self.size_bytes = sum(each.stat().st_size for each in (path, weights) if each.is_file())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fasthamer.registry import unknown
+from fasthamer.runtime.contract import Contract
 
 BACKENDS = {  # backend: the module that opens it, and its precisions
     "torch": ("torch_sessions", ("fp32", "bf16", "fp16")),
@@ -46,6 +47,7 @@ class Session(ABC):
     setting: Setting
     size_bytes: int  # of the exported file or, in torch, of the weights
     image_size: int | None = None  # S, where only one will do
+    contract: Contract | None = None  # of an exported file
 
     def __call__(self, images: Any) -> dict[str, Any]:
         shape = tuple(images.shape)
@@ -84,7 +86,8 @@ def open_session(
         backend: torch (the training graph), folded (the inference graph in torch), compile (that, compiled),
             cudagraphs (that, recorded; on cuda), onnxruntime, tensorrt (in ONNX Runtime, on cuda), openvino (CPU).
         precision: fp32, bf16, fp16 or int8; auto = a file's own, fp32 of a module.
-        device: a torch device; what the backend cannot use is an error, never a slower one instead.
+        device: a torch device, or auto = the best that the backend can use here. One that it cannot use is an error,
+            never a slower one instead.
         batch: for graphs of fixed size (cudagraphs); the others take any.
         threads: of the CPU; 0 = as many as the runtime takes by itself, which differs between them.
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
 
-from fasthamer.runtime.deploy import inference_graph, named
+from fasthamer.runtime import torch_archive
+from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
 from fasthamer.runtime.device import pick_device
 from fasthamer.runtime.sessions import Session, Setting
 
@@ -38,20 +40,23 @@ class TorchSession(Session):
 def open_session(model: nn.Module | Path, setting: Setting) -> Session:
     """See `fasthamer.runtime.sessions.open_session`."""
     device = pick_device(setting.device)
-    setting = setting._replace(device=str(device), precision=setting.precision.replace("auto", "fp32"))
+    setting = setting._replace(device=str(device))
+    if isinstance(model, Path):
+        return _archive(model, setting)
+    setting = setting._replace(precision=setting.precision.replace("auto", "fp32"))
     if setting.precision == "fp16" and device.type == "cpu":
         raise ValueError(f"{setting.backend} in fp16 needs a GPU; on a CPU choose fp32 or bf16")
     if setting.backend == "cudagraphs" and device.type != "cuda":
         raise ValueError(f"cudagraphs needs a CUDA device, not {setting.device!r}")
-    if isinstance(model, Path):
-        raise NotImplementedError
     graph = model.eval() if setting.backend == "torch" else inference_graph(model)
-    size = sum(value.nbytes for value in graph.state_dict().values())
     graph = graph.to(device)
+    if setting.backend != "torch":
+        graph = graph.in_precision(DTYPES[setting.precision])
+    size = sum(value.nbytes for value in graph.state_dict().values())
     if setting.backend == "torch":
         return TorchSession(_training_graph(graph, setting, device), setting, size)
-    graph.to_precision(DTYPES[setting.precision])
-    return TorchSession(_eager(graph), setting, size)
+    run = {"folded": _eager, "compile": _compiled, "cudagraphs": _recorded}[setting.backend](graph, setting)
+    return TorchSession(run, setting, size, crop_size(graph) if setting.backend == "cudagraphs" else None)
 
 
 def _training_graph(model: nn.Module, setting: Setting, device: torch.device) -> Run:
@@ -64,5 +69,63 @@ def _training_graph(model: nn.Module, setting: Setting, device: torch.device) ->
     return run
 
 
-def _eager(graph: nn.Module) -> Run:
+def _eager(graph: Deployed, setting: Setting) -> Run:
     return lambda images: named(graph(images))
+
+
+def _compiled(graph: Deployed, setting: Setting) -> Run:
+    """Compiles at once for the setting's batch; another batch compiles anew when it comes."""
+    options = {"freezing": True} if setting.device == "cpu" else None  # weights packed for the CPU's kernels
+    compiled = torch.compile(graph, options=options)
+    try:
+        with torch.no_grad():
+            compiled(_example(graph, setting))
+    except BackendCompilerFailed as error:
+        reason = str(error.inner_exception).strip().splitlines()[0]
+        raise ValueError(f"torch.compile cannot build this model here ({reason}): a C++ compiler is needed") from error
+    return lambda images: named(compiled(images))
+
+
+def _recorded(graph: Deployed, setting: Setting) -> Run:
+    """The kernels of one pass as one CUDA graph, for exactly the setting's batch: no overhead of Python or launches."""
+    place = _example(graph, setting)  # what the graph reads
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(aside):
+        for _ in range(3):  # libraries allocate in their first calls
+            graph(place)
+    torch.cuda.current_stream().wait_stream(aside)
+    record = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(record):
+        results = named(graph(place))
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        if len(images) != len(place):
+            raise ValueError(
+                f"this session was recorded for {len(place)} images, not {len(images)}: batch={len(images)}"
+            )
+        place.copy_(images)
+        record.replay()
+        return {name: value.clone() for name, value in results.items()}
+
+    return run
+
+
+def _example(graph: Deployed, setting: Setting) -> Tensor:
+    size = crop_size(graph)
+    return torch.zeros(setting.batch, 3, size, size, dtype=torch.uint8, device=setting.device)
+
+
+def _archive(path: Path, setting: Setting) -> TorchSession:
+    program, contract = torch_archive.load(path)
+    if setting.precision not in ("auto", contract.precision):
+        raise ValueError(f"{path} was exported in {contract.precision}, not in {setting.precision}")
+    module = program.module().to(setting.device)
+    session = TorchSession(
+        lambda images: dict(zip(contract.outputs, module(images), strict=True)),
+        setting._replace(precision=contract.precision),
+        path.stat().st_size,
+        contract.image_size,
+    )
+    session.contract = contract
+    return session

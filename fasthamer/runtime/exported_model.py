@@ -1,0 +1,57 @@
+"""An exported model for the Python API: mesh, keypoints and camera whatever the file holds. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.camera import project, weak_to_translation
+from fasthamer.data.posing import Poser
+from fasthamer.hand.mano_files import read_hand_arrays
+from fasthamer.runtime.sessions import SUFFIXES, open_session
+
+Answer = tuple[NDArray, NDArray, NDArray, NDArray]  # vertices, joints, keypoints_2d, camera; see `HandOutput`
+
+
+class ExportedModel:
+    """`model(crops) -> Answer` of an .onnx, .xml or .pt2 file.
+
+    Args:
+        path: the file.
+        hand: a hand model's file, which a model exported without mesh needs; see `read_hand_arrays`.
+        device: auto, cpu or cuda.
+        threads: of the CPU; 0 = the runtime's choice.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: no usable file, or nothing to run it with.
+    """
+
+    def __init__(self, path: Path, hand: str | Path | None = None, device: str = "auto", threads: int = 0) -> None:
+        self.session = open_session(path, SUFFIXES[path.suffix], "auto", device, threads=threads)
+        contract = self.session.contract
+        assert contract is not None
+        self.crop_size = contract.image_size
+        self._poser = None
+        if contract.faces is not None:
+            if hand is not None:
+                raise ValueError(f"{path} has its hand model inside: leave out the hand {str(hand)!r}")
+            self.faces = np.array(contract.faces)
+            return
+        if hand is None:
+            raise ValueError(
+                f"{path} was exported without the hand's mesh: give the hand it was trained with, "
+                f"{contract.hand_name!r} (HandMesh(file, hand=...), --mano)"
+            )
+        arrays = read_hand_arrays(hand)
+        self.faces, self._poser = arrays["f"], Poser(arrays)
+
+    def __call__(self, crops: NDArray[np.uint8]) -> Answer:
+        found = self.session(crops)
+        if self._poser is None:
+            return found["vertices"], found["joints"], found["keypoints_2d"], found["camera"]
+        rotations = np.concatenate((found["global_orient"], found["hand_pose"]), axis=1)  # (B, 16, 3, 3)
+        posed = [self._poser(turned, betas) for turned, betas in zip(rotations, found["betas"], strict=True)]
+        vertices, joints = (np.stack(parts) for parts in zip(*posed, strict=True))
+        return vertices, joints, project(joints, weak_to_translation(found["camera"])), found["camera"]

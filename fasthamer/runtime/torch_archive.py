@@ -1,0 +1,95 @@
+"""torch.export's archive (.pt2) of an inference graph: written as torch does, read only after a look inside.
+
+torch's own loader unpickles what an archive tells it to, evaluates its size expressions and calls whatever function a
+node names. An archive passes here if it holds nothing but plain tensors and a graph of aten operators.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from fasthamer.runtime.contract import KEY, Contract
+
+_MODEL, _SAMPLE, _HEADER = "models/model.json", "data/sample_inputs/model.pt", f"extra/{KEY}"
+_CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
+_MEMBERS = re.compile(r"data/weights/weight_\d+|data/constants/tensor_\d+|archive_\w+|byteorder|\.data/\w+")
+_OPERATORS = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|getitem)")
+_SIZES = re.compile(r"(Mul|Add|Integer|Symbol|'s\d+'|positive=True|integer=True|-?\d+|[(), ])+")
+
+
+def save(module: nn.Module, example: Tensor, contract: Contract, path: Path) -> None:
+    """Writes the module, exported with a dynamic batch, to `path` (ends in .pt2)."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(module, (example,), dynamic_shapes={"image": {0: Dim("batch")}})
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of the machine that exported
+        torch.export.save(program, path, extra_files={KEY: contract.to_json()})
+
+
+def load(path: Path) -> tuple[ExportedProgram, Contract]:
+    """The program and its contract.
+
+    Raises:
+        ValueError: not an archive of this module's making, damaged, or with something in it that would run code.
+    """
+    header = _checked(path)
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # of a dozen types, for whatever is damaged
+        raise ValueError(f"{path}: torch cannot read this archive ({type(error).__name__}: {error})") from error
+    return program, Contract.from_json(header, str(path))
+
+
+def _checked(path: Path) -> str | None:
+    """Looks at all that torch's loader would act on, and gives the header."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.split("/", 1)[-1]: name for name in archive.namelist()}  # without the archive's own folder
+            strange = [name for name in names if not _known(name)]
+            if strange:
+                raise ValueError(f"{path}: will not be opened, it holds {strange[0]!r}")
+            for config in _CONFIGS:
+                for name, entry in json.loads(archive.read(names[config]))["config"].items():
+                    if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
+                        raise ValueError(f"{path}: will not be opened, its {name!r} is no plain tensor")
+            _check_graph(json.loads(archive.read(names[_MODEL])), path)
+            torch.load(io.BytesIO(archive.read(names[_SAMPLE])), weights_only=True)
+            return archive.read(names[_HEADER]).decode() if _HEADER in names else None
+    except (zipfile.BadZipFile, KeyError, TypeError, RuntimeError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not an archive of torch.export, or a damaged one ({error})") from error
+
+
+def _known(name: str) -> bool:
+    return name in (_MODEL, _SAMPLE, _HEADER, *_CONFIGS) or _MEMBERS.fullmatch(name) is not None
+
+
+def _check_graph(graph: dict[str, Any], path: Path) -> None:
+    if graph.get("guards_code"):
+        raise ValueError(f"{path}: will not be opened, its guards are code")
+    for key, value in _entries(graph):
+        rule = {"target": _OPERATORS, "expr_str": _SIZES}.get(key)
+        if rule is not None and not (isinstance(value, str) and rule.fullmatch(value)):
+            raise ValueError(f"{path}: will not be opened, its graph has the {key} {str(value)[:80]!r}")
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and value of nested JSON."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
