@@ -1,7 +1,9 @@
 """Tar shards in HaMeR's form: what is read, what is filtered, and that damage is named instead of passed over."""
 
+import io
 import json
 import pickle
+import tarfile
 from itertools import islice
 from pathlib import Path
 
@@ -196,12 +198,29 @@ def test_a_hole_of_zeros_is_told(tmp_path):
     assert skipped == [f"{path}: 3 empty blocks before 3.txt"]
 
 
-@pytest.mark.parametrize(("cut", "kept"), [(200, 3), (512 + 100, 3), (512 + 600, 3)])
-def test_an_archive_cut_short_says_so(tmp_path, cut, kept):
+@pytest.mark.parametrize(("cut", "words"), [(0, "no end mark"), (200, "no header"), (512 + 100, "3.txt: cut short")])
+def test_an_archive_cut_short_says_so(tmp_path, cut, words):
     path = small(tmp_path / "a.tar")
     path.write_bytes(path.read_bytes()[: header_offsets(path)["3.txt"] + cut])
     found, skipped = names(path)
-    assert len(found) == kept and len(skipped) == 1 and str(path) in skipped[0]
+    assert len(found) == 3 and len(skipped) == 1 and str(path) in skipped[0] and words in skipped[0]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_kind_of_archive_and_long_names_are_read_as_tarfile_reads_them(tmp_path, form):
+    path, long = tmp_path / "a.tar", "d" * 90 + "/" + "e" * 60 + ".jpg"
+    unicode = "\u00e9/x.jpg" if form != tarfile.USTAR_FORMAT else "x.jpg"
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, content in ((long, b"1" * 512), ("dir", None), (unicode, b"2" * 513), ("b.txt", b"")):
+            header = tarfile.TarInfo(name)
+            header.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            header.size = len(content or b"")
+            archive.addfile(header, io.BytesIO(content or b""))
+    skipped: list[str] = []
+    found = {member["fname"]: member["data"] for member in members(path, skipped)}
+    assert found == {long: b"1" * 512, unicode: b"2" * 513, "b.txt": b""} and not skipped
+    with tarfile.open(path) as archive:
+        assert [each.name for each in archive if each.isreg()] == list(found)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 200])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from fasthamer.data import augment, crop
-from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch
 
 
@@ -59,16 +59,16 @@ def make_item(
         joints[:, :3] = _turned(joints[:, :3], turn, left)
     vertices = np.zeros((N_VERTICES, 3)) if labels.vertices is None else _turned(labels.vertices, turn, left)
     pose = np.zeros((1 + N_HAND_JOINTS, 3)) if labels.pose is None else labels.pose
-    rotations = axis_angle_to_matrix(torch.from_numpy(crop.mirror_axis_angle(pose) if left else pose).double())
-    rotations[0] = torch.from_numpy(turn) @ rotations[0]
+    rotations = Rotation.from_rotvec(crop.mirror_axis_angle(pose) if left else pose).as_matrix()
+    rotations[0] = turn @ rotations[0]
     return Batch(
         image=torch.from_numpy(picture),
         keypoints_2d=_tensor(keypoints),
         joints=_tensor(joints),
         vertices=_tensor(vertices),
         has_vertices=_flag(labels.vertices is not None),
-        global_orient=rotations[:1].float(),
-        hand_pose=rotations[1:].float(),
+        global_orient=_tensor(rotations[:1]),
+        hand_pose=_tensor(rotations[1:]),
         betas=torch.zeros(N_BETAS) if labels.betas is None else _tensor(labels.betas),
         has_pose=_flag(labels.pose is not None),
         has_betas=_flag(labels.betas is not None),

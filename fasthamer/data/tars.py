@@ -130,8 +130,7 @@ class TarHands(HandStream):
 
     def items(self, sample: RawSample, epoch: int, skipped: list[str], first: int = 0) -> Iterator[tuple[int, Batch]]:
         """The hands of a sample from number `first` on, as they look in an epoch."""
-        chance = np.random.default_rng((self.seed, sample.index)).random()  # the same in every epoch
-        labelled = self.fraction == 1.0 or chance < self.fraction
+        labelled = self._is_labelled(sample)
         if self.only and not labelled:
             return
         try:
@@ -150,6 +149,12 @@ class TarHands(HandStream):
                 labels = labels._replace(vertices=None, pose=None, betas=None)
             assert image is not None
             yield number, make_item(image, labels, hand.box, self.image_size, sample.index, change, hand.left)
+
+    def _is_labelled(self, sample: RawSample) -> bool:
+        """The same in every epoch."""
+        if self.fraction == 1.0:
+            return True
+        return np.random.default_rng((self.seed, sample.index)).random() < self.fraction
 
     def samples(self, shard: int, skipped: list[str]) -> Iterator[RawSample]:
         """The samples of a shard in its own order; one that lacks its picture or labels is skipped."""
