@@ -4,12 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from miniatures_2d import write_folder
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.folder import Folder
 from fasthamer.hand.mano import load_hand
+from fasthamer.students import build_student
+from fasthamer.students.files import save_student
+from fasthamer.tools import distill
 
 
 @pytest.fixture(params=["csv", "json"])
@@ -51,6 +55,29 @@ def test_a_run_without_teacher_is_told_that_there_is_nothing_to_learn(tmp_path):
         build_dataset(load_config(None, [*named, "KD.MODE", "none"]), hand, train=True)
     with pytest.raises(ValueError, match=r"folder needs DATA.ROOT.*--data-root"):
         build_dataset(load_config(None, ["DATA.NAME", "folder"]), hand, train=True)
+
+
+def test_a_student_learns_from_its_teacher_alone(tmp_path, capsys):
+    write_folder(tmp_path / "pictures", 3)
+    torch.manual_seed(5)
+    save_student(tmp_path / "teacher.safetensors", build_student("timm:test_resnet", "mano", "tiny", 64), {})
+    small = ["IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"]
+    small += ["DATA.WORKERS", "0", "TRAIN.BATCH", "2", "TRAIN.LOG_EVERY", "1"]
+    student = ["--student", "timm:test_resnet", "--decoder-size", "tiny", "--kd", "hybrid", "--steps", "2"]
+    data = [
+        "--data",
+        "folder",
+        "--data-root",
+        str(tmp_path / "pictures"),
+        "--teacher",
+        str(tmp_path / "teacher.safetensors"),
+    ]
+    assert distill.main([*student, *data, "--out", str(tmp_path / "run"), *small]) == 0
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in logged if "train/kd_joints" in line or "kd_joints" in line]
+    assert trained, logged[0]
+    scores = json.loads((tmp_path / "run" / "eval" / "scores.json").read_text())
+    assert scores["n"] == 0  # nothing is known about these pictures: nothing is scored
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.hint import HInt, read_hand
 from fasthamer.hand.mano import load_hand
+from fasthamer.students import build_student, save_student
+from fasthamer.tools import eval as evaluation
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,24 @@ def test_it_is_built_by_name_and_scored_by_pck(folder):
     assert not (train[(0, 0)].image == train[(1, 0)].image).all()
 
 
+def test_evaluating_a_student_gives_pck_and_the_keypoints(folder, tmp_path):
+    save_student(tmp_path / "student.safetensors", build_student("timm:test_resnet", "mano", "tiny", 64), {})
+    arguments = ["--model", str(tmp_path / "student.safetensors"), "--data", "hint", "--data-root", str(folder)]
+    small = ["IMAGE_SIZE", "64", "DATA.WORKERS", "0", "DEVICE", "cpu"]
+    for split in ("TEST_newdays_img_occ", "TEST_newdays_img_occ.npz"):
+        assert evaluation.main([*arguments, "--split", split, "--out", str(tmp_path / split), *small]) == 0
+    one, two = (
+        json.loads((tmp_path / split / "scores.json").read_text())
+        for split in ("TEST_newdays_img_occ", "TEST_newdays_img_occ.npz")
+    )
+    assert one["protocol"] == "hint" and one["n"] == 4 and 0 <= one["pck_05"] <= one["pck_15"] <= 1
+    assert {key: one[key] for key in one if key.startswith("pck")} == {
+        key: two[key] for key in two if key.startswith("pck")
+    }
+    keypoints = json.loads((tmp_path / "TEST_newdays_img_occ" / "keypoints.json").read_text())
+    assert np.shape(keypoints) == (4, 21, 2)
+
+
 @pytest.mark.parametrize(
     ("split", "kind", "message"),
     [
@@ -220,5 +240,14 @@ def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path
     assert centre.tolist() == [578.0, 189.5] and side == 2 * 319.0
     # The side that a name tells is the side that the list says: folders have only the names.
     assert all(dataset.is_left(index) == dataset.sample_name(index).endswith("_l.jpg") for index in range(1753))
+    # A keypoint that does not count lies outside of the picture, as far as the videos' counted ones tell its size.
+    with np.load(folder / "TEST_newdays_img_all.npz") as stored:
+        names, points = stored["imgname"], stored["hand_keypoints_2d"]
+    videos = np.array([name.split("_frame")[0] for name in names])
+    assert (points[..., 2] == 0).sum() == 2703
+    for video in np.unique(videos):
+        its = points[videos == video].reshape(-1, 3)
+        counted, others = its[its[:, 2] > 0, :2], its[its[:, 2] == 0, :2]
+        assert (counted >= 0).all() and not ((others >= 0) & (others <= counted.max(0))).all(1).any()
     with pytest.raises(FileNotFoundError, match=r"no picture .*ND_0-A_ctkz_oE_frame001501_r.jpg"):
         dataset[(0, 0)]
