@@ -147,8 +147,11 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
             stacklevel=2,
         )
         return {"n": 0, "protocol": rules.protocol, **about}
-    both = hands(predicted, rules.joints, regressor), truth(predicted)
-    prediction, target = (Hands(*(None if part is None else part[complete] for part in each)) for each in both)
+    right = predicted.mirrored == 0
+    prediction, target = (
+        Hands(each.joints[complete], None if each.vertices is None else each.vertices[complete], right[complete])
+        for each in (hands(predicted, rules.joints, regressor), truth(predicted))
+    )
     frame = "wrist" if predicted.intrinsics is None else "camera"
     return {**score(prediction, target, rules.protocol, frame), **about}
 
@@ -196,7 +199,7 @@ def _unmirrored(points: NDArray, mirrored: NDArray) -> NDArray:
     return np.where(mirrored[:, None, None] > 0, mirror_points(points), points)
 
 
-def _in_photograph(points: NDArray, crop: NDArray, size: int) -> NDArray[np.float64]:
+def _in_photograph(points: NDArray, crop: NDArray, size: int) -> NDArray:
     """Crop units (N, J, 2) to pixels of the photograph."""
     pixels = (points.astype(np.float64) + 0.5) * size
     linear, offset = crop[:, :, :2].astype(np.float64), crop[:, :, 2].astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from yacs.config import CfgNode
 from fasthamer.data import build_dataset
 from fasthamer.data.mixture import HandDataset
 from fasthamer.distill.evaluate import Predicted
-from fasthamer.hand.conventions import TIPS
+from fasthamer.hand.conventions import MIDDLE_KNUCKLE, TIPS, WRIST
 from fasthamer.hand.mano import load_hand
 from fasthamer.metrics.keypoint_files import read_annotated, read_keypoints, write_keypoints
 from fasthamer.metrics.pck import score_pck
@@ -70,8 +71,23 @@ def score_file(prediction: Path, truth: Path, cfg: CfgNode, name: str, joints: s
         if found.vertices is None:
             raise ValueError(f"{prediction} holds no meshes to take the fingertips of --joints {joints} from")
         found = found._replace(joints=with_tips(found.joints, found.vertices, joints))
+    _warn_of_another_unit(prediction, found, known)
     scores = score(found, known, name, frame="camera")
     return {**about, **scores, "joints": "as predicted" if joints == "auto" else f"as predicted, tips of {joints}"}
+
+
+def _warn_of_another_unit(path: Path, found: Hands, known: Hands) -> None:
+    """Aligned scores forgive millimetres for metres, so somebody has to say it."""
+    palm, true_palm = (
+        np.median(np.linalg.norm(hands.joints[:, MIDDLE_KNUCKLE] - hands.joints[:, WRIST], axis=-1))
+        for hands in (found, known)
+    )
+    if palm > 100 * true_palm or 0 < palm < true_palm / 100:
+        warnings.warn(
+            f"{path}: hands are {palm / true_palm:.3g} times as large as the true ones: pred.json holds metres, "
+            "results.txt millimetres",
+            stacklevel=3,
+        )
 
 
 def image_ids(dataset: HandDataset) -> list[int]:

@@ -185,6 +185,15 @@ def test_the_joints_of_a_file_can_be_scored_with_another_sets_tips(sets, tmp_pat
     assert put_right["joints"] == "as predicted, tips of freihand"
 
 
+@pytest.mark.parametrize("factor", [1000.0, 0.001])
+def test_millimetres_for_metres_are_announced(factor, sets, tmp_path):
+    xyz, verts = (json.loads((sets["freihand"] / f"evaluation_{name}.json").read_text()) for name in ("xyz", "verts"))
+    write_predictions(tmp_path / "pred.json", Hands(factor * np.array(xyz), factor * np.array(verts)))
+    with pytest.warns(UserWarning, match=r"pred\.json: hands are .* times as large as the true ones"):
+        scores = score_file(tmp_path / "pred.json", sets["freihand"], load_config(None, []), "freihand", "auto")
+    assert scores["pa_mpjpe_mm"] < 1  # which is why it has to be said; rounding took some of the small ones
+
+
 def test_a_left_hand_of_dexycb_has_another_vertex_at_its_middle_tip():
     vertices = np.arange(2 * 778 * 3.0).reshape(2, 778, 3)
     joints = with_tips(np.zeros((2, 21, 3)), vertices, "dexycb", np.array([False, True]))

@@ -112,5 +112,6 @@ def with_tips(joints: NDArray, vertices: NDArray, convention: str, left: NDArray
     moved, vertices = np.array(joints), np.asarray(vertices)
     moved[:, FINGERTIPS] = vertices[:, list(tip_vertices(convention))]
     if left is not None and convention in LEFT_TIPS:
-        moved[np.ix_(left, FINGERTIPS)] = vertices[left][:, list(LEFT_TIPS[convention])]
+        for joint, vertex in zip(FINGERTIPS, LEFT_TIPS[convention], strict=True):
+            moved[left, joint] = vertices[left, vertex]
     return moved
