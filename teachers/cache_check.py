@@ -33,7 +33,7 @@ def check_photographs(photographs: HandDataset, augmented: HandDataset, keeps_ma
     """
     if len(photographs) != len(augmented):
         raise ValueError(f"the augmented set has {len(augmented)} samples, the plain one {len(photographs)}")
-    for index in np.linspace(0, len(photographs) - 1, PROBED).astype(int).tolist():
+    for index in sorted(set(np.linspace(0, len(photographs) - 1, PROBED).astype(int).tolist())):
         plain, again = photographs[(0, index)], photographs[(1, index)]
         if plain.image.shape != again.image.shape or not torch.equal(plain.image, again.image):
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class Photographs(Dataset):
 
     def __init__(self, length: int = 10, strength: augment.Strength | None = None, seed: int = 0) -> None:
         self.length, self.strength, self.seed = length, strength, seed
-        self.hand = load_hand("embedded")
+        self.hand = _hand()
 
     def __len__(self) -> int:
         return self.length
@@ -58,6 +60,11 @@ class Photographs(Dataset):
         item = make_item(image, labels, (keypoints.mean(0), 120.0), SIZE, index, change, left)
         item.image[0, 0, 0] = index
         return item
+
+
+@cache
+def _hand() -> Hand:
+    return load_hand("embedded")
 
 
 class KnowingTeacher(nn.Module):

@@ -140,7 +140,7 @@ def test_what_cannot_be_cached_is_told_before_the_teacher_works():
 
 def test_synthetic_hands_that_are_framed_anew_are_refused_with_the_ways_out():
     hand = load_hand("embedded")
-    fixed, moving = (SyntheticHands(hand, 3, 0, SIZE, scale=scale, shift=0.0) for scale in (0.0, 0.3))
+    fixed, moving = (SyntheticHands(hand, 1, 0, SIZE, scale=scale, shift=0.0) for scale in (0.0, 0.3))
     check_photographs(fixed, fixed, keeps_maps=True)
     with pytest.raises(ValueError, match=r"framed anew in each epoch.*CACHE_VIEWS 1.*DATA.SYNTHETIC_FOLDER"):
         check_photographs(fixed, moving, keeps_maps=False)
