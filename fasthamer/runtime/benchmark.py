@@ -15,7 +15,6 @@ from fasthamer.runtime.benchmark_group import EAGER, Entry, Group, Setting
 from fasthamer.runtime.benchmark_passes import PARTS, stage_modules
 from fasthamer.runtime.cost import Work, peak_memory, work_of
 from fasthamer.runtime.deploy import inference_graph
-from fasthamer.runtime.exported import onnx_file
 from fasthamer.runtime.peak import BYTES, Peaks, Probes
 from fasthamer.runtime.sessions import Session, open_session
 from fasthamer.runtime.timing import random_crops
@@ -115,9 +114,15 @@ class _Lineup:
                     left_out.append(note)
                 continue
             about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
-            costs = {"params_m": self.params_m, "file_mb": session.size_bytes / 1e6}
-            costs["peak_mb"] = self._peak_mb(backend, precision, batch, network)
-            yield Entry(about, costs, session, network, self._works(backend, precision), self.size)
+            work = self._works(backend, precision)
+            if precision == "int8":  # an int8 graph may keep parts in fp32: its file says what there is to read
+                work["model"] = work["model"]._replace(weights_mb=session.size_bytes / 1e6)
+            costs = {
+                "params_m": self.params_m,
+                "file_mb": session.size_bytes / 1e6,
+                "peak_mb": self._peak_mb(backend, precision, batch, network),
+            }
+            yield Entry(about, costs, session, network, work, self.size)
 
     def eager(self, batch: int) -> Entry:
         """To compare with, for no row of its own."""
@@ -150,6 +155,8 @@ class _Lineup:
             return peak_memory(network, random_crops(batch, self.size, device)) / 1e6
         if backend not in EXPORTED or device.type != "cpu":
             return None
+        from fasthamer.runtime.exported import onnx_file  # what it imports is there, or no such session were open
+
         stored = precision if backend == "onnxruntime" or precision == "int8" else "fp32"
         return footprint_mb(onnx_file(self.model, stored), backend, precision, batch, self.size, threads)
 

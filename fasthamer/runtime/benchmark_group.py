@@ -69,7 +69,7 @@ class Group:
         self.batch, self.setting, self.probes = batch, setting, probes
         self.entries: list[Entry] = []
         self._jpeg = photograph()
-        self._calls: dict[Hashable, Callable[[], object]] = dict(probes.calls)
+        self._calls: dict[Any, Callable[[], object]] = dict(probes.calls)
         self._parts: dict[Hashable, PartsPass] = {}
         self._teacher: Hashable = None
         self._shared: tuple[str, ...] = ()

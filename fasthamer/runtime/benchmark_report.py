@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ TITLES = {
     "arithmetic_ms": "arithmetic ms",
     "weights_ms": "weights ms",
     "bound": "bound by",
+    "relative_error": "relative error",
 }
 _TEXT = ("model", "decoder", "backend", "precision", "stage", "bound")
 _MODEL = (
@@ -45,18 +47,30 @@ _BOUND = (
     *("peak_fraction", "bound", "ratio_to_teacher"),
 )
 _WAY = ("stage", "model", "decoder", "backend", "precision", "median_ms", "p95_ms", "fps", "ratio_to_teacher")
-_RULES = """\
-- *median*, *p95*: of calls in blocks that take turns, milliseconds a batch; *fps*: batch / median.
-- *x teacher*, *x eager*: times faster than the teacher, than the same model, both as training graphs in torch and fp32:
-  the median over rounds of each round's ratio.
-- *GFLOPs*: of the graph that runs (a folded one has fewer), 2 per multiply-add, one image. *peak MB*: in torch, weights
-  and the most that is alive at once in a pass; of an exported graph, what a process of its own needs for it.
-- *of peak*: the rate of these operations, as a share of the best square matrix product in the same precision on the
-  same threads, measured in the same turns.
-- *bound by*: the largest of three parts of the median. *Arithmetic*: operations at that peak. *Weights*: reading every
-  weight once at the rate of a matrix-vector product over as many bytes. *Overhead*: what the larger of these two does
-  not explain: starting kernels, kernels that run below the peak (depthwise convolutions, normalisation), activations.
-"""
+_RULES = {  # what a column means, told where the column is
+    "median_ms": "*median*, *p95*: of calls in blocks that take turns, milliseconds a batch.",
+    "fps": "*fps*: batch / median.",
+    "ratio_to_teacher": "*x teacher*: times faster than the teacher's training graph in torch and fp32, the median "
+    "over rounds of each round's ratio.",
+    "ratio_to_eager": "*x eager*: the same against the model's own training graph in torch and fp32.",
+    "gflops": "*GFLOPs*: of the graph that runs (a folded one has fewer), 2 per multiply-add.",
+    "peak_mb": "*peak MB*: in torch, weights and the most that is alive at once in a pass; of an exported graph, what "
+    "a process of its own needs for it.",
+    "peak_fraction": "*of peak*: the rate of these operations, as a share of the best square matrix product in the "
+    "same precision on the same threads, measured in the same turns.",
+    "bound": "*bound by*: the largest of three parts of the median. *Arithmetic*: operations at that peak. *Weights*: "
+    "reading every weight once at the rate of a matrix-vector product over as many bytes. *Overhead*: what the larger "
+    "of these two does not explain: starting kernels, kernels that run below the peak (depthwise convolutions, "
+    "normalisation), activations.",
+    "relative_error": "*relative error*: the largest difference of any number that the decoder regresses, over the "
+    "largest of them.",
+}
+_WAY_RULE = (
+    f"*decode*: JPEG files of {PHOTO[1]}x{PHOTO[0]} pixels, quality {JPEG_QUALITY}, one for each hand; *crop*: cut "
+    "from a photograph, onto the device; *whole*: from a decoded photograph to meshes in main memory; *frame*: from "
+    "one JPEG file to all its hands, placed before the camera: its fps counts photographs."
+)
+_WAY_STAGES = ("decode", "crop", "whole", "frame")
 
 
 def write(folder: str | Path, report: Report, machine: Mapping, command: str = "", points: Sequence[Point] = ()) -> str:
@@ -98,11 +112,13 @@ def markdown(report: Report, machine: Mapping, command: str = "", picture: bool 
             (f"Crop to mesh, batch {batch}", _MODEL, ("model",)),
             (f"Parts, batch {batch}", _BOUND, PARTS),
             (f"HaMeR's decoder alone, batch {batch}", _HEAD, (heads.STAGE,)),
-            (f"From the photograph, {_hands(batch)}", _WAY, ("decode", "crop", "whole", "frame")),
+            (f"From the photograph, {_hands(batch)}", _WAY, _WAY_STAGES),
         ):
             chosen = [row for row in rows if row["stage"] in stages]
             blocks += [f"**{title}**", _table(chosen, columns)] if chosen else []
-    blocks.append(_RULES + _way_rules(report.rows))
+    rules = [text for column, text in _RULES.items() if any(row[column] is not None for row in report.rows)]
+    rules += [_WAY_RULE] if any(row["stage"] in _WAY_STAGES for row in report.rows) else []
+    blocks.append("\n".join(textwrap.fill(f"- {text}", 120, subsequent_indent="  ") for text in rules))
     if report.left_out:
         blocks.append("Not timed:\n\n" + "\n".join(f"- {note}" for note in report.left_out))
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
@@ -110,16 +126,6 @@ def markdown(report: Report, machine: Mapping, command: str = "", picture: bool 
 
 def _hands(batch: int) -> str:
     return f"{batch} hand{'s' if batch > 1 else ''}"
-
-
-def _way_rules(rows: Sequence[Mapping]) -> str:
-    if not {row["stage"] for row in rows} & {"decode", "crop", "whole", "frame"}:
-        return ""
-    return (
-        f"- *decode*: JPEG files of {PHOTO[1]}x{PHOTO[0]} pixels, quality {JPEG_QUALITY}, one for each hand; *crop*: "
-        "cut from a\n  photograph, onto the device; *whole*: from a decoded photograph to meshes in main memory; "
-        "*frame*: from one JPEG file\n  to all its hands placed before the camera, fps counts photographs.\n"
-    )
 
 
 def _peaks(report: Report) -> str:
