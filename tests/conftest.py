@@ -25,3 +25,25 @@ def cache_of_its_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def dexycb_root(tmp_path_factory):
+    """A small DexYCB, written once: whoever changes it puts it back (`miniatures_capture.replaced`)."""
+    from miniatures_capture import write_dexycb
+
+    return write_dexycb(tmp_path_factory.mktemp("dexycb"))
+
+
+@pytest.fixture(scope="session")
+def exported_teacher(tmp_path_factory):
+    """The embedded teacher, and its .onnx file: writing one takes seconds."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra [export]")
+    from fasthamer.runtime.export import export
+    from fasthamer.teachers import build_teacher
+
+    teacher = build_teacher("embedded", precision="fp32")
+    path = tmp_path_factory.mktemp("exported") / "hand.onnx"
+    export(teacher, path)
+    return teacher, path
