@@ -47,7 +47,7 @@ class Classroom:
         self.average = MovingAverage(student, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self.student = self.average.model if self.average else student
         if cfg.TRAIN.COMPILE:
-            student.backbone.compile()  # type: ignore[operator]
+            student.backbone.compile()  # type: ignore[operator, union-attr]
         self.moving = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
         optimizer = torch.optim.AdamW(self.moving, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
         self.shared, self.optimizer = accelerator.prepare(self.learner, optimizer)

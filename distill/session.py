@@ -108,6 +108,7 @@ def execute(session: Session) -> dict[str, Any]:
         write_json(run / "provenance.json", session.origin)
     accelerator.wait_for_everyone()
     if isinstance(session.room.teacher, CachedTeacher):
+        assert not isinstance(session.images, HandStream), "streams are not cached"
         complete_cache(cfg, session.room.teacher, session.images, accelerator, lambda text: print(text, flush=True))
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:

@@ -88,12 +88,22 @@ class Crops(Dataset):
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        index, one = key[1], torch.tensor(1.0)
-        shapes = ((21, 3), (21, 4), (778, 3))
-        points = [torch.zeros(shape) for shape in shapes]
-        turns = torch.eye(3).repeat(16, 1, 1)
-        pose = (turns[:1], turns[1:], torch.zeros(10), one, one, one * 0)
-        return Batch(self.images[index], *points, one, *pose, torch.eye(2, 3), torch.tensor(index))
+        index, one, turns = key[1], torch.tensor(1.0), torch.eye(3).repeat(16, 1, 1)
+        return Batch(
+            image=self.images[index],
+            keypoints_2d=torch.zeros(21, 3),
+            joints=torch.zeros(21, 4),
+            vertices=torch.zeros(778, 3),
+            has_vertices=one,
+            global_orient=turns[:1],
+            hand_pose=turns[1:],
+            betas=torch.zeros(10),
+            has_pose=one,
+            has_betas=one,
+            mirrored=torch.tensor(0.0),
+            crop=torch.eye(2, 3),
+            index=torch.tensor(index),
+        )
 
 
 def stand_in(hand: Hand, depth: int) -> HaMeR:

@@ -107,7 +107,7 @@ class Builder:
             since = time.perf_counter()
             next(self._ask([group], 0))
         pace = len(group) / (time.perf_counter() - since) * processes
-        there = f"{shards.count - len(shards.missing())} of {shards.count} shards are there"
+        there = f"{shards.total - len(shards.missing())} of {shards.total} shards are there"
         return (
             f"teacher cache {self.folder}: {size}; {there}; about {duration(missing / pace)} for the other "
             f"{missing} at {pace:.1f} images/s"
@@ -141,7 +141,7 @@ class Builder:
         if wish.made:
             left = len(shards.missing())
             raise Interrupted(
-                f"stopped while the teacher answered: {left} of {shards.count} shards of its cache are left"
+                f"stopped while the teacher answered: {left} of {shards.total} shards of its cache are left"
             )
 
     def _ask(self, groups: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[Tensor, HandOutput]]:

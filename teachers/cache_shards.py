@@ -49,7 +49,7 @@ class Shards(NamedTuple):
     map_shape: tuple[int, int, int] | None  # (K, h, w) of a kept feature map
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         return -(-self.length // ROWS)
 
     @property
@@ -63,7 +63,7 @@ class Shards(NamedTuple):
 
     def missing(self) -> list[int]:
         """The shards that are not there yet."""
-        return [number for number in range(self.count) if not self._file("shard", number).is_file()]
+        return [number for number in range(self.total) if not self._file("shard", number).is_file()]
 
     def check(self) -> None:
         """Reads what is there of a cache that may be incomplete; of the maps only their sizes.
@@ -71,7 +71,7 @@ class Shards(NamedTuple):
         Raises:
             ValueError: a shard is cut short, damaged or of another cache; the message names it.
         """
-        for number in sorted(set(range(self.count)) - set(self.missing())):
+        for number in sorted(set(range(self.total)) - set(self.missing())):
             self._answers(number)
             if self.map_shape:
                 self._check_maps(number)
@@ -98,7 +98,7 @@ class Shards(NamedTuple):
         Raises:
             ValueError: a shard is missing, cut short, damaged or of another cache; the message names it.
         """
-        return np.concatenate([self._answers(number) for number in range(self.count)])
+        return np.concatenate([self._answers(number) for number in range(self.total)])
 
     def open_maps(self) -> list[NDArray[np.float16]]:
         """The feature maps of every shard, (rows, *map_shape) each, still on disk.
@@ -108,7 +108,7 @@ class Shards(NamedTuple):
         """
         assert self.map_shape is not None
         mapped: list[NDArray[np.float16]] = []
-        for number in range(self.count):
+        for number in range(self.total):
             path, rows = self._check_maps(number), len(self.samples(number))
             mapped.append(np.memmap(path, dtype="<f2", mode="r", shape=(rows, *self.map_shape)))
         return mapped
