@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,11 @@ def teach_all(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
         if (out / name / "student.safetensors").is_file():
             print(f"{out / name} is finished; remove it to train it again", flush=True)
         else:
-            words = (out / name, ["KD.MODE", mode, *settings])
+            words = (out / name, ["KD.MODE", mode, *settings], name == list(modes)[-1])
             pupils[name] = get_context("spawn").Process(target=_teach, args=words, name=name)
     with StopWish() as wish:
-        for number, pupil in enumerate(pupils.values()):
-            os.environ["TQDM_DISABLE"] = "1" if number < len(pupils) - 1 else ""
+        for pupil in pupils.values():
             pupil.start()
-        os.environ.pop("TQDM_DISABLE", None)
         for pupil in pupils.values():
             pupil.join()
     failed = [name for name, pupil in pupils.items() if pupil.exitcode]
@@ -72,14 +72,15 @@ def teach_all(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
         raise RuntimeError(f"the training of {' and '.join(failed)} failed, see above")
 
 
-def _teach(run: Path, overrides: list[str]) -> None:
+def _teach(run: Path, overrides: list[str], bar: bool) -> None:
     """One student, in a process of its own."""
     begun = (run / "config.yaml").is_file()
     try:
         cfg = resumed_config(run, overrides) if begun else load_config("quickstart", overrides)
         session = prepare(cfg, run, resume=begun)
         print(f"{session.announcement}\n", flush=True)
-        execute(session)
+        with nullcontext() if bar else redirect_stderr(StringIO()):  # where progress is shown
+            execute(session)
     except (ValueError, KeyError, OSError, FloatingPointError, Interrupted) as error:
         print(f"{run}: {error.args[0] if error.args else error}", file=sys.stderr)
         sys.exit(1)

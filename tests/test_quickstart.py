@@ -9,6 +9,8 @@ from fasthamer.tools import quickstart
 
 TINY = {
     "STUDENT.NAME": "timm:test_resnet",
+    "STUDENT.BACKBONE_FILE": "''",
+    "STUDENT.FREEZE": "0",
     "TRAIN.STEPS": "2",
     "TRAIN.BATCH": "4",
     "DATA.SYNTHETIC_SIZE": "40",
@@ -48,3 +50,10 @@ def test_a_mistyped_setting_is_one_line_and_leaves_nothing_behind(tmp_path, caps
     assert stopped.value.code == 2
     assert "did you mean TRAIN.STEPS" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_cannot_start_is_told_and_is_a_failure(tmp_path, capfd):
+    words = [*OVERRIDES, "STUDENT.BACKBONE_FILE", "shipped"]
+    assert quickstart.main(["--out", str(tmp_path / "run"), *words]) == 1
+    said = capfd.readouterr().err
+    assert "no weights are shipped for test_resnet" in said and "no_kd and kd failed" in said
