@@ -1,0 +1,194 @@
+"""`open_session`: every backend gives the same hands behind one call, or says why it cannot."""
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.exc import BackendCompilerFailed
+
+from fasthamer.runtime import exported
+from fasthamer.runtime.contract import OUTPUTS
+from fasthamer.runtime.sessions import BACKENDS, Setting, open_session
+from fasthamer.runtime.torch_sessions import open_session as open_in_torch
+from fasthamer.students import build_student
+
+SIZE = 192  # of the embedded teacher's crops
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.fixture(scope="module")
+def student():
+    return build_student("timm:test_resnet", decoder_size="tiny", image_size=64).eval()
+
+
+def crops(batch: int, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(batch).integers(0, 256, (batch, 3, size, size), dtype=np.uint8)
+
+
+def farthest_mm(found, expected) -> float:
+    return 1000 * float(np.linalg.norm(np.asarray(found["vertices"]) - np.asarray(expected["vertices"]), axis=-1).max())
+
+
+@pytest.mark.parametrize("backend", ["folded", "onnxruntime", "openvino"])
+def test_backends_agree_on_any_number_of_images(backend, exported_teacher):
+    pytest.importorskip("openvino")
+    teacher, path = exported_teacher
+    session = open_session(teacher if backend == "folded" else path, backend, threads=1)
+    assert session.setting == Setting(backend, "fp32", "cpu", 1, 1)
+    assert session.size_bytes > 5e6
+    original = open_session(teacher, "torch", threads=1)
+    for batch in (1, 3):
+        found, expected = session(crops(batch)), original(crops(batch))
+        assert tuple(found) == tuple(expected) == OUTPUTS
+        assert all(isinstance(value, np.ndarray) and value.dtype == np.float32 for value in found.values())
+        assert {name: value.shape for name, value in found.items()} == {
+            name: value.shape for name, value in expected.items()
+        }
+        assert farthest_mm(found, expected) < 0.01
+        np.testing.assert_allclose(found["keypoints_2d"], expected["keypoints_2d"], atol=1e-5)
+        np.testing.assert_allclose(found["camera"], expected["camera"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["folded", "onnxruntime"])
+def test_tensors_give_tensors(backend, exported_teacher):
+    teacher, path = exported_teacher
+    session = open_session(teacher if backend == "folded" else path, backend)
+    image = torch.from_numpy(crops(2))
+    found = session(image)
+    assert all(isinstance(value, torch.Tensor) for value in found.values())
+    np.testing.assert_array_equal(found["vertices"].numpy(), session(crops(2))["vertices"])
+
+
+def test_half_precision_rounds_a_little(student, exported_teacher):
+    exact = open_session(student, "torch")(crops(2, 64))
+    for backend in ("torch", "folded"):
+        rounded = open_session(student, backend, "bf16")(crops(2, 64))
+        assert 1e-4 < farthest_mm(rounded, exact) < 5
+    assert next(student.parameters()).dtype == torch.float32
+    pytest.importorskip("openvino")
+    exact = open_session(exported_teacher[1], "openvino", "fp32")(crops(1))
+    # The mesh is rounded too, where the CPU has such arithmetic: 8 bits of metres are up to a millimetre.
+    assert farthest_mm(open_session(exported_teacher[1], "openvino", "bf16")(crops(1)), exact) < 30
+
+
+def test_a_module_is_exported_once_while_it_lives(exported_teacher, monkeypatch):
+    asked = []
+
+    def export(model, path, precision):
+        asked.append(precision)
+        shutil.copy(exported_teacher[1], path)
+
+    monkeypatch.setattr(exported, "export", export)
+    model = build_student("timm:test_resnet", decoder_size="tiny", image_size=64).eval()
+    first, second = (open_session(model, "onnxruntime") for _ in range(2))
+    np.testing.assert_array_equal(first(crops(1))["vertices"], second(crops(1))["vertices"])
+    folder = exported._files[model]["fp32"].parent
+    assert asked == ["fp32"] and folder.is_dir()
+    del model
+    assert not folder.exists()
+
+
+def test_what_does_not_exist_is_told_the_nearest(student):
+    with pytest.raises(KeyError, match="no backend named 'onnx'; did you mean 'onnxruntime'"):
+        open_session(student, "onnx")
+    with pytest.raises(KeyError, match=r"folded computes in fp32, bf16, fp16, not 'int8'"):
+        open_session(student, "folded", "int8")
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        open_session(student, "folded", "fp16")
+
+
+@pytest.mark.parametrize(
+    "wrong", [crops(1)[0], crops(1)[:, :, :9], crops(1).astype(np.float32), crops(1).transpose(0, 2, 3, 1)]
+)
+def test_images_of_another_form_are_explained(student, wrong):
+    with pytest.raises(ValueError, match=r"square crops \(B, 3, S, S\) uint8"):
+        open_session(student)(wrong)
+
+
+def test_an_exported_model_takes_crops_of_its_own_size_only(exported_teacher):
+    with pytest.raises(ValueError, match="exported for crops of 192 pixels; got 64"):
+        open_session(exported_teacher[1], "onnxruntime")(crops(1, 64))
+
+
+@no_gpu
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_backend_falls_back_from_a_missing_gpu(backend, student, exported_teacher):
+    model = exported_teacher[1] if backend in ("onnxruntime", "tensorrt", "openvino") else student
+    with pytest.raises(ValueError, match="cuda"):
+        open_session(model, backend, device="cuda")
+
+
+@pytest.mark.parametrize(("backend", "message"), [("cudagraphs", "CUDA device"), ("tensorrt", "CUDA device")])
+def test_backends_of_the_gpu_do_not_run_on_the_cpu(backend, message, student, exported_teacher):
+    with pytest.raises(ValueError, match=f"{backend} needs a {message}, not 'cpu'"):
+        open_session(exported_teacher[1] if backend == "tensorrt" else student, backend)
+
+
+def test_onnxruntimes_silent_fallback_to_the_cpu_is_an_error(exported_teacher, monkeypatch):
+    class Fallen:
+        def __init__(self, *given, **options):
+            pass
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    runtime = SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        SessionOptions=SimpleNamespace,
+        InferenceSession=Fallen,
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    with pytest.raises(ValueError, match="fell back from CUDAExecutionProvider to CPUExecutionProvider"):
+        open_session(exported_teacher[1], "onnxruntime", device="cuda")
+
+
+@pytest.mark.parametrize(("backend", "package"), [("onnxruntime", "onnxruntime"), ("openvino", "openvino")])
+def test_a_missing_runtime_is_named(backend, package, exported_teacher, student, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    for model in (exported_teacher[1], student):
+        with pytest.raises(ImportError, match=f"{package} is not installed: pip install"):
+            open_session(model, backend)
+
+
+def test_a_missing_compiler_is_named(student, monkeypatch):
+    def compiled(graph, **options):
+        def run(image):
+            raise BackendCompilerFailed(open_in_torch, RuntimeError("No working C++ compiler found"), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with pytest.raises(ValueError, match=r"cannot build this model here \(No working C\+\+ compiler found\)"):
+        open_session(student, "compile")
+
+
+def test_files_that_cannot_be_opened_are_explained(exported_teacher, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = exported_teacher[1]
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        open_session(tmp_path / "gone.onnx", "onnxruntime")
+    with pytest.raises(ValueError, match=r"not an exported model .*open_model"):
+        open_session(tmp_path / "student.safetensors", "onnxruntime")
+    with pytest.raises(ValueError, match=r"a \.onnx file runs in onnxruntime or tensorrt or openvino, not in folded"):
+        open_session(path, "folded")
+    with pytest.raises(ValueError, match="exported in fp32, not in int8"):
+        open_session(path, "onnxruntime", "int8")
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(path.read_bytes()[:100_000])
+    for backend in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match="cut.onnx: .* cannot"):
+            open_session(cut, backend)
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace("fasthamer-export-1", "fasthamer-export-0")
+    onnx.save(model, tmp_path / "old.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ValueError, match=r"exported by another version \('fasthamer-export-0'"):
+        open_session(tmp_path / "old.onnx", "onnxruntime")
+    for backend in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match=r"foreign.onnx: no model that fasthamer exported"):
+            open_session(tmp_path / "foreign.onnx", backend)
