@@ -21,7 +21,7 @@ _C.HAND.LEFT = ""  # MANO_LEFT.pkl, for the meshes of DexYCB's left hands; empty
 _C.DATA = CN()
 _C.DATA.NAME = "auto"  # auto = freihand if ROOT is set, else synthetic
 _C.DATA.ROOT = ""  # the dataset's folder
-_C.DATA.SPLIT = "training"  # what to train on
+_C.DATA.SPLIT = "training"  # what to train on; the names that each set knows are in docs/datasets.md
 _C.DATA.EVAL_SPLIT = "evaluation"  # what to evaluate on
 _C.DATA.EVAL_NAME = ""  # the set to evaluate on; empty = NAME, or synthetic where that is for training only
 _C.DATA.EVAL_ROOT = ""  # its folder

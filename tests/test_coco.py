@@ -131,6 +131,21 @@ def test_2d_samples_batch_with_fully_labelled_ones(drawn):
     assert batch.keypoints_2d[:, :, 2].sum(1).tolist() == [21, 21]
 
 
+def test_the_index_of_a_large_file_is_kept_until_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr("fasthamer.data.coco.LARGE", 0)
+    write_coco(tmp_path, 3)
+    edited(tmp_path, lambda content: content["annotations"][2].update(keypoints=[0] * 63))
+    first = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
+    with monkeypatch.context() as patch:
+        patch.setattr("fasthamer.data.coco.read_coco", None)  # it is not read again
+        again = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
+    assert (len(again), again.skipped) == (len(first), first.skipped) == (2, 1)
+    for one, two in zip(first[(0, 1)], again[(0, 1)], strict=True):
+        assert torch.equal(one, two)
+    edited(tmp_path, lambda content: content["annotations"].pop(0))
+    assert len(CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))) == 1
+
+
 def test_an_annotation_file_is_found_by_a_word_in_its_name(tmp_path):
     write_coco(tmp_path, 1, "annotations/onehand10k_train.json")
     with pytest.raises(FileNotFoundError, match=r"fits 'evaluation' \(there: onehand10k_train.json\)"):

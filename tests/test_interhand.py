@@ -109,6 +109,21 @@ def test_a_damaged_file_is_named(fresh, kind, change, message):
         InterHand(edited(fresh, kind, change), "training")[(0, 0)]
 
 
+def test_the_index_of_a_large_file_is_kept_until_the_file_changes(fresh, tmp_path, monkeypatch):
+    monkeypatch.setattr("fasthamer.data.interhand.LARGE", 0)
+    place = tmp_path / "indexes"
+    first = InterHand(fresh, "training", cache=str(place))
+    assert len(list(place.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("fasthamer.data.interhand.read_coco", None)  # it is not read again
+        again = InterHand(fresh, "training", cache=str(place))
+    for index in range(len(first)):
+        assert first.sample_name(index) == again.sample_name(index)
+        np.testing.assert_array_equal(first.labels(index).joints, again.labels(index).joints)
+    edited(fresh, "data", lambda content: content["annotations"].pop())
+    assert len(InterHand(fresh, "training", cache=str(place))) == len(first) - 2
+
+
 def test_metres_in_place_of_millimetres_are_detected(fresh):
     def shrink(content):
         for frame in content["0"].values():

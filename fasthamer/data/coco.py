@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data import augment, crop
+from fasthamer.data.index import Arrays, cached
 from fasthamer.data.item import Labels
 from fasthamer.data.json_stream import JsonStream
 from fasthamer.data.photographs import MINIMUM_KEYPOINTS, Photograph, Photographs
 from fasthamer.types import N_JOINTS
 
+LARGE = 1 << 25  # bytes of a file from which on its index is kept
 SPLIT_WORDS = {"training": ("training", "train"), "evaluation": ("evaluation", "test", "val")}
 
 
@@ -35,6 +37,7 @@ class CocoHands(Photographs):
         root: the folder with annotations and pictures.
         split: an annotation file's name inside it, or a word in it; training also finds train, evaluation test or val.
         image_size, strength, seed: see `Photographs`.
+        cache: see `fasthamer.data.index.cached`.
 
     Raises:
         FileNotFoundError: no such folder, annotation file or pictures.
@@ -50,17 +53,19 @@ class CocoHands(Photographs):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cache: str = "auto",
     ) -> None:
         super().__init__(image_size, strength, seed)
         self.file = find_annotations(Path(root), split)
-        table = _read(self.file)
-        if not len(table.left):
+        cache = cache if self.file.stat().st_size >= LARGE else "none"
+        table = cached(f"coco {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
+        self.keypoints, self.boxes, self.left = table["keypoints"], table["boxes"], table["left"]
+        self.names, self.skipped = table["names"], int(table["skipped"])  # the latter: hands with too few keypoints
+        if not len(self.left):
             raise ValueError(
                 f"{self.file}: no hand with {MINIMUM_KEYPOINTS} keypoints or more among its annotations "
-                f"({table.skipped} have fewer)"
+                f"({self.skipped} have fewer)"
             )
-        self.skipped = table.skipped  # hands with too few keypoints
-        self.keypoints, self.boxes, self.left, self.names = table.keypoints, table.boxes, table.left, table.names
         self.folder = find_pictures(Path(root), self.names[0].decode())
 
     def __len__(self) -> int:
@@ -84,16 +89,6 @@ class CocoHands(Photographs):
     def sample_name(self, index: int) -> str:
         """The picture's name and the hand's side."""
         return f"{self.names[index].decode()}:{'left' if self.left[index] else 'right'}"
-
-
-class _Table(NamedTuple):
-    """The hands of a file. N = hands."""
-
-    keypoints: NDArray[np.float32]  # (N, 21, 3) pixels, confidence
-    boxes: NDArray[np.float32]  # (N, 4) x, y, width, height; zeros where there is none
-    left: NDArray[np.bool_]  # (N,)
-    names: NDArray[np.bytes_]  # (N,) file names
-    skipped: int
 
 
 def read_coco(path: Path, image: Callable[[dict], None], annotation: Callable[[dict], None]) -> list[dict]:
@@ -188,7 +183,13 @@ def _is_list(path: Path) -> bool:
         return file.read(64).lstrip()[:1] == b"["
 
 
-def _read(path: Path) -> _Table:
+def _read(path: Path) -> Arrays:
+    """The hands of a file.
+
+    Returns:
+        `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros where there is none;
+        `left` (N,) bool; `names` (N,) of the pictures; `skipped`, how many hands have too few keypoints.
+    """
     ids: list[int] = []
     files: list[bytes] = []
     hands: list[_Hand] = []
@@ -208,13 +209,13 @@ def _read(path: Path) -> _Table:
 
     categories = {each["id"]: str(each.get("name", "")).lower() for each in read_coco(path, image, annotation)}
     rows = rows_of(np.array(ids, np.int64), np.array([hand.image for hand in hands], np.int64), path)
-    return _Table(
-        keypoints=np.array([hand.keypoints for hand in hands], dtype=np.float32).reshape(-1, N_JOINTS, 3),
-        boxes=np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
-        left=np.array(["left" in (hand.side or categories.get(hand.category, "")) for hand in hands], dtype=bool),
-        names=np.array(files)[rows],
-        skipped=skipped,
-    )
+    return {
+        "keypoints": np.array([hand.keypoints for hand in hands], dtype=np.float32).reshape(-1, N_JOINTS, 3),
+        "boxes": np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
+        "left": np.array(["left" in (hand.side or categories.get(hand.category, "")) for hand in hands], dtype=bool),
+        "names": np.array(files)[rows],
+        "skipped": np.array(skipped),
+    }
 
 
 class _Hand(NamedTuple):

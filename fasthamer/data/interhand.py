@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
-from fasthamer.data.coco import find_pictures, read_coco, rows_of
+from fasthamer.data.coco import LARGE, find_pictures, read_coco, rows_of
+from fasthamer.data.index import Arrays, cached
 from fasthamer.data.item import Labels
 from fasthamer.data.json_stream import JsonStream
 from fasthamer.data.photographs import MINIMUM_KEYPOINTS, Photograph, Photographs, check_metres
@@ -42,6 +43,7 @@ class InterHand(Photographs):
         root: the folder with `annotations` and `images`; both may also lie in it flat.
         split: training, evaluation, or an official name: train, val, test.
         image_size, strength, seed: see `Photographs`.
+        cache: see `fasthamer.data.index.cached`.
 
     Raises:
         FileNotFoundError: folder or file missing.
@@ -55,16 +57,25 @@ class InterHand(Photographs):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cache: str = "auto",
     ) -> None:
         super().__init__(image_size, strength, seed)
         name = SPLITS.get(split, split)
         self.file = _find(Path(root), name)
-        beside = {kind: _beside(self.file, kind) for kind in ("camera", "joint_3d")}
-        self.pictures, self.hands = _read_data(self.file)
+        joints = _beside(self.file, "joint_3d")
+        found = cached(
+            f"interhand {self.file.resolve()}",
+            [self.file, joints],
+            lambda: {**_read_data(self.file), **_read_joints(joints)},
+            cache if self.file.stat().st_size >= LARGE else "none",
+        )
+        self.pictures = _Pictures(*(found[key] for key in _Pictures._fields))
+        self.hands = _Hands(*(found[key] for key in _Hands._fields))
         if not len(self.hands.picture):
             raise ValueError(f"{self.file}: no hand with {MINIMUM_KEYPOINTS} joints or more among its annotations")
-        self.cameras = _read_cameras(beside["camera"])
-        self.frames, self.world, self.measured = _read_joints(beside["joint_3d"])
+        self.world, self.measured = found["world"], found["measured"]
+        self.frames = {(capture, frame): row for row, (capture, frame) in enumerate(found["moments"].tolist())}
+        self.cameras = _read_cameras(_beside(self.file, "camera"))
         first = self.pictures.names[self.hands.picture[0]].decode()
         official = Path(root) / "images" / name
         self.folder = official if official.is_dir() else find_pictures(Path(root), first)
@@ -161,8 +172,12 @@ def _beside(data: Path, kind: str) -> Path:
     return data.with_name(data.name.replace("_data.json", f"_{kind}.json"))
 
 
-def _read_data(path: Path) -> tuple[_Pictures, _Hands]:
-    """The photographs and hands of a split, 1.4 million in training: kept in plain arrays as they are read."""
+def _read_data(path: Path) -> Arrays:
+    """The photographs and hands of a split, 1.4 million in training: kept in plain arrays as they are read.
+
+    Returns:
+        the fields of `_Pictures` and `_Hands`.
+    """
     names: list[bytes] = []
     cameras: dict[str, bytes] = {}  # one object for each name, not for each photograph
     camera_of: list[bytes] = []
@@ -197,7 +212,7 @@ def _read_data(path: Path) -> tuple[_Pictures, _Hands]:
     )
     rows = rows_of(np.array(ids), np.array(images), path)
     flags = np.frombuffer(valid, dtype=bool).reshape(-1, N_JOINTS)
-    return pictures, _Hands(rows, np.array(left, dtype=bool), flags)
+    return {**pictures._asdict(), **_Hands(rows, np.array(left, dtype=bool), flags)._asdict()}
 
 
 def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
@@ -219,10 +234,15 @@ def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
     return found
 
 
-def _read_joints(path: Path) -> tuple[dict[tuple[int, int], int], NDArray[np.float32], NDArray[np.bool_]]:
-    """Rows by capture and frame, the joints of both hands (N, 42, 3) in millimetres, and which are measured (N, 42)."""
-    rows: dict[tuple[int, int], int] = {}
-    world, measured = [], []
+def _read_joints(path: Path) -> Arrays:
+    """The joints of both hands at each moment.
+
+    Returns:
+        `moments` (K, 2) capture and frame, `world` (K, 42, 3) millimetres, `measured` (K, 42) bool.
+    """
+    moments = []
+    world: list[NDArray[np.float32]] = []
+    measured: list[NDArray[np.bool_]] = []
     with JsonStream(path) as stream:
         for capture in stream.members():
             for frame in stream.members():
@@ -237,7 +257,11 @@ def _read_joints(path: Path) -> tuple[dict[tuple[int, int], int], NDArray[np.flo
                     raise ValueError(f"{where}: {joints.shape[0]} joints, expected 42")
                 if not np.isfinite(joints[known]).all():
                     raise ValueError(f"{where}: joints that are not finite")
-                rows[int(capture), int(frame)] = len(world)
+                moments.append((int(capture), int(frame)))
                 world.append(joints)
                 measured.append(known)
-    return rows, np.array(world).reshape(-1, 2 * N_JOINTS, 3), np.array(measured).reshape(-1, 2 * N_JOINTS)
+    return {
+        "moments": np.array(moments, dtype=np.int64).reshape(-1, 2),
+        "world": np.array(world, dtype=np.float32).reshape(-1, 2 * N_JOINTS, 3),
+        "measured": np.array(measured, dtype=bool).reshape(-1, 2 * N_JOINTS),
+    }

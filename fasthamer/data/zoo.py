@@ -69,7 +69,7 @@ def coco(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """2D hand keypoints in COCO's JSON, or COCO-WholeBody's hands."""
     from fasthamer.data.coco import CocoHands
 
-    return CocoHands(*_photographs(cfg, train))
+    return CocoHands(*_photographs(cfg, train), cfg.DATA.INDEX)
 
 
 @DATASETS.register
@@ -77,7 +77,7 @@ def interhand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """InterHand2.6M: both hands, 3D joints and cameras."""
     from fasthamer.data.interhand import InterHand
 
-    return InterHand(*_photographs(cfg, train))
+    return InterHand(*_photographs(cfg, train), cfg.DATA.INDEX)
 
 
 @DATASETS.register
