@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -40,9 +41,12 @@ APART = 0.5  # share of the steps in which the stages learn apart
 class Stages(nn.Module):
     """A timm EfficientNet-like network cut where its maps are handed out."""
 
+    mean: Tensor  # of the pixels, 0 to 255
+    std: Tensor
+
     def __init__(self, name: str, weights: dict[str, Tensor] | None = None) -> None:
         super().__init__()
-        network = timm.create_model(name)
+        network: Any = timm.create_model(name)
         if weights is not None:
             network.load_state_dict(weights)
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
