@@ -179,7 +179,7 @@ def test_files_that_cannot_be_opened_are_explained(exported_teacher, tmp_path):
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(path.read_bytes()[:100_000])
     for backend in ("onnxruntime", "openvino"):
-        with pytest.raises(ValueError, match="cut.onnx: .* cannot"):
+        with pytest.raises(ValueError, match=r"cut\.onnx: .* cannot"):
             open_session(cut, backend)
     model = onnx.load(path)
     for entry in model.metadata_props:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from fasthamer.hand.mano import Hand
 from fasthamer.nn.normalise import Normalise
 from fasthamer.runtime.fold import FoldedHead
 from fasthamer.runtime.skinning import Skinning
-from fasthamer.types import HandOutput, View
+from fasthamer.types import HandOutput, ManoParams, View
 
 
 class Deployed(nn.Module):
@@ -45,18 +46,27 @@ class Deployed(nn.Module):
         """The same with backbone and decoder in another precision; read-out, mesh and camera stay in float32."""
         if dtype == self.dtype:
             return self
-        other = copy.copy(self)
-        other._modules = dict(self._modules)  # which a copy of a module shares
+        other = self.parts(self._modules)  # a plain copy shares the table of its submodules
         other.backbone = copy.deepcopy(self.backbone).to(dtype)
         other.head = copy.deepcopy(self.head)
         other.head.summary.to(dtype)
         other.dtype = dtype
         return other
 
+    def parts(self, names: Iterable[str]) -> Deployed:
+        """The same with only these submodules, so that nothing else is written into a file."""
+        other = copy.copy(self)
+        other._modules = {name: self._modules[name] for name in names}
+        return other
+
+    def regress(self, image: Tensor) -> tuple[ManoParams, Tensor, Tensor]:
+        """MANO parameters, camera (B, 3) and features; needs neither mesh nor hand."""
+        tapped, last = self.backbone(self.normalise(image).to(self.dtype))
+        return *self.head(last), tapped
+
     def forward(self, image: Tensor) -> HandOutput:
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
-        tapped, last = self.backbone(self.normalise(image).to(self.dtype))
-        mano, camera = self.head(last)
+        mano, camera, tapped = self.regress(image)
         vertices, joints = self.mesh(mano)
         keypoints_2d = project(joints, weak_to_translation(camera))
         return HandOutput(vertices, joints, keypoints_2d, camera, tapped, mano)

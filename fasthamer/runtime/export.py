@@ -31,15 +31,24 @@ FORMATS = {  # by the file's suffix: packages that writing takes, precisions
 
 
 class Exported(nn.Module):
-    """The inference graph with a plain tuple as its result, in the order of `outputs`."""
+    """The inference graph with a plain tuple as its result, in the order of `outputs`.
+
+    It holds nothing that those do not need: of an export without mesh, the hand model is no part.
+    """
 
     def __init__(self, graph: Deployed, outputs: tuple[str, ...]) -> None:
         super().__init__()
-        self.model, self.outputs = graph, outputs
+        self.with_mesh = "vertices" in outputs
+        self.model = graph.parts(("normalise", "backbone", "head", "mesh")[: 4 if self.with_mesh else 3])
+        self.outputs = outputs
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        results = named(self.model(image))
+        if self.with_mesh:
+            results = named(self.model(image))
+        else:
+            mano, camera, _ = self.model.regress(image)
+            results = {"camera": camera, **mano._asdict()}
         return tuple(results[name] for name in self.outputs)
 
 

@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -67,7 +68,15 @@ def _checked(path: Path) -> str | None:
             _check_graph(json.loads(archive.read(names[_MODEL])), path)
             torch.load(io.BytesIO(archive.read(names[_SAMPLE])), weights_only=True)
             return archive.read(names[_HEADER]).decode() if _HEADER in names else None
-    except (zipfile.BadZipFile, KeyError, TypeError, RuntimeError, OSError, json.JSONDecodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        OSError,
+        UnpicklingError,
+        json.JSONDecodeError,
+    ) as error:
         raise ValueError(f"{path}: not an archive of torch.export, or a damaged one ({error})") from error
 
 
