@@ -7,6 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+LEVELS = np.arange(256.0)
+
 
 class Strength(NamedTuple):
     """How much may change; the meaning of each number stands in `fasthamer.config`, section AUGMENT."""
@@ -32,15 +34,19 @@ def draw(rng: np.random.Generator, strength: Strength) -> Augmentation:
 
     Normal distributions are clipped as HaMeR does: scale and shift at one standard deviation, rotation at two.
     """
-    scale, rotation, shift_x, shift_y = rng.standard_normal(4)
+    scale, rotation, shift_x, shift_y = rng.standard_normal(4).tolist()
     turn = rng.random() < strength.rotation_probability
-    red, green, blue = rng.uniform(1 - strength.colour, 1 + strength.colour, 3)
+    red, green, blue = rng.uniform(1 - strength.colour, 1 + strength.colour, 3).tolist()
     return Augmentation(
-        scale=1 + float(np.clip(scale, -1, 1)) * strength.scale,
-        rotation=float(np.clip(rotation, -2, 2)) * strength.rotation if turn else 0.0,
-        shift=(float(np.clip(shift_x, -1, 1)) * strength.shift, float(np.clip(shift_y, -1, 1)) * strength.shift),
-        colour=(float(red), float(green), float(blue)),
+        scale=1 + _clipped(scale, 1) * strength.scale,
+        rotation=_clipped(rotation, 2) * strength.rotation if turn else 0.0,
+        shift=(_clipped(shift_x, 1) * strength.shift, _clipped(shift_y, 1) * strength.shift),
+        colour=(red, green, blue),
     )
+
+
+def _clipped(value: float, most: float) -> float:
+    return max(-most, min(most, value))
 
 
 def move_box(centre: np.ndarray, side: float, augmentation: Augmentation) -> tuple[np.ndarray, float]:
@@ -52,19 +58,20 @@ def recoloured_planes(image: np.ndarray, augmentation: Augmentation) -> np.ndarr
     """A crop as networks take it, each channel multiplied and clipped to 255.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or with a fourth channel that is left out.
         augmentation: its colour is used.
 
     Returns:
         (3, H, W) uint8.
     """
     planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(planes))
+    tables = None
     if augmentation.colour != (1.0, 1.0, 1.0):
-        levels = np.arange(256) * np.array(augmentation.colour)[:, None]
-        tables = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-        for plane, table in zip(planes, tables, strict=True):
-            cv2.LUT(plane, table, dst=plane)
+        tables = np.minimum(np.rint(LEVELS * np.array(augmentation.colour)[:, None]), 255).astype(np.uint8)
+    for channel, plane in enumerate(planes):
+        cv2.extractChannel(image, channel, dst=plane)
+        if tables is not None:
+            cv2.LUT(plane, tables[channel], dst=plane)
     return planes
 
 

@@ -6,6 +6,8 @@ are pixel / S - 0.5. All of it as HaMeR's `datasets/utils.py` does, rewritten.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -50,25 +52,30 @@ def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.
     Returns:
         (2, 3) float64, for column vectors (x, y, 1).
     """
-    cos, sin = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
-    linear = np.array([[cos, sin], [-sin, cos]]) * (size / side)
-    if mirror:
-        linear = linear @ np.diag([-1.0, 1.0])
-    return np.column_stack((linear, size / 2 - linear @ centre))
+    zoom, x, y = size / side, float(centre[0]), float(centre[1])
+    cos, sin = math.cos(math.radians(rotation)) * zoom, math.sin(math.radians(rotation)) * zoom
+    sign = -1.0 if mirror else 1.0
+    return np.array(
+        [
+            [sign * cos, sin, size / 2 - (sign * cos * x + sin * y)],
+            [-sign * sin, cos, size / 2 - (-sign * sin * x + cos * y)],
+        ]
+    )
 
 
 def warp(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
     """The crop: bilinear, black outside of the photograph, blurred first where it shrinks by more than 2.2 times.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, C) uint8.
         affine: (2, 3) from `crop_affine`.
         size: pixels.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, C) uint8.
     """
-    shrink = 0.5 / float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    (a, b, _), (c, d, _) = affine.tolist()
+    shrink = 0.5 / math.sqrt(abs(a * d - b * c))
     if shrink > 1.1:
         image = cv2.GaussianBlur(image, (0, 0), (shrink - 1) / 2)
     return cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

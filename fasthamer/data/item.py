@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -45,7 +46,9 @@ def make_item(
     augmentation = augmentation or augment.Augmentation()
     centre, side = augment.move_box(*box, augmentation)
     affine = crop.crop_affine(centre, side, size, augmentation.rotation, mirror=left)
-    picture = augment.recoloured_planes(crop.warp(image, affine, size), augmentation)
+    # OpenCV warps four channels in half the time that three take, to the same pixels.
+    padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+    picture = augment.recoloured_planes(crop.warp(padded, affine, size), augmentation)
     turn = augment.turn(augmentation)
 
     keypoints = np.zeros((N_JOINTS, 3))
@@ -57,7 +60,7 @@ def make_item(
     if labels.joints is not None:
         joints = _keep_known(labels.joints)
         joints[:, :3] = _turned(joints[:, :3], turn, left)
-    vertices = np.zeros((N_VERTICES, 3)) if labels.vertices is None else _turned(labels.vertices, turn, left)
+    vertices = torch.zeros(N_VERTICES, 3) if labels.vertices is None else _tensor(_turned(labels.vertices, turn, left))
     pose = np.zeros((1 + N_HAND_JOINTS, 3)) if labels.pose is None else labels.pose
     rotations = Rotation.from_rotvec(crop.mirror_axis_angle(pose) if left else pose).as_matrix()
     rotations[0] = turn @ rotations[0]
@@ -65,7 +68,7 @@ def make_item(
         image=torch.from_numpy(picture),
         keypoints_2d=_tensor(keypoints),
         joints=_tensor(joints),
-        vertices=_tensor(vertices),
+        vertices=vertices,
         has_vertices=_flag(labels.vertices is not None),
         global_orient=_tensor(rotations[:1]),
         hand_pose=_tensor(rotations[1:]),
@@ -104,4 +107,4 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def _flag(value: bool) -> torch.Tensor:
-    return torch.tensor(1.0 if value else 0.0)
+    return torch.ones(()) if value else torch.zeros(())

@@ -26,13 +26,14 @@ from fasthamer.data.item import Labels, make_item
 from fasthamer.data.pictures import decode_picture
 from fasthamer.data.streams import HandStream, Place
 from fasthamer.data.tar_members import members
-from fasthamer.data.tar_record import Filters, read_record
+from fasthamer.data.tar_record import Filters, TarHand, read_record
 from fasthamer.hand.mano import Hand
 from fasthamer.types import Batch
 
 ABOUT = "pack.json"
 TOGETHER = 4  # shards read side by side
 BUFFER = 1000  # samples among which the next is drawn, still as files; HaMeR's has 4,000 of all ten sets
+AT_ONCE = 16  # samples whose labels are read, before their pictures are
 NUMBERED = 1_000_000  # a sample's number is its shard's times this, plus its place in there
 PICTURES = ("jpg", "jpeg", "png")
 RECORD = "data.pyd"
@@ -45,6 +46,13 @@ class RawSample(NamedTuple):
     index: int
     picture: bytes
     record: bytes
+
+
+class Framed(NamedTuple):
+    """A hand, and how an epoch shows it."""
+
+    hand: TarHand
+    change: augment.Augmentation | None
 
 
 class TarHands(HandStream):
@@ -123,32 +131,51 @@ class TarHands(HandStream):
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
         size = self._together(lanes)
         samples = self._shuffled(order[part * size : (part + 1) * size].tolist(), epoch, skipped)
-        for number, sample in enumerate(islice(samples, begin, None), begin):
-            for each, item in self.items(sample, epoch, skipped, hand):
-                yield item, [group, number, each + 1]
-            hand = 0
+        numbered = enumerate(islice(samples, begin, None), begin)
+        # Some at once, step by step: decoding and warping between two lines of Python doubles what these cost.
+        while ready := [(n, sample, self._hands(sample, epoch, skipped)) for n, sample in islice(numbered, AT_ONCE)]:
+            for number, sample, hands in ready:
+                for each, item in self._items(sample, hands, hand if number == begin else 0, skipped):
+                    yield item, [group, number, each + 1]
 
-    def items(self, sample: RawSample, epoch: int, skipped: list[str], first: int = 0) -> Iterator[tuple[int, Batch]]:
-        """The hands of a sample from number `first` on, as they look in an epoch."""
+    def items(self, sample: RawSample, epoch: int, skipped: list[str]) -> Iterator[tuple[int, Batch]]:
+        """The hands of a sample, numbered, as they look in an epoch."""
+        return self._items(sample, self._hands(sample, epoch, skipped), 0, skipped)
+
+    def _hands(self, sample: RawSample, epoch: int, skipped: list[str]) -> list[Framed]:
+        """The hands of a sample and what is done to each in an epoch, as far as their labels can be read."""
         labelled = self._is_labelled(sample)
         if self.only and not labelled:
-            return
+            return []
         try:
-            hands = read_record(sample.record, sample.name, self.filters)[first:]
-            image = decode_picture(sample.picture, sample.name) if hands else None
+            hands = read_record(sample.record, sample.name, self.filters)
         except ValueError as error:
             skipped.append(str(error))
-            return
-        for number, hand in enumerate(hands, first):
-            change = None
+            return []
+        framed = []
+        for number, hand in enumerate(hands):
+            change, labels = None, hand.labels if labelled else Labels()
             if self.strength is not None:
                 seed = (self.seed, epoch, sample.index, number)
                 change = augment.draw(np.random.default_rng(seed), self.strength)
-            labels = hand.labels if labelled else Labels()
             if not self.mano_labels:
                 labels = labels._replace(vertices=None, pose=None, betas=None)
-            assert image is not None
-            yield number, make_item(image, labels, hand.box, self.image_size, sample.index, change, hand.left)
+            framed.append(Framed(hand._replace(labels=labels), change))
+        return framed
+
+    def _items(
+        self, sample: RawSample, hands: list[Framed], first: int, skipped: list[str]
+    ) -> Iterator[tuple[int, Batch]]:
+        """The items of a sample's hands from number `first` on."""
+        if not hands:
+            return
+        try:
+            image = decode_picture(sample.picture, sample.name)
+        except ValueError as error:
+            skipped.append(str(error))
+            return
+        for number, (hand, change) in enumerate(hands[first:], first):
+            yield number, make_item(image, hand.labels, hand.box, self.image_size, sample.index, change, hand.left)
 
     def _is_labelled(self, sample: RawSample) -> bool:
         """The same in every epoch."""
