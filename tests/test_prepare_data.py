@@ -12,7 +12,7 @@ from miniatures_capture import npz_bytes, replaced, write_dexycb, write_freihand
 from miniatures_tars import write_shards
 
 from fasthamer.config import load_config
-from fasthamer.data.check import check, incomplete
+from fasthamer.data.check import Report, check, incomplete, picture
 from fasthamer.data.check_labels import item_problems, photograph_problems, reprojection, tips_apart
 from fasthamer.data.freihand import FreiHAND
 from fasthamer.data.item import Labels, make_item
@@ -264,6 +264,16 @@ def test_reprojection_and_tips_are_measured_in_pixels_and_metres():
     vertices[444] = [0, 0.003, 0.504]  # HO-3D's middle fingertip, not HaMeR's
     assert tips_apart(Labels(points, joints, vertices), "hamer") == 0
     assert tips_apart(Labels(points, joints, vertices), "ho3d") == pytest.approx(0.005)
+
+
+def test_the_page_shows_hands_from_all_over_a_set_however_many_were_sampled():
+    report = Report()
+    for number in range(1000):
+        report.show(hand_item(), f"{number}")
+    numbers = [int(caption) for _, caption in report.shown]
+    assert len(numbers) <= 8 * 24 and numbers == sorted(numbers) and numbers[0] < 100 and numbers[-1] > 900
+    assert picture(report).shape[1] > picture(Report(shown=report.shown[:2])).shape[1] > 2 * 256
+    assert picture(Report()) is None
 
 
 def test_real_photographs_have_no_problem(shared_data):

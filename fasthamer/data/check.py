@@ -42,6 +42,12 @@ class Report:
     told: list[str] = field(default_factory=list)  # what was counted and measured
     shown: list[tuple[NDArray[np.uint8], str]] = field(default_factory=list)  # labelled crops and their captions
 
+    def show(self, item: Batch, caption: str) -> None:
+        """Keeps a crop for the page, or a few for each place on it: a sample may be the whole set."""
+        self.shown.append((labelled(item), caption[-30:]))
+        if len(self.shown) > 8 * SHOWN:
+            self.shown = self.shown[::2]
+
 
 def check(dataset: Any, sample: int) -> Report:
     """Looks at the whole set from outside and at `sample` of its hands from inside.
@@ -80,7 +86,8 @@ def picture(report: Report) -> NDArray[np.uint8] | None:
     """The labelled crops on one page; None if there is not one that can be shown."""
     if not report.shown:
         return None
-    shown = report.shown[:SHOWN]
+    places = np.unique(np.linspace(0, len(report.shown) - 1, SHOWN).astype(int))  # from all over the set
+    shown = [report.shown[place] for place in places]
     columns = min(COLUMNS, len(shown))
     blank = np.full_like(shown[0][0], 255), ""
     shown += [blank] * (-len(shown) % columns)
@@ -131,9 +138,9 @@ def _check_files(dataset: Photographs, report: Report) -> set[Path]:
 
 
 def _left_out(dataset: Any) -> Iterator[tuple[str, object]]:
-    if getattr(dataset, "skipped", 0):
+    if hasattr(dataset, "skipped") and dataset.skipped:
         yield "hands with too few keypoints", dataset.skipped
-    if getattr(dataset, "left_out", None):
+    if hasattr(dataset, "left_out") and dataset.left_out:
         yield "(folders without pictures)", ", ".join(dataset.left_out)
 
 
@@ -155,8 +162,7 @@ def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[
             continue
         report.problems += [f"{where}: {each}" for each in found]
         seen.add(item)
-        report.shown.append((labelled(item), f"{Path(name).name[-30:]}"))
-    report.shown = _thinned(report.shown)
+        report.show(item, Path(name).name)
     report.told += seen.lines()
 
 
@@ -190,8 +196,7 @@ def _check_shards(dataset: TarHands, sample: int, report: Report) -> None:
                     hands += 1
                     report.problems += [f"{raw.name}: {problem}" for problem in item_problems(item)]
                     seen.add(item)
-                    report.shown.append((labelled(item), raw.name.split(": ")[-1][-30:]))
-    report.shown = _thinned(report.shown)
+                    report.show(item, raw.name.split(": ")[-1])
     report.told.append(f"{samples} samples in {dataset.told}; {hands} hands of the first {each} of each shard decoded")
     report.told += seen.lines()
 
@@ -201,13 +206,6 @@ def labelled(item: Batch) -> NDArray[np.uint8]:
     crop = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0))
     known = (item.keypoints_2d[:, 2] > 0).numpy()
     return draw_keypoints(crop, crop_pixels(item.keypoints_2d[:, :2], crop.shape[0]), visible=known)
-
-
-def _thinned(shown: list[tuple[NDArray[np.uint8], str]]) -> list[tuple[NDArray[np.uint8], str]]:
-    """As many as fit on the page, from all over the set."""
-    if len(shown) <= SHOWN:
-        return shown
-    return [shown[place] for place in np.linspace(0, len(shown) - 1, SHOWN).astype(int)]
 
 
 class _Seen:
