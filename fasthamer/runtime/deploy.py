@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,12 +79,12 @@ def inference_graph(model: nn.Module) -> Deployed:
     Raises:
         ValueError: this kind of model has none.
     """
-    model = getattr(model, "model", model)  # a Teacher's
-    if isinstance(model, Deployed):
-        return model
-    if not hasattr(model, "deploy"):
-        raise ValueError(f"a {type(model).__name__} has no inference graph (no deploy()): only backend torch runs it")
-    return model.deploy()
+    inner: Any = getattr(model, "model", model)  # a Teacher's
+    if isinstance(inner, Deployed):
+        return inner
+    if not hasattr(inner, "deploy"):
+        raise ValueError(f"a {type(inner).__name__} has no inference graph (no deploy()): only backend torch runs it")
+    return inner.deploy()
 
 
 def named(output: HandOutput) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Cont
     std = 1 / (255 * normalise.scale.flatten())
     return Contract(
         image_size=crop_size(graph),
-        view=tuple(graph.view),
+        view=(*graph.view,),
         outputs=OUTPUTS if with_mesh else PARAMETERS,
         precision=precision,
         hand=hand.fingerprint,

@@ -88,6 +88,7 @@ class FoldedQuery(nn.Module):
         context = features if self.place is None else features + self.place
         context = context.flatten(2)  # (B, C, N)
         query = self.start
+        block: Any
         for number, block in enumerate(self.blocks):
             if number:
                 query = query + block.own(_whiten(query))

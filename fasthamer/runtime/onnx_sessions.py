@@ -49,15 +49,17 @@ class OnnxSession(ArraySession):
                 f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: its CUDA libraries "
                 "could not be loaded; repair them, or choose device cpu"
             )
-        self.contract = Contract.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
-        if setting.precision not in ("auto", self.contract.precision):
-            raise ValueError(f"{path} was exported in {self.contract.precision}, not in {setting.precision}")
-        self.setting = setting._replace(precision=self.contract.precision)
-        self.image_size = self.contract.image_size
-        self.size_bytes = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
+        contract = Contract.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+        if setting.precision not in ("auto", contract.precision):
+            raise ValueError(f"{path} was exported in {contract.precision}, not in {setting.precision}")
+        self.setting = setting._replace(precision=contract.precision)
+        self.image_size = contract.image_size
+        weights = path.with_name(f"{path.name}.data")
+        self.size_bytes = sum(each.stat().st_size for each in (path, weights) if each.is_file())
+        self.contract, self._outputs = contract, contract.outputs
 
     def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self.contract.outputs, self._session.run(self.contract.outputs, {INPUT: images}), strict=True))
+        return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: images}), strict=True))
 
 
 def open_session(model: Any, setting: Setting) -> OnnxSession:

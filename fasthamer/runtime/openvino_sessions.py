@@ -35,22 +35,23 @@ class OpenVinoSession(ArraySession):
             model = core.read_model(path)
         except RuntimeError as error:
             raise ValueError(f"{path}: openvino cannot read it ({str(error).strip().splitlines()[-1]})") from error
-        self.contract = Contract.from_json(_header(model), str(path))
-        precision = self.contract.precision if setting.precision == "auto" else setting.precision
-        if (precision == "int8") != (self.contract.precision == "int8"):
-            raise ValueError(f"{path} was exported in {self.contract.precision}, not in {precision}")
+        contract = Contract.from_json(_header(model), str(path))
+        precision = contract.precision if setting.precision == "auto" else setting.precision
+        if (precision == "int8") != (contract.precision == "int8"):
+            raise ValueError(f"{path} was exported in {contract.precision}, not in {precision}")
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if setting.threads:
             options["INFERENCE_NUM_THREADS"] = setting.threads
         self._request = core.compile_model(model, "CPU", options).create_infer_request()
         self.setting = setting._replace(precision=precision, device="cpu")
-        self.image_size = self.contract.image_size
+        self.image_size = contract.image_size
         weights = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
         self.size_bytes = sum(each.stat().st_size for each in (path, weights) if each.is_file())
+        self.contract, self._outputs = contract, contract.outputs
 
     def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
         self._request.infer({INPUT: images})
-        return {name: self._request.get_tensor(name).data.copy() for name in self.contract.outputs}
+        return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}
 
 
 def open_session(model: Any, setting: Setting) -> OpenVinoSession:

@@ -28,7 +28,7 @@ def differences(original: Found, exported: Found) -> dict[str, float]:
 
     What the export does not give is left out.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, unit in (("vertices", "mm"), ("joints", "mm"), ("keypoints_2d", "crop_widths")):
         if name in exported:
             apart = np.linalg.norm(original[name] - exported[name], axis=-1) * (MM if unit == "mm" else 1)
@@ -44,7 +44,7 @@ def cost(original: Found, exported: Found, truth: Labelled) -> dict[str, float]:
     """PA-MPJPE and PA-MPVPE (mm) of both, and what the export loses; empty for an export without mesh."""
     if "vertices" not in exported:
         return {}
-    found = {}
+    found: dict[str, float] = {}
     for score, name in (("pa_mpjpe", "joints"), ("pa_mpvpe", "vertices")):
         before, after = (
             MM * float(aligned_distances(each[name], getattr(truth, name)).mean()) for each in (original, exported)

@@ -48,15 +48,16 @@ def open_session(model: nn.Module | Path, setting: Setting) -> Session:
         raise ValueError(f"{setting.backend} in fp16 needs a GPU; on a CPU choose fp32 or bf16")
     if setting.backend == "cudagraphs" and device.type != "cuda":
         raise ValueError(f"cudagraphs needs a CUDA device, not {setting.device!r}")
-    graph = model.eval() if setting.backend == "torch" else inference_graph(model)
-    graph = graph.to(device)
-    if setting.backend != "torch":
-        graph = graph.in_precision(DTYPES[setting.precision])
-    size = sum(value.nbytes for value in graph.state_dict().values())
     if setting.backend == "torch":
-        return TorchSession(_training_graph(graph, setting, device), setting, size)
+        model = model.eval().to(device)
+        return TorchSession(_training_graph(model, setting, device), setting, _size(model))
+    graph = inference_graph(model).to(device).in_precision(DTYPES[setting.precision])
     run = {"folded": _eager, "compile": _compiled, "cudagraphs": _recorded}[setting.backend](graph, setting)
-    return TorchSession(run, setting, size, crop_size(graph) if setting.backend == "cudagraphs" else None)
+    return TorchSession(run, setting, _size(graph), crop_size(graph) if setting.backend == "cudagraphs" else None)
+
+
+def _size(model: nn.Module) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _training_graph(model: nn.Module, setting: Setting, device: torch.device) -> Run:
@@ -75,7 +76,7 @@ def _eager(graph: Deployed, setting: Setting) -> Run:
 
 def _compiled(graph: Deployed, setting: Setting) -> Run:
     """Compiles at once for the setting's batch; another batch compiles anew when it comes."""
-    options = {"freezing": True} if setting.device == "cpu" else None  # weights packed for the CPU's kernels
+    options: dict[str, Any] | None = {"freezing": True} if setting.device == "cpu" else None  # packs weights
     compiled = torch.compile(graph, options=options)
     try:
         with torch.no_grad():
