@@ -25,7 +25,7 @@ FLAGS = {  # flag: (config key, help)
     "--teacher": ("TEACHER.NAME", "auto, hamer, embedded, or a student's file"),
     "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt"),
     "--teacher-cache": ("TEACHER.CACHE", "folder of the teacher's answers, filled where it is incomplete"),
-    "--data": ("DATA.NAME", "auto, synthetic, freihand, dexycb, ho3d, ... (docs/datasets.md), hamer_mix, or a mix.yaml"),
+    "--data": ("DATA.NAME", "auto, synthetic, freihand, dexycb, ho3d, ...: see docs/datasets.md; or a mix.yaml"),
     "--data-root": ("DATA.ROOT", "the dataset's folder"),
     "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or hamer.ckpt; else the teacher's own"),
     "--init": ("STUDENT.INIT", "a student.safetensors to start from"),
