@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 
 import cv2
@@ -224,21 +223,3 @@ def test_useless_settings_are_refused(hand, options, message):
 def test_an_index_beyond_the_set_is_refused(hands):
     with pytest.raises(IndexError, match="sample 64 of 64"):
         hands[(0, 64)]
-
-
-def test_the_benchmark_prints_rates_and_writes_a_sheet(tmp_path, capsys):
-    benchmark_data = importlib.import_module("fasthamer.tools.benchmark_data")
-    sheet = tmp_path / "sheet.jpg"
-    arguments = ["--workers", "0", "--count", "4", "--image-size", "64", "--sheet", str(sheet)]
-    assert benchmark_data.main(arguments) == 0
-    assert "crops/s at 64 px" in capsys.readouterr().out
-    assert cv2.imread(str(sheet)).shape == (6 * 144, 8 * 144, 3)
-
-
-@pytest.mark.parametrize("arguments", [["--workers", "two"], ["--count", "0"], ["--image-size", "3"]])
-def test_the_benchmark_explains_wrong_flags_in_one_line(arguments, capsys):
-    benchmark_data = importlib.import_module("fasthamer.tools.benchmark_data")
-    with pytest.raises(SystemExit) as stopped:
-        benchmark_data.main(arguments)
-    assert stopped.value.code == 2
-    assert "error:" in capsys.readouterr().err.splitlines()[-1]

@@ -1,67 +1,153 @@
-"""How many synthetic crops a second the loader's workers make.
+"""How many crops a second the training pipeline delivers: reading, decoding, cropping, augmenting, batching.
 
 python tools/benchmark_data.py
-python tools/benchmark_data.py --workers 1,2,4 --image-size 224 --sheet synthetic.jpg
+python tools/benchmark_data.py --data tars --data-root shards --workers 2
+python tools/benchmark_data.py --data synthetic --sheet synthetic.jpg
+
+Without --data, 224-pixel JPEG photographs in a tar shard are made for the occasion. Trailing KEY VALUE pairs change the
+configuration, such as AUGMENT.ROTATION 0. Beside the rate on the clock stands the processor time of a crop in all
+processes: where others use the machine too it is what to compare, and the rate it allows on undisturbed cores is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader
+import psutil
+import torch
+from yacs.config import CfgNode
 
+from fasthamer.config import load_config
+from fasthamer.data import build_training_set
+from fasthamer.data.item import Labels
 from fasthamer.data.synthetic import SyntheticHands
-from fasthamer.hand.mano import load_hand
+from fasthamer.data.tar_record import write_record
+from fasthamer.data.tars import RECORD, webdataset
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.hand.rotation import matrix_to_axis_angle
+from fasthamer.training.stream import BadSample, Feed
+from fasthamer.types import Batch
 
 BATCH = 32
+DRAWN, REPEATED = 64, 16  # pictures made for the occasion, and how often each is in the shard
+PHOTOGRAPH = 224  # pixels, as FreiHAND's
+QUALITY = 95  # of their JPEG files
+SHOWN = (6, 8)  # rows and columns of --sheet
+
+
+class Rate(NamedTuple):
+    """What was measured."""
+
+    crops: float  # a second, on the clock
+    processor: float  # seconds a crop, of all processes
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prints one line per number of workers; --sheet also writes a picture of 48 samples."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="benchmark_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="a dataset, or a mix; left out: photographs made for the occasion")
+    parser.add_argument("--data-root", default="", help="its folder")
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes; 0 = the main process")
-    parser.add_argument("--count", type=int, default=400, help="crops to time")
-    parser.add_argument("--image-size", type=int, default=256, help="pixels")
+    parser.add_argument("--count", type=int, default=3000, help="crops to time")
+    parser.add_argument("--image-size", default="256", help="pixels of the crops")
     parser.add_argument("--hand", default="embedded", help="embedded, or a MANO file")
     parser.add_argument("--sheet", type=Path, help="a .jpg or .png to write")
-    args = parser.parse_args(argv)
-    try:
-        workers = [int(number) for number in args.workers.split(",")]
-        if args.count < 1:
-            raise ValueError(f"--count is {args.count}, at least one crop is timed")
-        hands = SyntheticHands(load_hand(args.hand), args.count, image_size=args.image_size)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    for number in workers:
-        print(f"workers {number}: {crops_per_second(hands, number):.1f} crops/s at {args.image_size} px", flush=True)
-    if args.sheet:
-        cv2.imwrite(str(args.sheet), sheet(hands), [cv2.IMWRITE_JPEG_QUALITY, 84])
+    arguments, overrides = parser.parse_known_args(argv)
+    with ExitStack() as stack:
+        try:
+            workers = [int(number) for number in arguments.workers.split(",")]
+            if arguments.count < 1:
+                raise ValueError(f"--count is {arguments.count}, at least one crop is timed")
+            hand, (name, root) = load_hand(arguments.hand), (arguments.data, arguments.data_root)
+            if name is None:
+                name, root = "tars", stack.enter_context(tempfile.TemporaryDirectory(prefix="fasthamer-"))
+                write_photographs(Path(root) / "000000.tar", hand)
+            settings = ["DATA.NAME", name, "IMAGE_SIZE", arguments.image_size, *(["DATA.ROOT", root] if root else [])]
+            cfg = load_config(None, [*settings, *overrides])
+            images = build_training_set(cfg, hand)
+        except (ValueError, KeyError, OSError) as error:
+            parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
+        try:
+            for number in workers:
+                print(_line(number, measure(images, number, arguments.count, cfg), cfg.IMAGE_SIZE), flush=True)
+            if arguments.sheet:
+                cv2.imwrite(str(arguments.sheet), sheet(images, cfg), [cv2.IMWRITE_JPEG_QUALITY, 84])
+        except BadSample as error:
+            print(f"benchmark_data: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
-def crops_per_second(hands: SyntheticHands, workers: int) -> float:
+def measure(images: Any, workers: int, count: int, cfg: CfgNode) -> Rate:
     """The steady rate in batches, as in training; the clock starts when every worker has delivered twice."""
-    warm_up = 2 * max(1, workers)
-    batches = max(1, len(hands) // BATCH)
-    keys = [(0, index % len(hands)) for index in range((warm_up + batches) * BATCH)]
-    loader = iter(DataLoader(hands, batch_size=BATCH, sampler=keys, num_workers=workers))
-    for _ in range(warm_up):
-        next(loader)
-    start = time.perf_counter()
-    for _ in loader:
-        pass
-    return batches * BATCH / (time.perf_counter() - start)
+    torch.set_num_threads(1)
+    batch = min(BATCH, count)
+    source = Feed(images, batch, cfg.SEED, workers=workers).batches()
+    try:
+        for _ in islice(source, 2 * max(1, workers)):
+            pass
+        batches = count // batch
+        busy, start = _processor_time(), time.perf_counter()
+        for _ in islice(source, batches):
+            pass
+        passed, busy = time.perf_counter() - start, _processor_time() - busy
+    finally:
+        source.close()
+    return Rate(batches * batch / passed, busy / (batches * batch))
 
 
-def sheet(hands: SyntheticHands, columns: int = 8, rows: int = 6, side: int = 144) -> np.ndarray:
-    """(rows * side, columns * side, 3) BGR contact sheet of the first samples of epoch 0."""
-    images = [hands[(0, index % len(hands))].image.numpy().transpose(1, 2, 0) for index in range(rows * columns)]
-    small = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+def _processor_time() -> float:
+    """Seconds of this process and its workers."""
+    workers = psutil.Process().children()
+    return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in workers)
+
+
+def _line(workers: int, rate: Rate, size: int) -> str:
+    cores = max(1, workers)
+    return (
+        f"workers {workers}: {rate.crops:.0f} crops/s of {size} px on the clock; {rate.processor * 1e3:.2f} ms of "
+        f"processor time each, so {cores / rate.processor:.0f} a second on {cores} undisturbed core{'s' * (cores > 1)}"
+    )
+
+
+def write_photographs(path: Path, hand: Hand) -> None:
+    """A shard of synthetic hands as photographs of 224 pixels, with every label, in HaMeR's form."""
+    hands = SyntheticHands(hand, DRAWN, image_size=PHOTOGRAPH, scale=0.0, shift=0.0)
+    samples = [_sample(hands[(0, index)]) for index in range(DRAWN)]
+    with webdataset().TarWriter(str(path), encoder=False) as writer:
+        for number in range(DRAWN * REPEATED):
+            writer.write({"__key__": f"{number:08d}", **samples[number % DRAWN]})
+
+
+def _sample(item: Batch) -> dict[str, bytes]:
+    picture = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0)[..., ::-1])
+    keypoints = item.keypoints_2d.numpy().astype(np.float64)
+    keypoints[:, :2] = (keypoints[:, :2] + 0.5) * PHOTOGRAPH
+    pose = matrix_to_axis_angle(torch.cat((item.global_orient, item.hand_pose))).numpy()
+    labels = Labels(keypoints, item.joints.numpy(), None, pose, item.betas.numpy())
+    box = np.array([PHOTOGRAPH / 2, PHOTOGRAPH / 2]), float(PHOTOGRAPH)
+    content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    return {"jpg": content, RECORD: write_record(labels, box, False, "synthetic")}
+
+
+def sheet(images: Any, cfg: CfgNode, side: int = 144) -> np.ndarray:
+    """(rows * side, columns * side, 3) BGR contact sheet of the first samples."""
+    rows, columns = SHOWN
+    source = Feed(images, rows * columns, cfg.SEED).batches()
+    crops = Batch(*next(source)).image.permute(0, 2, 3, 1).numpy()
+    source.close()
+    small = [cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops]
     lines = [np.hstack(small[row * columns : (row + 1) * columns]) for row in range(rows)]
     return np.ascontiguousarray(np.vstack(lines)[..., ::-1])
 

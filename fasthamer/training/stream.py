@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
+from fasthamer.data.batching import pack_batch, unpack_batch
 from fasthamer.data.streams import HandStream, Place
 
 Key = tuple[int, int]  # epoch and index: what datasets are asked for
@@ -94,27 +95,12 @@ class Lanes(IterableDataset):
         walk = self.images.walk(self.rank * workers + lane, self.processes * workers, place, skipped)
         while True:
             items, places = zip(*(next(walk) for _ in range(self.batch)), strict=True)
-            yield default_collate(list(items)), lane, places[-1], skipped.copy()
+            yield (pack_batch if info else default_collate)(list(items)), lane, places[-1], skipped.copy()
             skipped.clear()
 
 
 class BadSample(ValueError):
     """A sample that could not be read; the message is the dataset's own, one line."""
-
-
-def batches(dataset: Any, order: Any, workers: int, pin: bool = False) -> Generator[Any, None, None]:
-    """Batches of an indexed set; `workers` processes prepare them.
-
-    Args:
-        dataset: `dataset[(epoch, index)]` gives an item.
-        order: iterable of lists of keys, such as a `Stream`.
-        workers: loader processes.
-        pin: put batches where a GPU can fetch them.
-
-    Raises:
-        BadSample: the dataset refused a sample.
-    """
-    yield from readable(DataLoader(dataset, batch_sampler=order, **_options(workers, pin)))
 
 
 class Feed:
@@ -149,7 +135,10 @@ class Feed:
             self.source: Any = Lanes(images, batch, first_batch, rank, processes, self.places)
         else:
             self.source = Stream(len(images), batch, seed, first_batch, rank, processes)
-        self.images, self.workers, self.pin = images, workers, pin
+        ahead = 4 if workers else None  # batches a worker prepares before they are asked for
+        self.options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": ahead, "pin_memory": pin}
+        self.options["worker_init_fn"] = quiet_worker
+        self.images, self.workers = images, workers
 
     def batches(self) -> Generator[Any, None, None]:
         """The batches.
@@ -158,13 +147,15 @@ class Feed:
             BadSample: the dataset refused a sample.
         """
         if self.places is None:
-            yield from batches(self.images, self.source, self.workers, self.pin)
+            collate = pack_batch if self.workers else default_collate
+            loader = DataLoader(self.images, batch_sampler=self.source, collate_fn=collate, **self.options)
+            yield from map(unpack_batch, readable(loader))
             return
-        loader = DataLoader(self.source, batch_size=None, collate_fn=_as_it_is, **_options(self.workers, self.pin))
+        loader = DataLoader(self.source, batch_size=None, collate_fn=_as_it_is, **self.options)
         for batch, lane, place, skipped in readable(loader):
             self.places[lane] = place
             self.skipped.update(dict.fromkeys(skipped))
-            yield batch
+            yield unpack_batch(batch)
 
 
 def readable(loader: DataLoader) -> Iterator[Any]:
@@ -184,11 +175,6 @@ def quiet_worker(_: int) -> None:
     """One thread each; Ctrl-C is the main process's to handle: it still needs batches to finish its step."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _options(workers: int, pin: bool) -> dict[str, Any]:
-    ahead = 4 if workers else None  # batches a worker prepares before they are asked for
-    return {"num_workers": workers, "worker_init_fn": quiet_worker, "pin_memory": pin, "prefetch_factor": ahead}
 
 
 def _as_it_is(batch: Any) -> Any:
