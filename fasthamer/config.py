@@ -170,9 +170,7 @@ def _named_mix(name: str) -> dict[str, object]:
             raise FileNotFoundError(f"no mix {name}: --data takes a dataset's name, or a file that lists DATA.MIX")
     settings = dict(_flatten(_read(path)))
     if strays := settings.keys() - {"DATA.NAME", "DATA.MIX"}:
-        raise ValueError(
-            f"{path}: a mix sets DATA.NAME and DATA.MIX; {min(strays)} belongs in a recipe (--config)"
-        )
+        raise ValueError(f"{path}: a mix sets DATA.NAME and DATA.MIX; {min(strays)} belongs in a recipe (--config)")
     if not isinstance(settings.get("DATA.MIX"), list):
         raise ValueError(f"{path}: expected a list DATA.MIX of data, root and weight, see configs/data/hamer_mix.yaml")
     return settings | {"DATA.NAME": "mix"}

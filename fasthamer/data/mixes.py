@@ -57,9 +57,7 @@ def _part(cfg: CfgNode, entry: dict[str, Any], hand: Hand) -> HandStream:
     if "shards" in entry:
         there = len(find_shards(Path(own.DATA.ROOT)))
         if there != entry["shards"]:
-            raise ValueError(
-                f"{own.DATA.ROOT} holds {there} shards, the set has {entry['shards']}: get the others"
-            )
+            raise ValueError(f"{own.DATA.ROOT} holds {there} shards, the set has {entry['shards']}: get the others")
     dataset = DATASETS.build(own.DATA.NAME, own, hand, True)
     if isinstance(dataset, HandStream):
         return dataset

@@ -43,7 +43,7 @@ class RawSample(NamedTuple):
     """One sample as its shard has it, nothing decoded."""
 
     name: str  # the shard's path and the sample's key
-    index: int
+    index: int  # type: ignore[assignment]
     picture: bytes
     record: bytes
 

@@ -18,7 +18,7 @@ TIPS: dict[str, tuple[int, ...]] = {  # vertices of thumb, index, middle, ring, 
     "dexycb": (745, 317, 444, 556, 673),
 }
 TIPS["manopth"] = TIPS["dexycb"]
-LEFT_TIPS = {name: (745, 317, 445, 556, 673) for name in ("dexycb", "manopth")}  # where a left hand's are others
+LEFT_TIPS = dict.fromkeys(("dexycb", "manopth"), (745, 317, 445, 556, 673))  # where a left hand's are others
 
 # MANO's joints: wrist, index, middle, pinky, ring, thumb (3 each); tips follow in the order of `TIPS`.
 MANO_TO_OPENPOSE = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
