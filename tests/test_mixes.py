@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from miniatures_capture import write_freihand
+from miniatures_capture import write_dexycb, write_freihand, write_ho3d
 from miniatures_tars import header_offsets, write_shards
 from safetensors.torch import load_file
 
@@ -64,13 +64,17 @@ def test_hamers_mix_has_its_ten_sets_and_weights():
     assert load_config("data/hamer_mix") == cfg  # as a recipe it is the same
 
 
-def test_hamers_mix_is_built_from_its_folders(tmp_path, hand, monkeypatch):
+def test_a_training_on_hamers_mix_and_what_is_said_of_a_part_that_is_missing(tmp_path, hand):
     cfg = load_config(None, ["DATA.NAME", "hamer_mix", "DATA.ROOT", str(tmp_path)])
+    write_shards(tmp_path / "one", shards=1, samples=2)
     for entry in cfg.DATA.MIX:
         folder = tmp_path / entry["root"]
         folder.mkdir(parents=True)
         for number in range(entry["shards"]):
-            (folder / f"{number:06d}.tar").touch()
+            (folder / f"{number:06d}.tar").hardlink_to(tmp_path / "one/000000.tar")
+    options = ["--data", "hamer_mix", "--data-root", str(tmp_path), "--steps", "2", "--out", str(tmp_path / "run")]
+    assert main([*SMALL, *options, "TRAIN.BATCH", "8"]) == 0
+    assert (tmp_path / "run/student.safetensors").is_file() and not (tmp_path / "run/skipped.txt").exists()
     mix = build_training_set(cfg, hand)
     assert isinstance(mix, Mix) and len(mix.parts) == 10
     assert mix.told.startswith("131 shards in ") and "(0.25)" in mix.told
@@ -153,3 +157,12 @@ def test_a_training_on_a_mix_that_is_resumed_ends_in_the_same_weights(root, tmp_
     with pytest.raises(SystemExit):
         main(["--resume", "--out", str(tmp_path / "parts"), "--steps", "8", "DATA.WORKERS", "3"])
     assert "resume it so (DATA.WORKERS 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "write"), [("dexycb", write_dexycb), ("ho3d", write_ho3d), ("tars", write_shards)])
+def test_every_kind_of_set_trains_alone(name, write, tmp_path):
+    write(tmp_path / name)
+    options = ["--data", name, "--data-root", str(tmp_path / name), "--steps", "1", "--out", str(tmp_path / "run")]
+    evaluation = ["DATA.EVAL_NAME", "synthetic"]
+    assert main([*SMALL, *options, *evaluation]) == 0
+    assert (tmp_path / "run/student.safetensors").is_file()
