@@ -1,4 +1,4 @@
-"""int8: the backbone alone, described as such, and hardly worse."""
+"""int8: the backbone's arithmetic and the decoder's weights, described as such, and hardly worse."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from fasthamer.runtime.crops import synthetic_crops
 from fasthamer.runtime.parity import answers, cost, differences
 from fasthamer.runtime.quantise import FEWEST, quantise
+from fasthamer.runtime.quantise_weights import BLOCK, pack
 from fasthamer.runtime.sessions import open_session
 
 SIZE = 192  # of the embedded teacher's crops
@@ -21,7 +22,7 @@ def int8(exported_teacher, tmp_path_factory):
     return path
 
 
-def test_only_the_backbones_products_are_int8(int8):
+def test_the_backbones_arithmetic_and_the_decoders_weights_are_int8_and_nothing_else(int8):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(int8)
     made = {node.output[0]: node for node in model.graph.node}
@@ -35,6 +36,11 @@ def test_only_the_backbones_products_are_int8(int8):
     assert len(kinds["Conv", True]) > 40  # EfficientNet-Lite0
     assert len(kinds.get(("Conv", False), [])) <= 1  # the flat decoder's
     assert not any(stored for op, stored in kinds if op != "Conv")
+    narrow = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
+    assert len(narrow) == 2  # the flat decoder's; the read-out and the mesh are not among them
+    shapes = {each.name: list(each.dims) for each in model.graph.initializer}
+    kept = [shapes[each] for node in model.graph.node for each in node.input if each in shapes]
+    assert any(109 in shape for shape in kept) and [145, 778 * 3] in kept
 
 
 def test_int8_is_smaller_and_costs_at_most_a_third_of_a_millimetre(int8, exported_teacher):
@@ -50,6 +56,19 @@ def test_int8_is_smaller_and_costs_at_most_a_third_of_a_millimetre(int8, exporte
     pytest.importorskip("openvino")
     other = cost(original, answers(open_session(int8, "openvino", "int8"), truth.images), truth)
     assert other["pa_mpjpe_mm_cost"] < ALLOWED_MM and other["pa_mpvpe_mm_cost"] < ALLOWED_MM
+
+
+def test_weights_are_rounded_by_blocks_of_a_row():
+    weight = np.random.default_rng(0).normal(size=(3, BLOCK + 5)).astype(np.float32)
+    weight[1, :BLOCK] = 0  # a block of zeros has no scale of its own
+    weight[2, BLOCK:] *= 1000  # and a large one must not coarsen its neighbour
+    packed, scales = pack(weight)
+    assert packed.dtype == np.uint8 and packed.shape == (3, 2, BLOCK) and scales.shape == (3, 2)
+    opened = ((packed.astype(np.float32) - 128) * scales[..., None]).reshape(3, -1)[:, : BLOCK + 5]
+    step = np.repeat(scales, BLOCK, axis=1)[:, : BLOCK + 5]
+    assert (np.abs(opened - weight) <= 0.501 * step).all()
+    assert (opened[1, :BLOCK] == 0).all()
+    assert np.abs(opened[2, :BLOCK] - weight[2, :BLOCK]).max() < 0.02
 
 
 def test_what_cannot_be_calibrated_is_explained(int8, exported_teacher, tmp_path):

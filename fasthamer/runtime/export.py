@@ -82,7 +82,7 @@ def export(
         model: a student or teacher in eval mode, or its inference graph.
         path: ends in .onnx, .xml (OpenVINO; a .bin comes beside it) or .pt2 (torch.export); replaced whole or not at
             all. ONNX puts more than 1.5 GB of weights in a second file, `<name>.onnx.data`.
-        precision: fp32; fp16 or bf16 (.pt2 alone) for backbone and decoder; int8 (not .pt2) for the backbone.
+        precision: fp32; fp16 or bf16 (.pt2 alone) for backbone and decoder; int8 (not .pt2), see `quantise`.
         with_mesh: False leaves the hand model out: the outputs are then camera, rotations and betas.
         crops: (N, 3, S, S) to calibrate int8 with, see `quantise`.
 

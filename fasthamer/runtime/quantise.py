@@ -1,7 +1,9 @@
-"""Post-training static int8 of an exported ONNX model: the backbone's products; decoder and mesh stay in fp32.
+"""Post-training int8 of an exported ONNX model: the backbone's arithmetic and the decoder's weights.
 
-The backbone has nearly all of the arithmetic. The decoder's output is added to rotations, where a step of 1/256 of its
-range is millimetres at the fingertips.
+The backbone, which has nearly all of the arithmetic, is quantised statically: its activations have fixed scales. The
+decoder reads a weight for each of its few operations, so its large products get narrow weights
+(`fasthamer.runtime.quantise_weights`). Read-out and mesh stay in fp32: a step of 1/256 of a rotation's range would be
+millimetres at the fingertips.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.runtime.contract import INPUT, KEY, Contract
+from fasthamer.runtime.quantise_weights import narrow_weights
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # entry of a node that says which module it comes from
-BACKBONE = "model.backbone"  # scope of its nodes in the graph
+BACKBONE, DECODER = "model.backbone", "model.head.summary"  # scopes of their nodes in the graph
 PRODUCTS = ("Conv", "MatMul", "Gemm")  # whose inputs and weights become int8
 BETWEEN = ("Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip", "Concat")  # so that it stays int8
 FEWEST = 8  # crops; ranges of fewer are an accident
@@ -55,9 +58,10 @@ def quantise(source: Path, target: Path, crops: NDArray[np.uint8]) -> Contract:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=[*PRODUCTS, *BETWEEN],
-            nodes_to_exclude=[node.name for node in model.graph.node if not _in_backbone(node)],
+            nodes_to_exclude=[node.name for node in model.graph.node if not _of(node, BACKBONE)],
         )
     made = onnx.load(target)
+    narrow_weights(made, lambda node: _of(node, DECODER))
     onnx.helper.set_model_props(made, {KEY: contract.to_json()})
     onnx.save(made, target)
     return contract
@@ -75,8 +79,8 @@ def _quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _in_backbone(node: Any) -> bool:
-    return any(entry.key == SCOPES and BACKBONE in entry.value for entry in node.metadata_props)
+def _of(node: Any, scope: str) -> bool:
+    return any(entry.key == SCOPES and scope in entry.value for entry in node.metadata_props)
 
 
 class _Crops:
