@@ -106,6 +106,23 @@ def test_pictures_are_cut_to_what_augmentation_reaches(tmp_path, width, height, 
         assert moved.box[1] <= side
 
 
+@pytest.mark.parametrize(("width", "height"), [(900, 700), (3000, 2000)])
+def test_keypoints_stay_on_what_they_mark_when_a_picture_is_cut_and_shrunk(tmp_path, width, height):
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    shown, radius = np.array([width * 0.45, height * 0.55]), width / 60
+    spot = 255 * np.exp(-((x - shown[0]) ** 2 + (y - shown[1]) ** 2) / (2 * radius**2))
+    cv2.imwrite(str(tmp_path / "a.png"), np.repeat(spot[..., None], 3, -1).astype(np.uint8))
+    keypoints = np.column_stack((np.tile(shown, (21, 1)), np.ones(21)))
+    hand = Photograph(tmp_path / "a.png", Labels(keypoints), (shown + 30, width / 2.6))
+    content, moved = pack.packed_hand(hand)
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), 0).astype(float)
+    image[image < 8] = 0  # what JPEG made of black
+    assert max(image.shape) <= 768 and image.shape[1] < width
+    v, u = np.mgrid[: image.shape[0], : image.shape[1]]
+    centre = np.array([(image * u).sum(), (image * v).sum()]) / image.sum()
+    np.testing.assert_allclose(moved.labels.keypoints[0, :2], centre, atol=0.05)
+
+
 def test_what_augmentation_reaches_is_never_cut_off():
     rng = np.random.default_rng(0)
     for _ in range(2000):

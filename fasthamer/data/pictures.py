@@ -38,7 +38,7 @@ def decode_picture(data: bytes, source: str) -> np.ndarray:
     Raises:
         ValueError: not a picture, or cut short.
     """
-    # OpenCV is the faster reader, but greys out what a JPEG cut short does not have, and says so to nobody.
+    # OpenCV is the faster reader; whether it refuses a JPEG cut short depends on its version, so look first.
     if data.startswith(JPEG_BEGIN) and JPEG_END in data[-TAIL:]:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -112,7 +112,7 @@ class Mix(HandStream):
         while True:
             if drawn // CHOICES != block:
                 block = drawn // CHOICES
-                rng = np.random.default_rng([self.seed, lane, lanes, block])
+                rng = np.random.default_rng([self.seed, lane, block])
                 choices = rng.choice(len(self.parts), CHOICES, p=self.shares)
             chosen = int(choices[drawn % CHOICES])
             item, places[chosen] = next(walks[chosen])
