@@ -1,8 +1,8 @@
 """Any set of photographs as tar shards: long files that are read from front to back, for training at scale.
 
 A shard is written beside its final name, read back and compared with what went in, and only then renamed; `pack.json`
-says how far packing got, so the same command goes on after an interruption. The form is HaMeR's, whose own training
-code can read the shards too; see `fasthamer.data.tar_record`.
+says how far packing got, so the same command goes on after an interruption. The form is HaMeR's, see
+`fasthamer.data.tar_record`.
 """
 
 from __future__ import annotations
