@@ -154,7 +154,7 @@ def find_annotations(root: Path, split: str) -> Path:
     files = sorted(path for folder in folders for path in folder.glob("*.json") if not _is_list(path))
     there = ", ".join(path.name for path in files) or "no .json file"
     for word in SPLIT_WORDS.get(split, (split,)):
-        fitting = [path for path in files if word in re.split(r"[^a-z0-9]+", path.stem.lower())]
+        fitting = [p for p in files if word in (p.stem, *re.split(r"[^a-z0-9]+", p.stem.lower()))]
         if len(fitting) > 1:
             names = ", ".join(path.name for path in fitting)
             raise ValueError(f"{root}: several annotation files fit {split!r} ({names}): name one with DATA.SPLIT")
