@@ -44,7 +44,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("size", [ODD, SIZES["tiny"], SIZES["medium"]])
 @pytest.mark.parametrize("placed", [True, False])
-@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("batch", [1, 5, 9])
 def test_the_single_query_needs_no_keys_and_values(size, placed, batch):
     head = scrambled(ManoHead(40, size, (4, 3) if placed else None))
     folded = FoldedHead(head)

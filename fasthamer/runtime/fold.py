@@ -92,7 +92,7 @@ class FoldedQuery(nn.Module):
         for number, block in enumerate(self.blocks):
             if number:
                 query = query + block.own(_whiten(query))
-            asked = block.ask(query) if number else self.first
+            asked = block.ask(query) if number else self.first.expand(len(context), -1, -1)
             query = query + block.look(asked, context)
             query = query + block.mlp(_whiten(query))
         return query
@@ -115,20 +115,21 @@ class _FoldedBlock(nn.Module):
         key, value = cross.fn.to_kv.weight.detach().chunk(2)  # each (heads * d, C)
         self.register_buffer("keys", key.unflatten(0, (self.heads, -1)).contiguous())
         self.register_buffer("values", value.unflatten(0, (self.heads, -1)).transpose(1, 2).contiguous())
-        self.out = copy.deepcopy(cross.fn.to_out[0])
+        self.out = _linear(cross.fn.to_out[0].weight, cross.fn.to_out[0].bias)
         widen, narrow = mlp.fn.net[0], mlp.fn.net[2]
-        self.mlp = nn.Sequential(_linear(*_behind_norm(mlp.norm, widen.weight, widen.bias)), nn.GELU(), narrow)
+        widen = _linear(*_behind_norm(mlp.norm, widen.weight, widen.bias))
+        self.mlp = nn.Sequential(widen, nn.GELU(), _linear(narrow.weight, narrow.bias))
 
     def ask(self, query: Tensor) -> Tensor:
         """(B, width) to (B, heads, C): what to multiply a token with to get its score."""
         asked = self.to_query(_whiten(query)).unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, B, d)
-        return (asked @ self.keys).transpose(0, 1)
+        return torch.bmm(asked, self.keys).transpose(0, 1)
 
     def look(self, asked: Tensor, context: Tensor) -> Tensor:
-        """(B or none, heads, C) and (B, C, N) to (B, width)."""
-        weights = (asked @ context).softmax(-1)  # (B, heads, N)
-        seen = weights @ context.transpose(1, 2)  # (B, heads, C)
-        valued = seen.transpose(0, 1) @ self.values  # (heads, B, d)
+        """(B, heads, C) and (B, C, N) to (B, width)."""
+        weights = torch.bmm(asked, context).softmax(-1)  # (B, heads, N)
+        seen = torch.bmm(weights, context.transpose(1, 2))  # (B, heads, C)
+        valued = torch.bmm(seen.transpose(0, 1), self.values)  # (heads, B, d)
         return self.out(valued.transpose(0, 1).flatten(1))
 
 
@@ -220,8 +221,22 @@ def _behind_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tup
     return weight * norm.weight, shift if bias is None else shift + bias
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+class _Product(nn.Linear):
+    """`nn.Linear`; in torch on a CPU with the weights on the left for several rows, which reads them faster.
+
+    Measured on one core with 1024 x 1024 weights that were not in the cache: 8 rows 0.47 ms against 0.67, 32 rows 0.62
+    against 0.78; fewer rows gain nothing.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        eager = rows.device.type == "cpu" and rows.dtype == torch.float32 and not torch.compiler.is_compiling()
+        if eager and len(rows) >= 8:
+            return torch.addmm(self.bias[:, None], self.weight, rows.T).T
+        return super().forward(rows)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> _Product:
+    layer = _Product(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
     return layer
 
@@ -236,6 +251,7 @@ def _one_readout(head: ManoReadout) -> nn.Linear:
 def _folded_flat(head: FlatHead) -> nn.Sequential:
     norm, widen, *others = head.layers
     first = _linear(*_behind_norm(norm, widen.weight, widen.bias))  # type: ignore[arg-type]
+    others = [_linear(each.weight, each.bias) if isinstance(each, nn.Linear) else each for each in others]
     return nn.Sequential(head.reduce, nn.Flatten(), _Whiten(), first, *others)
 
 
