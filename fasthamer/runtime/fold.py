@@ -92,7 +92,7 @@ class FoldedQuery(nn.Module):
         for number, block in enumerate(self.blocks):
             if number:
                 query = query + block.own(_whiten(query))
-            asked = block.ask(query) if number else self.first.expand(len(context), -1, -1)
+            asked = block.ask(query) if number else self.first.expand(context.shape[0], -1, -1)
             query = query + block.look(asked, context)
             query = query + block.mlp(_whiten(query))
         return query
