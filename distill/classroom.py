@@ -13,6 +13,8 @@ from yacs.config import CfgNode
 from fasthamer.distill.learner import Learner
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.prior import Prior, mocap_sampler, procedural_sampler
+from fasthamer.distill.token_labels import TokenLabels
+from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.teachers.cached import CachedTeacher
 from fasthamer.training.checkpoint import Trainable
 from fasthamer.training.ema import MovingAverage
@@ -26,16 +28,25 @@ class Classroom:
     `student` is the one to keep: the moving average if there is one, else the student that learns.
     """
 
-    def __init__(self, cfg: CfgNode, student: nn.Module, teacher: nn.Module | None, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        accelerator: Accelerator,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         """
         Args:
             cfg: the resolved config.
             student: moves to the accelerator's device.
             teacher: frozen and in eval mode, or a `CachedTeacher`; None without distillation.
             accelerator: devices, precision, accumulation, processes.
+            tokenizer: frozen; of a student that speaks tokens.
         """
         self.cfg, self.accelerator = cfg, accelerator
-        self.objective = Objective.of(cfg)
+        words = TokenLabels(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE) if tokenizer else None
+        self.objective = Objective.of(cfg, words)
         self.teacher = None if teacher is None else self._placed(teacher)
         torch.manual_seed(cfg.SEED)  # of the projection and the discriminator
         self.learner = Learner(student)

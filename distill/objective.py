@@ -8,7 +8,16 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from fasthamer.distill.learner import Lesson
-from fasthamer.distill.losses import map_mse, points_l1, rooted_l1, squared_error
+from fasthamer.distill.losses import (
+    map_mse,
+    points_l1,
+    rooted_l1,
+    squared_error,
+    token_cross_entropy,
+    token_divergence,
+    token_relations,
+)
+from fasthamer.distill.token_labels import TokenLabels
 from fasthamer.registry import unknown
 from fasthamer.types import Batch, HandOutput
 
@@ -25,6 +34,9 @@ class Weights(NamedTuple):
     global_orient: float
     hand_pose: float
     betas: float
+    tokens: float  # this and the next two for token decoders only
+    token_soft: float
+    token_relations: float
 
     @classmethod
     def of(cls, node: CfgNode) -> Weights:
@@ -43,10 +55,14 @@ class Objective(NamedTuple):
     labels: Weights
     outputs: Weights | None  # output distillation, w_kd included
     features: float  # feature distillation, w_kd included; 0 = off
+    words: TokenLabels | None = None  # what meshes are in tokens; None: the student has none
 
     @classmethod
-    def of(cls, cfg: CfgNode) -> Objective:
+    def of(cls, cfg: CfgNode, words: TokenLabels | None = None) -> Objective:
         """From a config.
+
+        Args:
+            words: of a student with tokens.
 
         Raises:
             KeyError: KD.MODE is none of `MODES`.
@@ -58,6 +74,7 @@ class Objective(NamedTuple):
             labels=Weights.of(cfg.LOSS),
             outputs=outputs if cfg.KD.MODE in ("output", "hybrid") else None,
             features=cfg.KD.WEIGHT * cfg.KD.FEATURES if cfg.KD.MODE in ("feature", "hybrid") else 0.0,
+            words=words,
         )
 
     def __call__(self, lesson: Lesson, batch: Batch, teacher: HandOutput | None) -> dict[str, Tensor]:
@@ -70,16 +87,27 @@ class Objective(NamedTuple):
         Returns:
             Scalars by name: the terms, weighted and reduced, and `total`, their sum.
         """
-        samples = _weighted(_label_terms(lesson.hand, batch), self.labels)
+        terms = _label_terms(lesson.hand, batch) | self._token_terms(lesson.hand, batch.vertices, batch.has_vertices)
+        samples = _weighted(terms, self.labels)
         if self.outputs is not None:
             assert teacher is not None
-            terms = _weighted(_teacher_terms(lesson.hand, teacher), self.outputs)
-            samples |= {f"kd_{name}": term for name, term in terms.items()}
+            terms = _teacher_terms(lesson.hand, teacher) | self._token_terms(lesson.hand, teacher.vertices)
+            samples |= {f"kd_{name}": term for name, term in _weighted(terms, self.outputs).items()}
         reduced = {name: REFERENCE_BATCH * term.mean() for name, term in samples.items()}
         if self.features:
             assert lesson.student_map is not None and lesson.teacher_map is not None
             reduced["kd_features"] = self.features * map_mse(lesson.student_map, lesson.teacher_map).mean()
         return reduced | {"total": sum(reduced.values(), start=lesson.hand.joints.new_zeros(()))}
+
+    def _token_terms(self, hand: HandOutput, vertices: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
+        if self.words is None or hand.logits is None:
+            return {}
+        said = self.words(vertices)
+        return {
+            "tokens": token_cross_entropy(hand.logits, said.labels, present),
+            "token_soft": token_divergence(hand.logits, said.soft, present),
+            "token_relations": token_relations(hand.logits, said.soft, present),
+        }
 
 
 def _label_terms(hand: HandOutput, batch: Batch) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fasthamer.hand.rotation import axis_angle_to_matrix
+from fasthamer.data.poses import drawn_poses, read_poses
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, ManoParams
 
 Sampler = Callable[[np.random.Generator, int], tuple[Tensor, Tensor]]  # hand_pose (N, 15, 3, 3) and betas (N, 10)
@@ -91,8 +91,7 @@ def mocap_sampler(path: str | Path) -> Sampler:
     """Real hands from a parameter file.
 
     Args:
-        path: `.npz` of `hand_pose` (N, 48), axis-angle whose first three numbers (the wrist) are dropped, and
-            `betas` (N, 10).
+        path: `.npz` of `hand_pose` and `betas`, see `read_poses`.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not those arrays.
@@ -101,28 +100,17 @@ def mocap_sampler(path: str | Path) -> Sampler:
         raise FileNotFoundError(
             f"LOSS.MOCAP names {str(path)!r}, which is no file; leave it empty to sample the hand's own poses"
         )
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            pose, betas = arrays["hand_pose"], arrays["betas"]
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{path}: a mocap file is an .npz with hand_pose (N, 48) and betas (N, 10): {error}"
-        ) from error
-    if pose.ndim != 2 or pose.shape[1] != 48 or betas.shape != (len(pose), N_BETAS) or not len(pose):
-        raise ValueError(f"{path}: hand_pose {pose.shape} and betas {betas.shape}, expected (N, 48) and (N, 10)")
-    pose, betas = pose[:, 3:].reshape(-1, N_HAND_JOINTS, 3).astype(np.float32), betas.astype(np.float32)
+    rotations, betas = read_poses(path)
+    if betas is None:
+        raise ValueError(f"{path} has no betas: a mocap file is an .npz with hand_pose (N, 48) and betas (N, 10)")
 
     def sample(random: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
-        chosen = random.integers(len(pose), size=n)
-        return axis_angle_to_matrix(torch.from_numpy(pose[chosen])), torch.from_numpy(betas[chosen])
+        chosen = random.integers(len(betas), size=n)
+        return torch.from_numpy(rotations[chosen]), torch.from_numpy(betas[chosen])
 
     return sample
 
 
 def procedural_sampler(random: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
     """Real hands as the procedural hand's sampler draws them, within anatomical limits."""
-    from fasthamer.hand.procedural import sample_betas, sample_pose
-
-    pose = np.stack([sample_pose(random) for _ in range(n)]).astype(np.float32)
-    betas = np.stack([sample_betas(random) for _ in range(n)]).astype(np.float32)
-    return axis_angle_to_matrix(torch.from_numpy(pose)), torch.from_numpy(betas)
+    return drawn_poses(random for _ in range(n))

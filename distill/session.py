@@ -24,6 +24,8 @@ from fasthamer.distill.pictures import comparison
 from fasthamer.distill.rundir import continued, last_checkpoint, refuse_foreign, write_json, write_text
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
+from fasthamer.students.tokenhand.files import load_tokenizer
+from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
 from fasthamer.teachers.cached import CachedTeacher
@@ -73,7 +75,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     images, held_out = build_training_set(cfg, hand), build_dataset(cfg, hand, train=False)
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
     torch.manual_seed(cfg.SEED)
-    student = _student(cfg, hand)
+    tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None
+    student = _student(cfg, hand, tokenizer)
     teacher: nn.Module | None = None
     spoken = "none: ground truth only"
     if objective.outputs is not None or objective.features:
@@ -90,7 +93,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     if resume_from:
         origin = continued(run, origin, resume_from)
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
-    room = Classroom(cfg, student, teacher, accelerator)
+    room = Classroom(cfg, student, teacher, accelerator, tokenizer)
     announcement = _announce(cfg, student, spoken, room, images, held_out, run)
     return Session(cfg, run, resume_from, hand, room, images, held_out, origin, announcement)
 
@@ -153,7 +156,7 @@ def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
     return evaluate(predicted, rules, session.hand.J_regressor.cpu().numpy())
 
 
-def _student(cfg: CfgNode, hand: Hand) -> Student:
+def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
     student = build_student(
         cfg.STUDENT.NAME,
         cfg.STUDENT.DECODER,
@@ -164,14 +167,18 @@ def _student(cfg: CfgNode, hand: Hand) -> Student:
         hand=hand,
         feature_layer=cfg.KD.LAYER,
         backbone_file=cfg.STUDENT.BACKBONE_FILE or None,
+        tokenizer=tokenizer,
+        generator=cfg.STUDENT.GENERATOR,
     )
+    if student.spec["decoder"] == "token" and cfg.LOSS.ADVERSARIAL:
+        raise ValueError("LOSS.ADVERSARIAL judges MANO parameters, which the decoder token does not give: set it to 0")
     if cfg.STUDENT.INIT:
         before = load_student(cfg.STUDENT.INIT, hand)
-        for key in ("name", "decoder", "decoder_size"):
-            if before.spec[key] != student.spec[key]:
+        for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):
+            if before.spec.get(key) != student.spec.get(key):
                 raise ValueError(
-                    f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec[key]!r}; this run asks for "
-                    f"{student.spec[key]!r}"
+                    f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec.get(key)!r}; this run asks for "
+                    f"{student.spec.get(key)!r}"
                 )
         student.load_state_dict(before.state_dict())
     student.backbone.freeze(cfg.STUDENT.FREEZE)

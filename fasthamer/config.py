@@ -44,7 +44,7 @@ _C.AUGMENT.COLOUR = 0.2  # each channel is multiplied by 1 +- this
 
 _C.STUDENT = CN()
 _C.STUDENT.NAME = "mobilenetv3_l"  # see `tools/distill.py --list`, or timm:<name>
-_C.STUDENT.DECODER = "mano"  # mano: HaMeR's transformer head
+_C.STUDENT.DECODER = "mano"  # mano: HaMeR's transformer head; flat: two layers; token: TokenHand's codebook
 _C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), medium, small or tiny
 _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
@@ -52,6 +52,27 @@ _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
 _C.STUDENT.BACKBONE_FILE = ""  # timm weights from a local .safetensors or .pth, or `shipped`; goes before PRETRAINED
 _C.STUDENT.INIT = ""  # a student.safetensors to start from
+_C.STUDENT.TOKENIZER = "auto"  # of the decoder token: a tokenizer.safetensors; auto = the embedded hand's, shipped
+_C.STUDENT.GENERATOR = "upsampled"  # where it reads tokens: global, map, upsampled (TokenHand's A, 7x7, D)
+
+_C.TOKENIZER = CN()  # what tools/train_tokenizer.py makes: encoder, codebook, mesh decoder
+_C.TOKENIZER.FRAME = "palm"  # palm: tokens of the hand turned upright, its rotation apart; camera: as it is seen
+_C.TOKENIZER.TOKENS = [48, 97, 194, 389]  # in each layer of the mesh decoder; the first is M
+_C.TOKENIZER.WIDTHS = [256, 128, 64, 32]  # channels in each layer
+_C.TOKENIZER.BLOCKS = 1  # MetaFormer blocks in each layer
+_C.TOKENIZER.CODES = 512  # K
+_C.TOKENIZER.CODE_WIDTH = 512  # D
+_C.TOKENIZER.POINTS = [194]  # points that the encoder's poolings leave before the last, which leaves M
+_C.TOKENIZER.POINT_WIDTHS = [64, 256]  # channels after each pooling
+_C.TOKENIZER.NEIGHBOURS = 16  # that a point looks at
+_C.TOKENIZER.ENCODER_BLOCKS = 1  # MetaFormer blocks among the M tokens
+_C.TOKENIZER.DECAY = 0.99  # of the codebook's moving averages, a step
+_C.TOKENIZER.RESET_BELOW = 0.1  # codes chosen less often than this share of the average are moved; 0 = never
+_C.TOKENIZER.RECONSTRUCTION = 10.0  # weight of L1, decimetres
+_C.TOKENIZER.COMMITMENT = 0.25  # weight of the tokens' squared distance from their codes
+_C.TOKENIZER.POSES = "sampled"  # sampled: the procedural hand's gestures; data: of DATA.*'s labels; or an .npz
+_C.TOKENIZER.HANDS = 40000  # sampled poses
+_C.TOKENIZER.HELD_OUT = 1024  # poses to score on, at most a tenth
 
 _C.TEACHER = CN()
 _C.TEACHER.NAME = "auto"  # auto = hamer if a checkpoint is configured, else embedded; or the path of a student file
@@ -69,6 +90,9 @@ _C.LOSS.VERTICES = 0.0  # L1, metres, relative to the wrist; HaMeR has none
 _C.LOSS.GLOBAL_ORIENT = 0.001  # squared error of the rotation matrix
 _C.LOSS.HAND_POSE = 0.001  # squared error of the rotation matrices
 _C.LOSS.BETAS = 0.0005  # squared error
+_C.LOSS.TOKENS = 0.125  # cross entropy, a mean over tokens; this and the next two for the decoder token only
+_C.LOSS.TOKEN_SOFT = 0.0  # divergence from soft labels: the tokenizer's distances to all codes
+_C.LOSS.TOKEN_RELATIONS = 0.0  # DIST: correlations with the soft labels
 _C.LOSS.ADVERSARIAL = 0.0  # HaMeR's pose prior: 0.0005 in its recipe; 0 = no discriminator
 _C.LOSS.MOCAP = ""  # .npz of real hand_pose (N, 48) and betas (N, 10) for the prior; empty = the hand's own sampler
 
@@ -81,6 +105,10 @@ _C.KD.VERTICES = 0.0
 _C.KD.GLOBAL_ORIENT = 0.001
 _C.KD.HAND_POSE = 0.001
 _C.KD.BETAS = 0.0005
+_C.KD.TOKENS = 0.125  # the teacher's mesh in tokens, as in LOSS
+_C.KD.TOKEN_SOFT = 0.125
+_C.KD.TOKEN_RELATIONS = 0.0
+_C.KD.TEMPERATURE = 0.1  # of soft labels of tokens: softmax(-d^2 / (D T)) over the codes, also in LOSS
 _C.KD.FEATURES = 6.0  # feature KD: mean squared error of the maps
 _C.KD.DIRECTION = "teacher_to_student"  # which map the 1x1 projection moves; or student_to_teacher
 _C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch: the paper's

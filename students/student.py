@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Student(nn.Module):
         backbone: Backbone,
         decoder: nn.Module,
         hand: Hand,
-        spec: dict[str, str | int | float],
+        spec: dict[str, Any],
     ) -> None:
         super().__init__()
         self.normalise = normalise

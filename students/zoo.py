@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from fasthamer.nn.normalise import Normalise
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.backbone import Backbone, normalisation
 from fasthamer.students.student import Student
+from fasthamer.students.tokenhand.files import load_tokenizer
+from fasthamer.students.tokenhand.token_decoder import TokenDecoder
+from fasthamer.students.tokenhand.tokenizer import Tokenizer
 
 STUDENTS = {  # name: timm's network; any other is `timm:<name>`
     "mobilenetv3_s": "mobilenetv3_small_100",
@@ -41,23 +44,44 @@ STUDENTS = {  # name: timm's network; any other is `timm:<name>`
     "fastvit_sa36": "fastvit_sa36",
     "fastvit_ma36": "fastvit_ma36",
 }
-DECODERS = Registry("decoder")  # builder(channels, grid, size, hand) -> a module, see `students.student.Decoder`
+DECODERS = Registry("decoder")  # builder(plan, hand) -> a module, see `students.student.Decoder`
+
+
+class Plan(NamedTuple):
+    """What a decoder is built for."""
+
+    channels: int  # of the map that it reads
+    grid: tuple[int, int]  # the map's cells
+    size: str  # one of `fasthamer.nn.mano_head.SIZES`
+    tokenizer: Tokenizer | str | Path | None = None  # token decoders only: it, or what `load_tokenizer` takes
+    generator: str = "upsampled"  # token decoders only, see `TokenDecoder`
 
 
 @DECODERS.register
-def mano(channels: int, grid: tuple[int, int], size: str, hand: Hand) -> nn.Module:
+def mano(plan: Plan, hand: Hand) -> nn.Module:
     """HaMeR's transformer head at any width, told where features lie; starts from the hand's mean pose."""
-    head = ManoHead(channels, _size(size), grid)
+    head = ManoHead(plan.channels, _size(plan.size), plan.grid)
     head.start_from(hand)
     return head
 
 
 @DECODERS.register
-def flat(channels: int, grid: tuple[int, int], size: str, hand: Hand) -> nn.Module:
+def flat(plan: Plan, hand: Hand) -> nn.Module:
     """Two layers over the flattened map, without attention; starts from the hand's mean pose."""
-    head = FlatHead(channels, _size(size), grid)
+    head = FlatHead(plan.channels, _size(plan.size), plan.grid)
     head.start_from(hand)
     return head
+
+
+@DECODERS.register
+def token(plan: Plan, hand: Hand) -> nn.Module:
+    """TokenHand's: a word of a codebook for each of M tokens, and a frozen decoder from words to a mesh."""
+    if plan.size != "full":
+        raise ValueError(f"the decoder token comes in one size, full, not {plan.size}")
+    tokenizer = plan.tokenizer
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(tokenizer or "auto", hand)
+    return TokenDecoder(plan.channels, tokenizer, hand, plan.generator)
 
 
 def build_student(
@@ -70,6 +94,8 @@ def build_student(
     hand: Hand | None = None,
     feature_layer: str = "last",
     backbone_file: str | Path | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    generator: str = "upsampled",
 ) -> Student:
     """A new student.
 
@@ -83,18 +109,21 @@ def build_student(
         hand: the hand model; None is the embedded one.
         feature_layer: the backbone layer whose map is `HandOutput.features`; `last`, or one of timm's names.
         backbone_file: a local file of timm's weights for the backbone, instead of `pretrained`.
+        tokenizer: of the decoder `token`: one, or its file; None is the shipped one of the embedded hand.
+        generator: of the decoder `token`: where it reads tokens, see `TokenDecoder`.
 
     Raises:
-        KeyError: no such student, decoder or size; the message offers the nearest.
-        ValueError: no such layer, or a file that is not this backbone's.
+        KeyError: no such student, decoder, size or generator; the message offers the nearest.
+        ValueError: no such layer, or a file that is not this backbone's, or a tokenizer of another hand.
     """
     network = _network(name)
     if decoder not in DECODERS:
         raise KeyError(unknown("decoder", decoder, DECODERS))
     hand = load_hand("embedded") if hand is None else hand
     backbone = Backbone(network, image_size, feature_layer, pretrained, backbone_file)
-    head = DECODERS.build(decoder, backbone.channels, backbone.grid, decoder_size, hand)
-    spec: dict[str, str | int | float] = {
+    plan = Plan(backbone.channels, backbone.grid, decoder_size, tokenizer, generator)
+    head = DECODERS.build(decoder, plan, hand)
+    spec: dict[str, Any] = {
         "name": name,
         "decoder": decoder,
         "decoder_size": decoder_size,
@@ -102,6 +131,8 @@ def build_student(
         "view": view,
         "feature_layer": feature_layer,
     }
+    if isinstance(head, TokenDecoder):
+        spec |= {"tokenizer": head.spec._asdict(), "generator": generator}
     return Student(Normalise(image_size, *normalisation(network), view), backbone, head, hand, spec)
 
 

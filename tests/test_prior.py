@@ -81,12 +81,15 @@ def test_mocap_hands_lose_their_wrist(tmp_path):
 def test_a_mocap_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"LOSS\.MOCAP"):
         mocap_sampler(tmp_path / "none.npz")
-    np.savez(tmp_path / "short.npz", hand_pose=np.zeros((2, 45)), betas=np.zeros((2, 10)))
-    with pytest.raises(ValueError, match=r"hand_pose \(2, 45\)"):
+    np.savez(tmp_path / "short.npz", hand_pose=np.zeros((2, 12)), betas=np.zeros((2, 10)))
+    with pytest.raises(ValueError, match=r"hand_pose \(2, 12\) has 12 numbers a hand; principal components"):
         mocap_sampler(tmp_path / "short.npz")
     np.savez(tmp_path / "other.npz", pose=np.zeros((2, 48)))
     with pytest.raises(ValueError, match=r"an \.npz with hand_pose"):
         mocap_sampler(tmp_path / "other.npz")
+    np.savez(tmp_path / "shapeless.npz", hand_pose=np.zeros((2, 48)))
+    with pytest.raises(ValueError, match="has no betas"):
+        mocap_sampler(tmp_path / "shapeless.npz")
     np.savez(tmp_path / "pickled.npz", hand_pose=np.array([{}], dtype=object), betas=np.zeros((1, 10)))
     with pytest.raises(ValueError, match=r"an \.npz with hand_pose"):
         mocap_sampler(tmp_path / "pickled.npz")

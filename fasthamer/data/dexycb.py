@@ -68,6 +68,7 @@ class DexYCB(Photographs):
         self.boxes = Boxes(box)
         self.frames = frames_of(self.root, split, cache)
         self.hands = self._hands(hand, left_file)
+        self.has_poses = bool(self.hands)
         self.meshes = meshes
         self.intrinsics = {serial: read_intrinsics(self.root, serial) for serial in SERIALS}
         calibrations = sorted(set(self.frames.calibrations))
@@ -79,11 +80,17 @@ class DexYCB(Photographs):
 
     def photograph(self, index: int) -> Photograph:
         """See `Photographs.photograph`."""
+        picture, labels = self.picture(index), self.labels(index)
+        seen = None if labels.keypoints is None else labels.keypoints[:, :2]
+        return Photograph(picture, labels, self.boxes(picture, self.sample_name(index), seen), self.is_left(index))
+
+    def labels(self, index: int) -> Labels:
+        """What the files say about frame `index`, before any crop."""
         label, where = self._label(index)
-        picture, left = self.picture(index), self.is_left(index)
+        left = self.is_left(index)
         joints, pixels = (label[name][0].astype(np.float64) for name in ("joint_3d", "joint_2d"))
         if (joints == -1).all():  # the toolkit's mark of a frame without a hand; pose.npz had one
-            return Photograph(picture, Labels(), self.boxes(picture, self.sample_name(index), None), left)
+            return Labels()
         check_metres(joints, where)
         check_in_front(joints, where)
         known = np.ones((21, 1))
@@ -94,8 +101,7 @@ class DexYCB(Photographs):
             betas = None if left else shape
             if self.meshes:
                 vertices = mano_vertices(hand, pose, shape, translation, left)
-        labels = Labels(np.hstack((pixels, known)), np.hstack((joints, known)), vertices, pose, betas)
-        return Photograph(picture, labels, self.boxes(picture, self.sample_name(index), pixels), left)
+        return Labels(np.hstack((pixels, known)), np.hstack((joints, known)), vertices, pose, betas)
 
     def picture(self, index: int) -> Path:
         return self._folder(index) / f"color_{self.frames.time[index]:06d}.jpg"

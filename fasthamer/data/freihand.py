@@ -78,6 +78,7 @@ class FreiHAND(Photographs):
         self.records = {
             name: self._open(name, cache) for name in names if name in required or self._path(name).is_file()
         }
+        self.has_poses = "mano" in self.records
         self.hands_mean = hand.hands_mean.reshape(15, 3)
         self.size = _count_pictures(self.folder)
         self._check_lengths()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fasthamer import safe_pickle
 from fasthamer.data import augment
+from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.boxes import Boxes
 from fasthamer.data.item import Labels
 from fasthamer.data.json_records import JsonRecords
@@ -78,6 +79,7 @@ class HO3D(Photographs):
         self.root, self.split, self.boxes = Path(root), SPLITS[split], Boxes(box)
         self.names = _read_list(self.root, self.split)
         self.ending = _ending(self.root / self.split, str(self.names[0]))
+        self.has_poses = self.split == "train"
         self.hand = None if hand.is_embedded else hand
         self.meshes = meshes and self.hand is not None
         self.truth = _read_truth(self.root, len(self.names), self.meshes, cache) if self.split == "evaluation" else {}
@@ -88,22 +90,25 @@ class HO3D(Photographs):
 
     def photograph(self, index: int) -> Photograph:
         """See `Photographs.photograph`."""
-        picture, where = self.picture(index), str(self._meta_path(index))
-        meta = self._meta(index)
-        joints, known = self._joints(index, meta)
-        labels, seen = Labels(), None
-        if known.any():
-            if known.all():
-                check_metres(joints, where)
-            check_in_front(joints[known], where)
-            keypoints = np.zeros((21, 3))
-            keypoints[known] = np.column_stack((_project(joints[known], self._matrix(meta, where)), known[known]))
-            pose, betas, vertices = self._parameters(index, meta, where)
-            labels = Labels(keypoints, np.column_stack((joints, known)), vertices, pose, betas)
-            seen = keypoints[:, :2] if known.all() else None
+        picture, meta = self.picture(index), self._meta(index)
+        labels, seen = self._labels(index, meta), None
+        if labels.keypoints is not None and labels.keypoints[:, 2].all():
+            seen = labels.keypoints[:, :2]
         if meta.get("handBoundingBox") is not None:
-            seen = _array(meta, "handBoundingBox", (4,), where).reshape(2, 2)  # its corners
+            seen = _array(meta, "handBoundingBox", (4,), str(self._meta_path(index))).reshape(2, 2)  # its corners
         return Photograph(picture, labels, self.boxes(picture, self._hamer_name(index), seen))
+
+    def labels(self, index: int) -> Labels:
+        """What the files say about sample `index`, before any crop."""
+        return self._labels(index, self._meta(index))
+
+    def articulation(self, index: int) -> Articulation | None:
+        """See `Photographs.articulation`; poses on disk are absolute, so they are known without MANO too."""
+        meta = self._meta(index)
+        if self.split == "evaluation" or not self._joints(index, meta)[1].any():
+            return None
+        pose, betas = _pose(meta, str(self._meta_path(index)))
+        return articulation_of(pose, None if self.hand is None else betas)
 
     def picture(self, index: int) -> Path:
         sequence, number = self.sample_name(index).split("/")
@@ -151,6 +156,19 @@ class HO3D(Photographs):
             joints, known = _array(meta, "handJoints3D", (21, 3), where)[_ORDER], ~known
         return joints * OPENGL, known
 
+    def _labels(self, index: int, meta: dict[str, Any]) -> Labels:
+        joints, known = self._joints(index, meta)
+        if not known.any():
+            return Labels()
+        where = str(self._meta_path(index))
+        if known.all():
+            check_metres(joints, where)
+        check_in_front(joints[known], where)
+        keypoints = np.zeros((21, 3))
+        keypoints[known] = np.column_stack((_project(joints[known], self._matrix(meta, where)), known[known]))
+        pose, betas, vertices = self._parameters(index, meta, where)
+        return Labels(keypoints, np.column_stack((joints, known)), vertices, pose, betas)
+
     def _parameters(
         self, index: int, meta: dict[str, Any], where: str
     ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
@@ -159,8 +177,8 @@ class HO3D(Photographs):
             return None, None, None
         if self.split == "evaluation":
             return None, None, self.truth["verts"][index] * OPENGL if "verts" in self.truth else None
-        pose = _array(meta, "handPose", (48,), where).reshape(16, 3)
-        betas, translation = _array(meta, "handBeta", (10,), where), _array(meta, "handTrans", (3,), where)
+        pose, betas = _pose(meta, where)
+        translation = _array(meta, "handTrans", (3,), where)
         vertices = mano_vertices(self.hand, pose, betas, translation) * OPENGL if self.meshes else None
         turned = torch.from_numpy(np.diag(OPENGL)) @ axis_angle_to_matrix(torch.from_numpy(pose[0]))
         pose[0] = matrix_to_axis_angle(turned).numpy()
@@ -169,6 +187,11 @@ class HO3D(Photographs):
     def _whole_hand(self, index: int) -> NDArray | None:
         joints, known = self._joints(index, self._meta(index))
         return joints if known.all() else None
+
+
+def _pose(meta: dict[str, Any], where: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Absolute axis-angles (16, 3) in OpenGL's axes, and betas (10,)."""
+    return _array(meta, "handPose", (48,), where).reshape(16, 3), _array(meta, "handBeta", (10,), where)
 
 
 def _project(points: NDArray, K: NDArray) -> NDArray[np.float64]:

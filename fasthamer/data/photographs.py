@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from fasthamer.data import augment
+from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.item import Labels, make_item
 from fasthamer.data.pictures import read_picture
 from fasthamer.types import Batch
@@ -37,6 +38,7 @@ class Photographs(Dataset):
         seed: of the augmentation.
     """
 
+    has_poses = False  # whether the files hold MANO's poses, and all that is needed to read them
     tips = "hamer"  # what the labels mean by a fingertip, see `fasthamer.hand.conventions`
 
     def __init__(self, image_size: int = 256, strength: augment.Strength | None = None, seed: int = 0) -> None:
@@ -72,6 +74,11 @@ class Photographs(Dataset):
     def labels(self, index: int) -> Labels:
         """What the files say about hand `index`, before any crop."""
         return self.photograph(index).labels
+
+    def articulation(self, index: int) -> Articulation | None:
+        """The pose among the labels of hand `index`, if there is one; a left hand's is mirrored. Needs no picture."""
+        labels = self.labels(index)
+        return None if labels.pose is None else articulation_of(labels.pose, labels.betas, self.is_left(index))
 
     def picture(self, index: int) -> Path:
         """The file of hand `index`."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
+from fasthamer.data.articulation import Articulation
 from fasthamer.data.camera_effects import photograph
 from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.handscene import build_scene
@@ -60,6 +61,8 @@ class SyntheticHands(Dataset):
     Raises:
         ValueError: an image or a set of no use.
     """
+
+    has_poses = True
 
     def __init__(
         self,
@@ -121,6 +124,11 @@ class SyntheticHands(Dataset):
         vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
         translation = place(rng, joints).astype(np.float32)
         return PlacedHand(mano, vertices + translation, joints + translation, rng)
+
+    def articulation(self, index: int) -> Articulation:
+        """The pose and shape of hand `index`."""
+        mano = _sample_hand(np.random.default_rng((self.seed, index)))
+        return Articulation(mano.hand_pose.numpy(), mano.betas.numpy())
 
     def draw(self, hand: PlacedHand, crop: Crop) -> NDArray[np.uint8]:
         """(image_size, image_size, 3) RGB: this piece of the picture; uses up the rng of the hand."""

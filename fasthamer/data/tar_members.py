@@ -25,22 +25,23 @@ class Header(NamedTuple):
     kind: bytes
 
 
-def members(path: Path, skipped: list[str]) -> Iterator[dict[str, Any]]:
+def members(path: Path, skipped: list[str], unread: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
     """Yields `{"fname": name, "data": bytes, "__url__": path}` for each regular file, as webdataset's readers do.
 
     Args:
         path: an uncompressed archive: ustar, GNU or pax.
         skipped: gets a line for each damaged place.
+        unread: endings of names whose content nobody needs: it stays on the disk, `data` is empty.
     """
     try:
         with path.open("rb") as file:
-            for name, data in _files(file, skipped, str(path)):
+            for name, data in _files(file, skipped, str(path), unread):
                 yield {"fname": name, "data": data, "__url__": str(path)}
     except OSError as error:
         skipped.append(f"{path}: {error}; nothing is read behind it")
 
 
-def _files(file: BinaryIO, skipped: list[str], source: str) -> Iterator[tuple[str, bytes]]:
+def _files(file: BinaryIO, skipped: list[str], source: str, unread: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     end = os.fstat(file.fileno()).st_size
     zeros, lost = 0, False  # empty blocks just passed; whether a header is being looked for
     longer: str | None = None  # the next member's name, where it does not fit its header
@@ -64,7 +65,7 @@ def _files(file: BinaryIO, skipped: list[str], source: str) -> Iterator[tuple[st
         if header.size > LARGEST:
             skipped.append(f"{source}: {name}: of {header.size} bytes, more than {LARGEST}")
         elif header.kind in REGULAR:
-            yield name, file.read(header.size)
+            yield name, b"" if name.endswith(unread) else file.read(header.size)
         elif header.kind == GNU_NAME:
             longer = file.read(header.size).rstrip(b"\0").decode("utf-8", "replace")
         elif header.kind == PAX:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fasthamer.data import augment
+from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.item import Labels, make_item
 from fasthamer.data.pictures import decode_picture
 from fasthamer.data.streams import HandStream, Place
@@ -183,10 +184,27 @@ class TarHands(HandStream):
             return True
         return np.random.default_rng((self.seed, sample.index)).random() < self.fraction
 
-    def samples(self, shard: int, skipped: list[str]) -> Iterator[RawSample]:
-        """The samples of a shard in its own order; one that lacks its picture or labels is skipped."""
+    def articulations(self, shard: int, skipped: list[str]) -> Iterator[Articulation]:
+        """The poses that are labels in a shard, with the betas where they are this hand's; no picture is read."""
+        for sample in self.samples(shard, skipped, pictures=False):
+            try:
+                hands = read_record(sample.record, sample.name, self.filters) if self._is_labelled(sample) else []
+            except ValueError as error:
+                skipped.append(str(error))
+                continue
+            for hand in hands:
+                if hand.labels.pose is not None:
+                    betas = hand.labels.betas if self.mano_labels else None
+                    yield articulation_of(hand.labels.pose, betas, hand.left)
+
+    def samples(self, shard: int, skipped: list[str], pictures: bool = True) -> Iterator[RawSample]:
+        """The samples of a shard in its own order; one that lacks its picture or labels is skipped.
+
+        Without `pictures` these stay on the disk and come empty.
+        """
         path = self.shards[shard]
-        for number, sample in enumerate(_grouped(path, skipped)):
+        unread = () if pictures else tuple(f".{kind}" for kind in PICTURES)
+        for number, sample in enumerate(_grouped(path, skipped, unread)):
             name = f"{path}: {sample['__key__']}"
             picture = next((sample[kind] for kind in PICTURES if kind in sample), None)
             if picture is None or RECORD not in sample:
@@ -236,14 +254,14 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _grouped(path: Path, skipped: list[str]) -> Iterator[dict[str, Any]]:
+def _grouped(path: Path, skipped: list[str], unread: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """A shard's files by key, as webdataset groups them."""
 
     def note(error: Exception) -> bool:
         skipped.append(f"{path}: {error.args[0] if error.args else error}")
         return True
 
-    return webdataset().tariterators.group_by_keys(members(path, skipped), handler=note)
+    return webdataset().tariterators.group_by_keys(members(path, skipped, unread), handler=note)
 
 
 def _fingerprint(shards: list[Path]) -> str:

@@ -94,3 +94,11 @@ def _matrix_to_quaternion(m: Tensor) -> Tensor:
     best = products.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*m.shape[:-2], 1, 4)
     quaternion = F.normalize(products.gather(-2, best).squeeze(-2), dim=-1)
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+
+
+def random_rotations(number: int, generator: torch.Generator) -> Tensor:
+    """(number, 3, 3), each orientation as likely as any: quaternions uniform on the sphere (Shoemake 1992)."""
+    real, *vector = F.normalize(torch.randn(number, 4, generator=generator), dim=-1).unbind(-1)
+    axis = torch.stack(vector, dim=-1)
+    cross = _cross_matrix(axis)
+    return torch.eye(3) + 2 * (real[:, None, None] * cross + cross @ cross)

@@ -99,7 +99,7 @@ class ManoReadout(nn.Module, ABC):
     def regress(self, features: Tensor) -> tuple[ManoParams, Tensor]:
         """(B, C, h, w) to MANO parameters and the weak-perspective camera (B, 3), both fp32."""
         query = self.summarise(features)
-        with _full_precision(features):  # 6D -> rotation -> skinning loses millimetres in fp16
+        with full_precision(features):  # 6D -> rotation -> skinning loses millimetres in fp16
             pose = self.decpose(query.float()) + self.init_hand_pose
             betas = self.decshape(query.float()) + self.init_betas
             camera = self.deccam(query.float()) + self.init_cam
@@ -156,13 +156,13 @@ class FlatHead(ManoReadout):
 
 def mano_output(mano: ManoParams, camera: Tensor, features: Tensor, hand: Hand) -> HandOutput:
     """Skins the hand and projects its joints, in fp32 whatever the autocast."""
-    with _full_precision(features):
+    with full_precision(features):
         vertices, joints = hand(mano)
         keypoints_2d = project(joints, weak_to_translation(camera))
     return HandOutput(vertices, joints, keypoints_2d, camera, features, mano)
 
 
-def _full_precision(like: Tensor) -> AbstractContextManager[object]:
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
     kind = like.device.type  # asked first: an autocast block that does nothing still hinders torch.export
     active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
     return torch.autocast(kind, enabled=False) if active else nullcontext()

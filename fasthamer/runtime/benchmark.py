@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from fasthamer.runtime.benchmark_group import EAGER, Entry, Group, Setting
 from fasthamer.runtime.benchmark_passes import PARTS, stage_modules
 from fasthamer.runtime.cost import Work, peak_memory, work_of
 from fasthamer.runtime.deploy import inference_graph
+from fasthamer.runtime.export import TooLarge
 from fasthamer.runtime.peak import BYTES, Peaks, Probes
 from fasthamer.runtime.sessions import Session, open_session
 from fasthamer.runtime.timing import random_crops
@@ -74,7 +75,7 @@ def benchmark(
             for entry in lineup.entries(batch, report.left_out):
                 group.add(entry, is_teacher=lineup is reference)
             if number == 0:
-                _check_opened(group.entries, report.left_out, setting.must)
+                _check_opened(group.entries, report.left_out, set(setting.must) - lineup.too_large_for)
                 group.add_shared()
             if not group.has_teacher:
                 group.add_teacher(reference.eager(batch))
@@ -98,6 +99,7 @@ class _Lineup:
         view: View = self.model.view  # type: ignore[assignment]
         image_size: int = self.model.image_size  # type: ignore[assignment]
         self.size = round(image_size / (view.bottom - view.top))  # pixels of a crop that is then not resized
+        self.too_large_for: set[str] = set()  # precisions: not the machine's fault
         self._opened: dict[tuple, tuple[Session, nn.Module | None]] = {}
         self._work: dict[bool, dict[str, Work]] = {}
 
@@ -112,6 +114,8 @@ class _Lineup:
                 note = f"{name}, {decoder}, {backend} {precision}: {reason}"
                 if note not in left_out:
                     left_out.append(note)
+                if isinstance(error, TooLarge):
+                    self.too_large_for.add(precision)
                 continue
             about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
             work = self._works(backend, precision)
@@ -170,8 +174,8 @@ class _Lineup:
         return {stage: work._replace(weights_mb=work.weights_mb * share) for stage, work in self._work[folded].items()}
 
 
-def _check_opened(entries: Sequence[Entry], left_out: Sequence[str], must: Sequence[str]) -> None:
-    for name in must:
+def _check_opened(entries: Sequence[Entry], left_out: Sequence[str], must: Collection[str]) -> None:
+    for name in sorted(must):
         if not any(name in (entry.about["backend"], entry.about["precision"]) for entry in entries):
             reasons = [note for note in left_out if name in note]
             raise ValueError(f"{name} cannot be timed here; {'; '.join(reasons[:1])}")

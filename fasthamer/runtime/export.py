@@ -52,6 +52,19 @@ class Exported(nn.Module):
         return tuple(results[name] for name in self.outputs)
 
 
+class TooLarge(ValueError):
+    """This model is, others are not."""
+
+
+def check_int8(graph: Deployed) -> None:
+    """
+    Raises:
+        TooLarge: the graph cannot be quantised.
+    """
+    if (size := _size(graph)) > BIG:
+        raise TooLarge(f"int8 is made of one .onnx file of at most 2 GB; this model has {size / 1e9:.1f} GB")
+
+
 def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Contract:
     """What the export of a graph says about itself."""
     normalise, hand = graph.normalise, graph.hand
@@ -103,8 +116,8 @@ def export(
     graph = inference_graph(model)
     if precision in HALVES and path.suffix != ".xml":  # OpenVINO rounds when it saves
         graph = graph.in_precision(HALVES[precision])
-    if precision == "int8" and _size(graph) > BIG:
-        raise ValueError(f"int8 is made of one .onnx file of at most 2 GB; this model has {_size(graph) / 1e9:.1f} GB")
+    if precision == "int8":
+        check_int8(graph)
     contract = contract_of(graph, precision, with_mesh)
     with _written_whole(path) as folder:
         if path.suffix == ".pt2":

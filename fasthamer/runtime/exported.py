@@ -11,7 +11,7 @@ from torch import nn
 
 from fasthamer.runtime.crops import synthetic_crops
 from fasthamer.runtime.deploy import crop_size, inference_graph
-from fasthamer.runtime.export import export
+from fasthamer.runtime.export import check_int8, export
 from fasthamer.runtime.quantise import quantise
 
 CALIBRATION = 32  # synthetic crops; an export to keep takes more (tools/export.py)
@@ -27,6 +27,7 @@ def onnx_file(model: nn.Module, precision: str) -> Path:
         path = Path(folder) / "model.onnx"
         graph = inference_graph(model)
         if precision == "int8":
+            check_int8(graph)
             crops = synthetic_crops(graph.hand, CALIBRATION, crop_size(graph), seed=1).images
             quantise(onnx_file(model, "fp32"), path, crops)
         else:

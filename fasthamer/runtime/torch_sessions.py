@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fasthamer.runtime import torch_archive
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
 from fasthamer.runtime.device import pick_device
 from fasthamer.runtime.sessions import Session, Setting
+from fasthamer.types import HandOutput
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Run = Callable[[Tensor], dict[str, Tensor]]
@@ -77,7 +79,14 @@ def _eager(graph: Deployed, setting: Setting) -> Run:
 def _compiled(graph: Deployed, setting: Setting) -> Run:
     """Compiles at once for the setting's batch; another batch compiles anew when it comes."""
     options: dict[str, Any] | None = {"freezing": True} if setting.device == "cpu" else None  # packs weights
-    compiled = torch.compile(graph, options=options)
+
+    def run(images: Tensor) -> HandOutput:
+        return graph(images)
+
+    # Compilations are kept, and their number is limited, by code object: each session has one of its own. A size that
+    # differs from an earlier session's would be taken for a variable, and resizing by one takes minutes to compile.
+    own = FunctionType(run.__code__.replace(), run.__globals__, closure=run.__closure__)
+    compiled = torch.compile(own, options=options, dynamic=False)
     try:
         with torch.no_grad():
             compiled(_example(graph, setting))

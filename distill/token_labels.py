@@ -1,0 +1,41 @@
+"""Meshes as lessons in tokens: which words a frozen tokenizer says for them, and how sure it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fasthamer.students.tokenhand.tokenizer import Tokenizer
+
+
+class Said(NamedTuple):
+    """Meshes in tokens."""
+
+    labels: Tensor  # (B, M) int64, the nearest code of each token
+    soft: Tensor  # (B, M, K) probabilities, the nearer a code the likelier
+
+
+class TokenLabels(NamedTuple):
+    """What the ground truth or any mesh teacher, which need not know of tokens, teaches a token student.
+
+    The soft labels are softmax(-d^2 / (D T)) of the distances d between a token and all codes: what a Gaussian of
+    variance D T / 2 around the token says of each.
+    """
+
+    tokenizer: Tokenizer  # frozen, on the student's device
+    temperature: float  # T, in squared channels: KD.TEMPERATURE
+
+    @torch.no_grad()
+    def __call__(self, vertices: Tensor) -> Said:
+        """(B, 778, 3) metres.
+
+        Raises:
+            ValueError: a mesh that is not finite.
+        """
+        with torch.autocast(vertices.device.type, enabled=False):
+            tokens = self.tokenizer.encode(vertices.float()).tokens
+            distances = self.tokenizer.codebook.distances(tokens)
+        scale = tokens.shape[-1] * self.temperature
+        return Said(distances.argmin(-1), (-distances / scale).softmax(-1))

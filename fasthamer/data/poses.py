@@ -1,0 +1,189 @@
+"""Bent hands without pictures: what a tokenizer trains on, and what HaMeR's adversarial prior takes for real.
+
+From the procedural sampler, from a file of MANO's parameters, or from a dataset's annotations (`pose_labels`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from yacs.config import CfgNode
+
+from fasthamer.data.parallel import Numbers, in_pieces
+from fasthamer.hand.mano import Hand
+from fasthamer.hand.procedural import sample_betas, sample_pose
+from fasthamer.safe_npz import read_npz
+from fasthamer.types import N_BETAS, N_HAND_JOINTS
+
+HELD_OUT_SEED = 77_003_917  # of the held-out hands: the same in every run, whatever its own seed
+PIECE = 256  # hands that a process draws or reads at a time
+RUN = 64  # neighbouring rows that are held out together: neighbours are alike in recordings
+_WIDTHS = {45: 3, 48: 3, 135: 9, 144: 9}  # numbers a hand, without and with the wrist: numbers a joint
+_FORM = "an .npz with hand_pose (N, 48) or (N, 45), absolute axis-angles, or (N, 15, 3, 3), and betas (N, 10)"
+
+
+class HandPoses(NamedTuple):
+    """N right hands without a place and an orientation; tensors, so that rows are drawn where they are needed."""
+
+    hand_pose: Tensor  # (N, 15, 3, 3) float32, absolute rotations, MANO's joint order
+    betas: Tensor  # (N, 10) float32
+
+
+def build_poses(cfg: CfgNode, hand: Hand) -> tuple[HandPoses, HandPoses]:
+    """The hands to train a tokenizer on, and those to score it on, which are no part of the former.
+
+    `TOKENIZER.POSES` is sampled: `TOKENIZER.HANDS` of the procedural hand's gestures, which serve MANO too; data: the
+    annotations of the training set that `DATA.*` names; or an .npz, see `poses_of_file`. Held out are
+    `TOKENIZER.HELD_OUT`, at most a tenth, the same ones whatever `SEED` is.
+
+    Raises:
+        FileNotFoundError, KeyError: no such file or dataset.
+        ValueError: a setting out of range, or a source without poses.
+    """
+    source, number, held_out = cfg.TOKENIZER.POSES, cfg.TOKENIZER.HANDS, cfg.TOKENIZER.HELD_OUT
+    if held_out < 1:
+        raise ValueError(f"TOKENIZER.HELD_OUT is {held_out}: at least one hand has to be held out to score on")
+    if source == "sampled":
+        if number < 2:
+            raise ValueError(f"TOKENIZER.HANDS is {number}: a tokenizer learns from thousands of hands")
+        held_out = min(held_out, _tenth(number))
+        workers = cfg.DATA.WORKERS
+        return sampled_poses(number, cfg.SEED, workers), sampled_poses(held_out, HELD_OUT_SEED, workers)
+    if source == "data":
+        from fasthamer.data.pose_labels import poses_of_config
+
+        return split(poses_of_config(cfg, hand), held_out, HELD_OUT_SEED)
+    if not source.endswith(".npz"):
+        raise ValueError(f"TOKENIZER.POSES is {source!r}, expected sampled, data (DATA.NAME's labels) or an .npz file")
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"TOKENIZER.POSES names {source!r}, which is no file")
+    return split(poses_of_file(source), held_out, HELD_OUT_SEED)
+
+
+def sampled_poses(number: int, seed: int, workers: int = 0) -> HandPoses:
+    """Hands as the procedural sampler draws them; hand i is a pure function of (seed, i)."""
+    drawn = in_pieces(partial(_sampled, seed), np.arange(number), PIECE, workers, "sampling hands")
+    hand_pose, betas = (np.concatenate(column) for column in zip(*drawn, strict=True))
+    return _tensors(hand_pose, betas)
+
+
+def drawn_poses(randoms: Iterable[np.random.Generator]) -> HandPoses:
+    """A hand of the procedural sampler from each of some generators, which may all be the same."""
+    return _tensors(*_draw(randoms))
+
+
+def poses_of_file(path: str | Path) -> HandPoses:
+    """Every different hand of a file, see `read_poses`; a file without betas is given sampled ones.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not those arrays.
+    """
+    hand_pose, betas = read_poses(path)
+    return gathered(hand_pose, np.full((len(hand_pose), N_BETAS), np.nan) if betas is None else betas)
+
+
+def read_poses(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Rotations (N, 15, 3, 3) and betas (N, 10) of a file, as they stand there.
+
+    Args:
+        path: `.npz` of `hand_pose`, absolute axis-angles (N, 45), or (N, 48) whose first three numbers, the wrist, are
+            dropped; or as many rotation matrices; and `betas` (N, 10), None if it has none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not those arrays, numbers that are not finite or no rotations, or no hands at all.
+    """
+    try:
+        found = read_npz(Path(path), {"hand_pose": None, "betas": (None, N_BETAS)}, optional=("betas",))
+    except ValueError as error:
+        raise ValueError(f"{error}; expected {_FORM}") from None
+    pose, betas = found["hand_pose"], found.get("betas")
+    if pose.dtype.kind != "f" or pose.ndim < 2 or not len(pose) or (betas is not None and betas.dtype.kind != "f"):
+        raise ValueError(f"{path}: hand_pose {pose.shape} of {pose.dtype}, expected {_FORM}")
+    width = pose[0].size
+    if width not in _WIDTHS:
+        few = "; principal components have to be turned into angles first" if width < 45 else ""
+        raise ValueError(f"{path}: hand_pose {pose.shape} has {width} numbers a hand{few}; expected {_FORM}")
+    if betas is not None and len(betas) != len(pose):
+        raise ValueError(f"{path}: hand_pose {pose.shape} and betas {betas.shape} are of different numbers of hands")
+    joints = pose.reshape(len(pose), -1, _WIDTHS[width])[:, -N_HAND_JOINTS:]
+    return _rotations(joints, str(path)), None if betas is None else betas.astype(np.float32)
+
+
+def gathered(hand_pose: NDArray, betas: NDArray, seed: int = 0) -> HandPoses:
+    """Every different hand once, in order; a dataset shows the same one before several cameras or backgrounds.
+
+    Args:
+        hand_pose: (N, 15, 3, 3) rotations.
+        betas: (N, 10), NaN where they are not known: these are drawn from the procedural sampler.
+        seed: of what is drawn.
+    """
+    rows = np.hstack((hand_pose.reshape(len(hand_pose), -1), betas)).astype(np.float32)
+    first: dict[bytes, int] = {}
+    for number, row in enumerate(rows):
+        first.setdefault(row.tobytes(), number)
+    rows = rows[list(first.values())]
+    for number in np.flatnonzero(np.isnan(rows[:, -1])):
+        rows[number, -N_BETAS:] = sample_betas(np.random.default_rng((seed, int(number))))
+    return _tensors(rows[:, :-N_BETAS].reshape(-1, N_HAND_JOINTS, 3, 3), rows[:, -N_BETAS:])
+
+
+def split(poses: HandPoses, held_out: int, seed: int) -> tuple[HandPoses, HandPoses]:
+    """Rows to train on and `held_out` others, at most a tenth, in runs of neighbours.
+
+    Raises:
+        ValueError: too few rows.
+    """
+    number = len(poses.betas)
+    if number < 2:
+        raise ValueError(f"{number} different hand poses: one is to be held out and the others to be learnt from")
+    held_out = min(held_out, _tenth(number))
+    run = min(RUN, max(1, held_out // 16))
+    begins = run * np.random.default_rng(seed).permutation(-(-number // run))
+    rows = (begins[:, None] + np.arange(run)).ravel()
+    chosen = np.zeros(number, bool)
+    chosen[rows[rows < number][:held_out]] = True
+    mask = torch.from_numpy(chosen)
+    return HandPoses(*(part[~mask] for part in poses)), HandPoses(*(part[mask] for part in poses))
+
+
+def _tenth(number: int) -> int:
+    return max(1, number // 10)
+
+
+def _sampled(seed: int, numbers: Numbers) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return _draw(np.random.default_rng((seed, int(number))) for number in numbers)
+
+
+def _draw(randoms: Iterable[np.random.Generator]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    hands = [(sample_pose(random), sample_betas(random)) for random in randoms]
+    pose, betas = (np.stack(column) for column in zip(*hands, strict=True))
+    return _rotations(pose, "sampler"), betas.astype(np.float32)
+
+
+def _rotations(joints: NDArray, where: str) -> NDArray[np.float32]:
+    """(N, 15, 3, 3) float32 of axis-angles (N, 15, 3) or of matrices (N, 15, 9), which are checked."""
+    if joints.shape[-1] == 9:
+        matrices = joints.reshape(-1, N_HAND_JOINTS, 3, 3).astype(np.float64)
+        off = np.abs(matrices @ matrices.swapaxes(-1, -2) - np.eye(3)).max((1, 2, 3))
+        bad = np.flatnonzero((off > 1e-3) | (np.linalg.det(matrices) < 0).any(1))
+        if len(bad):
+            raise ValueError(f"{where}: hand_pose of hand {bad[0]} is not of rotation matrices")
+        return matrices.astype(np.float32)
+    angle = float(np.linalg.norm(joints, axis=-1).mean())
+    if angle > np.pi:
+        raise ValueError(f"{where}: joints of hand_pose turn by {angle:.4g} on average: are these degrees?")
+    flat = np.asarray(joints, np.float64).reshape(-1, 3)
+    return Rotation.from_rotvec(flat).as_matrix().astype(np.float32).reshape(-1, N_HAND_JOINTS, 3, 3)
+
+
+def _tensors(hand_pose: NDArray, betas: NDArray) -> HandPoses:
+    return HandPoses(torch.from_numpy(np.ascontiguousarray(hand_pose)), torch.from_numpy(np.ascontiguousarray(betas)))

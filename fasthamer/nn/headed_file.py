@@ -1,0 +1,109 @@
+"""Weights in a safetensors file whose header says how to build what they belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+class Kind(NamedTuple):
+    """What a header belongs to."""
+
+    name: str  # student, tokenizer: the header's key, and what messages call it
+    format: str  # with its version
+    keys: Set[str]  # of the description
+    optional: Set[str] = frozenset()  # keys that some have
+
+
+def write_headed(
+    path: Path, kind: Kind, description: Mapping[str, Any], metadata: Any, tensors: Mapping[str, Tensor], dtype: str
+) -> None:
+    """Writes the file whole or not at all.
+
+    Args:
+        path: replaced if it is there.
+        description: how to build it, with `kind.keys` and none but those and `kind.optional`.
+        metadata: JSON values.
+        dtype: fp32 or fp16, of the stored weights; numbers that exceed half precision stay as they are.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"{kind.name} files are {' or '.join(DTYPES)}, not {dtype!r}")
+    header = {"format": kind.format, kind.name: dict(description), "metadata": metadata}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        stored = {key: _stored(value, DTYPES[dtype]) for key, value in tensors.items()}
+        save_file(stored, temporary, {"fasthamer": json.dumps(header)})
+        os.chmod(temporary, 0o644)  # mkstemp's file is its owner's alone
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_header(path: Path, kind: Kind) -> dict[str, Any]:
+    """The header, without reading weights: `kind.name` holds the description, and there is `metadata`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, damaged, or of another version.
+    """
+    with _opened(path, kind) as file:
+        return _header(file, path, kind)
+
+
+def read_headed(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and weights; errors as `read_header`."""
+    with _opened(path, kind) as file:
+        return _header(file, path, kind), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path, kind: Kind) -> Iterator[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{kind.name} file {path}: no such file")
+    try:
+        file = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a {kind.name}'s file, or a damaged one ({error})") from error
+    with file:
+        yield file
+
+
+def _header(file: Any, path: Path, kind: Kind) -> dict[str, Any]:
+    text = (file.metadata() or {}).get("fasthamer")
+    if text is None:
+        raise ValueError(f"{path}: a safetensors file, but not a {kind.name}'s (no fasthamer header)")
+    try:
+        header = json.loads(text)
+        found = header["format"]
+        named = set(header[kind.name]) if found == kind.format else set()
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: a damaged fasthamer header ({type(error).__name__}: {error})") from None
+    if found != kind.format:
+        raise ValueError(f"{path}: no {kind.name} that this version of fasthamer reads: {found!r}, not {kind.format!r}")
+    if not kind.keys <= named <= kind.keys | kind.optional:
+        raise ValueError(
+            f"{path}: a {kind.name} of another version of fasthamer: it is described by {', '.join(sorted(named))}; "
+            f"this one reads {', '.join(sorted(kind.keys))}"
+        )
+    return header
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    value = value.detach().cpu()
+    if value.is_floating_point() and value.abs().max() <= torch.finfo(dtype).max:  # some batch variances exceed fp16
+        value = value.to(dtype)
+    return value.contiguous().clone()

@@ -1,0 +1,102 @@
+"""What encoder and mesh decoder are built of: a MetaFormer block, and attention to a point's neighbours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_WIDTH = 32
+GROUP_WIDTH = 8
+PLACE_WIDTH = 16
+MLP_RATIO = 2
+
+
+class MetaFormerBlock(nn.Module):
+    """Tokens look at each other, then each is worked on alone (Yu et al. 2022); the mixer is multi-head attention.
+
+    Args:
+        width: of the tokens; attention has a head for every `HEAD_WIDTH` channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD_WIDTH)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, MLP_RATIO * width), nn.GELU(), nn.Linear(MLP_RATIO * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, width) to the same."""
+        query, key, value = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, N, d)
+        tokens = tokens + self.out(mixed.transpose(1, 2).flatten(2))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class NeighbourAttention(nn.Module):
+    """Vector attention of points to their neighbours (Point Transformer, Zhao et al. 2021, eq. 2 and 3).
+
+    Each group of channels of a neighbour j is weighted by softmax_j(gamma(q_i - k_j + d_ij)), d_ij being a code of the
+    relative position, which is added to the values too. Points that are fewer than those they look at pool them.
+
+    gamma is linear and a position's code is a linear map of few numbers h_ij = ReLU(W (p_i - p_j)), so both are taken
+    before points are gathered for their neighbours, and the codes' part of the values after they are summed: what is
+    computed once for each pair is narrow.
+
+    Args:
+        inputs: channels of the points that are looked at.
+        width: channels of the result.
+        centres: (n,) which of the points look.
+        neighbours: (n, k) whom they look at.
+    """
+
+    centres: Tensor
+    neighbours: Tensor  # (n, k)
+
+    def __init__(self, inputs: int, width: int, centres: Tensor, neighbours: Tensor) -> None:
+        super().__init__()
+        self.groups = max(1, width // GROUP_WIDTH)
+        self.norm = nn.LayerNorm(inputs)
+        self.query, self.key = nn.Linear(inputs, self.groups), nn.Linear(inputs, self.groups, bias=False)
+        self.value = nn.Linear(inputs, width)
+        self.place = nn.Linear(3, PLACE_WIDTH)
+        self.place_key = nn.Linear(PLACE_WIDTH, self.groups, bias=False)
+        self.place_value = nn.Linear(self.groups * PLACE_WIDTH, width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.keep = nn.Identity() if inputs == width else nn.Linear(inputs, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, MLP_RATIO * width), nn.GELU(), nn.Linear(MLP_RATIO * width, width)
+        )
+        self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("neighbours", neighbours, persistent=False)
+
+    def forward(self, points: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            points: (N, B, inputs); points come first, so that a neighbour is one row of memory.
+            places: (N, B, 3) hand units.
+
+        Returns:
+            (n, B, width) and their places (n, B, 3).
+        """
+        normed, near = self.norm(points), self.neighbours
+        placed = self.place(places)
+        place = F.relu(placed[self.centres][:, None] - placed[near])  # (n, k, B, PLACE_WIDTH)
+        scores = self.query(normed[self.centres])[:, None] - self.key(normed)[near] + self.place_key(place)
+        weights = scores.softmax(1).permute(0, 2, 3, 1)  # (n, B, groups, k)
+        value = self.value(normed)[near].unflatten(3, (self.groups, -1))  # (n, k, B, groups, c)
+        seen = (weights[:, :, :, None] @ value.permute(0, 2, 3, 1, 4)).flatten(2)  # (n, B, width)
+        seen = seen + self.place_value((weights @ place.transpose(1, 2)).flatten(2))
+        points = self.keep(points[self.centres]) + self.out(seen)
+        return points + self.mlp(points), places[self.centres]
+
+
+def farthest_points(places: Tensor, number: int) -> Tensor:
+    """Farthest point sampling: (number,) indices into places (N, 3), beginning with the point nearest the middle."""
+    chosen = [int((places - places.mean(0)).norm(dim=1).argmin())]
+    nearest = (places - places[chosen[0]]).norm(dim=1)
+    while len(chosen) < number:
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, (places - places[chosen[-1]]).norm(dim=1))
+    return torch.tensor(chosen)

@@ -1,0 +1,185 @@
+"""A shared codebook that follows its tokens: nearest neighbours, moving averages, and new places for dead codes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+SMOOTHING = 1e-5  # Laplace's, of the codes' counts
+NEW = 2.0  # times `dead_below`: what a new code counts at first, so that one poor batch does not kill it again
+SETTLED = 200  # batches after which a codebook can be called collapsed
+COLLAPSED = 0.1  # perplexity, as a share of what it could be, below which it is
+
+
+class Quantised(NamedTuple):
+    """What a codebook makes of tokens (B, M, D)."""
+
+    tokens: Tensor  # (B, M, D) the nearest codes; their gradient goes to the tokens (straight through)
+    indices: Tensor  # (B, M) int64
+    commitment: Tensor  # (B,) squared distance of tokens and codes, a mean over tokens and channels
+
+
+class Health(NamedTuple):
+    """How a codebook is used."""
+
+    perplexity: float  # codes in use, evenly counted: 1 to K; 0 where no token was counted
+    dead: int  # codes that no token chose
+    advice: str  # one sentence, what to change; empty unless the codebook has collapsed
+
+
+class Codebook(nn.Module):
+    """K codes of width D, learnt by moving averages instead of gradients (van den Oord 2017, appendix A.1).
+
+    In train mode, `forward` moves the codes towards the batch: counts and sums of the tokens that chose each code are
+    averaged with `decay` and divided, counts with Laplace smoothing (as PCT, Geng et al. 2023). A code whose average
+    count falls below `dead_below` moves onto a random token of the batch. A code that is never chosen and may not move
+    stays for about a thousand batches and then, because of the smoothing, goes to the origin.
+
+    With torch.distributed, counts, sums and candidates are those of all processes, whose batches may differ in size:
+    every process holds the codebook that one would learn from the joint batch. DistributedDataParallel may broadcast
+    the buffers or not, they are the same anyway. Every batch moves the codes, also where gradients are accumulated.
+
+    Args:
+        size: K.
+        width: D.
+        decay: of the averages, in a batch.
+        dead_below: tokens a (joint) batch; 0 never moves a code.
+    """
+
+    codes: Tensor  # (K, D)
+    counts: Tensor  # (K,) average number of tokens a batch; of a new code, NEW * dead_below
+    sums: Tensor  # (K, D) average of their sum
+    chosen: Tensor  # (K,) average number of tokens a batch from 0 on, whether the code was moved or not
+    steps: Tensor  # () training batches seen
+
+    def __init__(self, size: int, width: int, decay: float, dead_below: float) -> None:
+        super().__init__()
+        self.decay, self.dead_below = decay, dead_below
+        codes = torch.randn(size, width)
+        self.register_buffer("codes", codes)
+        self.register_buffer("counts", torch.ones(size))
+        self.register_buffer("sums", codes.clone())
+        self.register_buffer("chosen", torch.zeros(size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, tokens: Tensor) -> Quantised:
+        """
+        Args:
+            tokens: (B, M, D).
+        """
+        flat = tokens.detach().float().flatten(0, 1)
+        if self.training and self.steps == 0:
+            self._start(flat)
+        indices = self.distances(flat).argmin(1)
+        nearest = self.codes[indices].unflatten(0, tokens.shape[:2])
+        commitment = (tokens - nearest).square().mean((1, 2))
+        if self.training:
+            self._follow(flat, indices)
+        through = tokens + (nearest - tokens).detach()
+        return Quantised(through, indices.unflatten(0, tokens.shape[:2]), commitment)
+
+    def distances(self, tokens: Tensor) -> Tensor:
+        """Squared distances (..., D) to (..., K), at least 0, up to rounding: not exactly 0 for a code itself.
+
+        In 32 bits under autocast too: 16 would round off what tells two near codes apart.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens, codes = tokens.float(), self.codes.float()
+            squares = tokens.square().sum(-1, keepdim=True) + codes.square().sum(-1)
+            return (squares - 2 * (tokens @ codes.T)).clamp(min=0)
+
+    def health(self, counts: Tensor | None = None) -> Health:
+        """How the codes are used, and what to do if hardly any are.
+
+        Args:
+            counts: (K,) how many tokens of an evaluation chose each code; None = the running average of training,
+                where a code is dead if what chose it, if anything, was forgotten.
+        """
+        size, forgotten = len(self.codes), 0.0
+        if counts is None:
+            counts, forgotten = self.chosen, (1 - self.decay) * self.decay**SETTLED  # one token, so long ago
+        used, dead = perplexity(counts).item(), int((counts <= forgotten).sum())
+        possible = min(size, float(counts.sum()))
+        if self.steps < SETTLED or used >= COLLAPSED * possible:
+            return Health(used, dead, "")
+        first = (
+            "lower TRAIN.LR"
+            if self.dead_below
+            else "set TOKENIZER.RESET_BELOW to 0.1 to move dead codes, lower TRAIN.LR"
+        )
+        return Health(
+            used,
+            dead,
+            f"the codebook has collapsed: its perplexity is {used:.1f} of {size}, no token chose {dead} codes; {first} "
+            "or TOKENIZER.COMMITMENT, then TOKENIZER.DECAY so that codes follow faster, or take fewer TOKENIZER.CODES",
+        )
+
+    @torch.no_grad()
+    def _start(self, tokens: Tensor) -> None:
+        """The first batch's own tokens are the first codes; they count little, so that they settle quickly."""
+        self._place(torch.arange(len(self.codes), device=tokens.device), tokens, max(1.0, NEW * self.dead_below))
+
+    @torch.no_grad()
+    def _follow(self, tokens: Tensor, indices: Tensor) -> None:
+        counts = tokens.new_zeros(len(self.codes)).index_add_(0, indices, tokens.new_ones(len(tokens)))
+        sums = torch.zeros_like(self.codes).index_add_(0, indices, tokens)
+        if _together():
+            dist.all_reduce(counts)
+            dist.all_reduce(sums)
+        self.chosen.lerp_(counts, 1 - self.decay)
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        total = self.counts.sum()
+        smoothed = (self.counts + SMOOTHING) / (total + SMOOTHING * len(self.counts)) * total
+        self.codes.copy_(self.sums / smoothed[:, None])
+        self.steps += 1
+        dead = torch.nonzero(self.counts < self.dead_below)[:, 0]
+        if len(dead):
+            self._place(dead, tokens, NEW * self.dead_below)
+
+    def _place(self, which: Tensor, tokens: Tensor, count: float) -> None:
+        """Codes to random tokens of the joint batch, as if `count` tokens had chosen each."""
+        places = self._some(tokens, len(which))
+        self.codes[which] = places
+        self.counts[which] = count
+        self.sums[which] = places * count
+
+    def _some(self, tokens: Tensor, number: int) -> Tensor:
+        """Random tokens (number, D) of all processes' batches, the same in every process; each once if there are
+        enough. Each process fills in its own, so that only these few travel."""
+        sizes = _sizes(tokens)
+        total, before = sum(sizes), sum(sizes[: dist.get_rank()]) if _together() else 0
+        generator = torch.Generator().manual_seed(int(self.steps))  # on the CPU, so that devices agree
+        rounds = [torch.randperm(total, generator=generator) for _ in range(-(-number // total))]
+        here = torch.cat(rounds)[:number].to(tokens.device) - before
+        if not _together():
+            return tokens[here]
+        mine = (here >= 0) & (here < len(tokens))
+        some = tokens.new_zeros(number, tokens.shape[1])
+        some[mine] = tokens[here[mine]]
+        dist.all_reduce(some)
+        return some
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    """How many codes are in use, evenly counted: exp of the entropy of counts (K,); between 1 and K, 0 of no count."""
+    total = counts.sum()
+    shares = counts / total.clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.special.entr(shares).sum().exp() * (total > 0)
+
+
+def _sizes(tokens: Tensor) -> list[int]:
+    """How many tokens each process has."""
+    if not _together():
+        return [len(tokens)]
+    sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=tokens.device)
+    sizes[dist.get_rank()] = len(tokens)
+    dist.all_reduce(sizes)
+    return sizes.tolist()
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,0 +1,158 @@
+"""TokenHand's first stage: a hand mesh as M words of a codebook, and back."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fasthamer.hand.mano import Hand
+from fasthamer.hand.palm import PalmFrame
+from fasthamer.registry import unknown
+from fasthamer.students.tokenhand.codebook import Codebook, Quantised
+from fasthamer.students.tokenhand.encoder import MeshEncoder
+from fasthamer.students.tokenhand.mesh_decoder import MeshDecoder
+
+FRAMES = ("palm", "camera")
+
+
+class TokenizerSpec(NamedTuple):
+    """What a tokenizer is built from, beside the hand; plain values, stored in its file."""
+
+    tokens: list[int]  # of each layer of the mesh decoder; the first is M
+    widths: list[int]  # of each layer
+    blocks: int  # MetaFormer blocks in a layer
+    codes: int  # K
+    code_width: int  # D
+    frame: str  # palm: tokens say nothing of the hand's rotation, which is apart; camera: they say that too
+    points: list[int]  # left after each pooling of the encoder but the last, which leaves M
+    point_widths: list[int]  # channels after each pooling
+    neighbours: int  # that a point looks at
+    encoder_blocks: int  # of attention among the M tokens
+
+
+class Spoken(NamedTuple):
+    """A mesh in tokens."""
+
+    tokens: Tensor  # (B, M, D) before they are quantised
+    rotation: Tensor  # (B, 3, 3) of the hand; the identity where the tokens say it
+
+
+class Tokenizer(nn.Module):
+    """Encoder, codebook and mesh decoder; `tokenizer(vertices)` is the reconstruction and what it cost.
+
+    In the frame `palm`, the rotation of the hand is found in closed form (`PalmFrame`) and taken out before the
+    encoder; TokenHand's own way is `camera`. Hands are compared with the wrist at the origin.
+
+    Args:
+        spec: the architecture.
+        hand: whose topology the neighbourhoods are made of; its fingerprint goes into the file.
+        decay, dead_below: of the codebook while it trains.
+
+    Raises:
+        ValueError, KeyError: a spec that cannot be built.
+    """
+
+    def __init__(self, spec: TokenizerSpec, hand: Hand, decay: float = 0.99, dead_below: float = 0.0) -> None:
+        super().__init__()
+        check_spec(spec)
+        self.spec, self.fingerprint, self.hand_name = spec, hand.fingerprint, hand.name
+        self.frame = PalmFrame(hand)
+        template = hand.layer.v_template.detach()
+        upright = self.frame(template[None]).vertices[0]
+        mean = upright if spec.frame == "palm" else torch.zeros_like(upright)
+        points = [*spec.points, spec.tokens[0]]
+        self.encoder = MeshEncoder(
+            template, points, spec.point_widths, spec.neighbours, spec.code_width, spec.encoder_blocks
+        )
+        self.codebook = Codebook(spec.codes, spec.code_width, decay, dead_below)
+        self.decoder = MeshDecoder(spec.code_width, spec.tokens, spec.widths, spec.blocks, mean)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """M and K."""
+        return self.spec.tokens[0], self.spec.codes
+
+    def encode(self, vertices: Tensor) -> Spoken:
+        """
+        Args:
+            vertices: (B, 778, 3) metres, any origin, oriented like the camera.
+
+        Raises:
+            ValueError: a mesh with a NaN or infinity; the message names the sample.
+        """
+        check_meshes(vertices)
+        return self._encode(vertices)
+
+    def labels(self, vertices: Tensor) -> Tensor:
+        """The nearest code of each token: (B, 778, 3) to (B, M) int64."""
+        return self.codebook.distances(self.encode(vertices).tokens).argmin(-1)
+
+    def decode(self, tokens: Tensor, rotation: Tensor | None = None) -> Tensor:
+        """(B, M, D), whether codes or mixtures of them, and a rotation (B, 3, 3), to (B, 778, 3) metres."""
+        vertices = self.decoder(tokens)
+        return vertices if rotation is None else vertices @ rotation.transpose(1, 2)
+
+    def forward(self, vertices: Tensor) -> tuple[Tensor, Tensor, Quantised]:
+        """(B, 778, 3) to the mesh as the encoder saw it, what is left of it, and its tokens."""
+        placed = self.place(vertices)
+        quantised = self.codebook(self.encoder(placed))
+        return placed, self.decoder(quantised.tokens), quantised
+
+    def place(self, vertices: Tensor) -> Tensor:
+        """The mesh as encoder and decoder see it: wrist at the origin, and in the frame `palm` turned upright."""
+        if self.spec.frame == "palm":
+            return self.frame(vertices).vertices
+        return vertices - self.frame.wrist @ vertices
+
+    def _encode(self, vertices: Tensor) -> Spoken:
+        if self.spec.frame == "palm":
+            placed = self.frame(vertices)
+            return Spoken(self.encoder(placed.vertices), placed.rotation)
+        straight = torch.eye(3, device=vertices.device).expand(len(vertices), 3, 3)
+        return Spoken(self.encoder(self.place(vertices)), straight)
+
+
+def check_spec(spec: TokenizerSpec) -> None:
+    """
+    Raises:
+        ValueError, KeyError: numbers that make no tokenizer; the message says which and why.
+    """
+    if spec.frame not in FRAMES:
+        raise KeyError(unknown("frame of the tokens", spec.frame, FRAMES))
+    if not spec.tokens or len(spec.tokens) != len(spec.widths):
+        raise ValueError(f"a mesh decoder has as many token counts as widths, not {spec.tokens} and {spec.widths}")
+    if len(spec.points) + 1 != len(spec.point_widths):
+        raise ValueError(
+            f"an encoder has a width for each pooling and the last one to M: {spec.points} points take "
+            f"{len(spec.points) + 1} widths, not {spec.point_widths}"
+        )
+    counts = [778, *spec.points, spec.tokens[0]]
+    if any(after > before for before, after in itertools.pairwise(counts)):
+        raise ValueError(f"an encoder's points get fewer: {counts} do not")
+    numbers = {**spec._asdict(), "tokens": min(spec.tokens), "widths": min(spec.widths)}
+    for name in ("tokens", "widths", "blocks", "codes", "code_width", "neighbours"):
+        if numbers[name] < 1:
+            raise ValueError(f"a tokenizer needs {name} of at least 1, not {numbers[name]}")
+
+
+def check_meshes(vertices: Tensor) -> None:
+    """
+    Raises:
+        ValueError: a coordinate is not finite; the message names the sample.
+    """
+    finite = torch.isfinite(vertices).flatten(1).all(1)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite)[:, 0].tolist()
+        raise ValueError(f"the mesh of sample {bad[0]} is not finite ({len(bad)} of {len(vertices)} meshes hold NaN)")
+
+
+def spec_of(node: Any) -> TokenizerSpec:
+    """From the config's section TOKENIZER."""
+    return TokenizerSpec(*(_plain(getattr(node, name.upper())) for name in TokenizerSpec._fields))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,407 @@
+"""What a tokenizer trains on: hands from the sampler, from files and from annotations, and never a picture."""
+
+import json
+import multiprocessing
+import pickle
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from miniatures_2d import write_interhand
+from miniatures_capture import replaced, write_freihand, write_ho3d
+from miniatures_tars import hand_record, write_tar
+from scipy.spatial.transform import Rotation
+
+from fasthamer.config import load_config
+from fasthamer.data import parallel, pose_labels, poses
+from fasthamer.data.dexycb import DexYCB
+from fasthamer.data.freihand import FreiHAND
+from fasthamer.data.ho3d import HO3D
+from fasthamer.data.interhand import InterHand
+from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic
+from fasthamer.data.pose_labels import poses_of_dataset
+from fasthamer.data.poses import HandPoses, build_poses, gathered, poses_of_file, sampled_poses, split
+from fasthamer.data.streams import Indexed, Mix
+from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.data.tar_members import members
+from fasthamer.data.tars import TarHands
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.hand.mano_files import read_hand_arrays
+from fasthamer.hand.procedural import sample_betas, sample_pose
+from fasthamer.runtime.skinning import Skinning
+from fasthamer.types import ManoParams
+
+BROKEN = b"\xff\xd8\xff no picture"
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="module")
+def mano():
+    """Stands in for the licensed hand: the code only sees that it is not the embedded one."""
+    return Hand(read_hand_arrays("embedded"), "MANO_RIGHT")
+
+
+def config(source, *overrides, **data):
+    words = [word for key, value in data.items() for word in (f"DATA.{key}", str(value))]
+    return load_config(None, ["TOKENIZER.POSES", str(source), "DATA.WORKERS", "0", *words, *overrides])
+
+
+def rotations(pose):
+    """(..., 3) axis-angle to (..., 3, 3), by scipy."""
+    pose = np.asarray(pose, float)
+    return Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(*pose.shape, 3)
+
+
+def rows(found):
+    """A set of hands, to compare whatever their order, to five digits."""
+    return {
+        tuple(np.round(np.concatenate((p.ravel(), b)), 4).tolist()) for p, b in zip(*map(np.array, found), strict=True)
+    }
+
+
+def labels_of(dataset):
+    """The poses among a set's items: what training sees, pictures and all."""
+    items = [dataset[(0, index)] for index in range(len(dataset))]
+    items = [item for item in items if item.has_pose]
+    return HandPoses(torch.stack([item.hand_pose for item in items]), torch.stack([item.betas for item in items]))
+
+
+def break_pictures(*folders):
+    for folder in folders:
+        for path in [*folder.rglob("*.jpg"), *folder.rglob("*.png")]:
+            path.write_bytes(BROKEN)
+
+
+# --- sampled
+
+
+def test_a_sampled_hand_depends_on_seed_and_number_alone():
+    found = sampled_poses(6, seed=3)
+    assert found.hand_pose.shape == (6, 15, 3, 3) and found.betas.shape == (6, 10)
+    assert found.hand_pose.dtype == found.betas.dtype == torch.float32
+    random = np.random.default_rng((3, 4))
+    np.testing.assert_allclose(found.hand_pose[4], rotations(sample_pose(random)), atol=1e-6)
+    np.testing.assert_allclose(found.betas[4], sample_betas(random), atol=1e-6)
+    fewer, others = sampled_poses(3, seed=3), sampled_poses(3, seed=4)
+    assert torch.equal(fewer.hand_pose, found.hand_pose[:3])
+    assert not torch.isclose(others.betas, fewer.betas).any()
+
+
+def test_several_processes_draw_the_same_hands_as_one(monkeypatch):
+    monkeypatch.setattr(poses, "PIECE", 4)
+    alone, together = sampled_poses(10, 1), sampled_poses(10, 1, workers=2)
+    assert all(map(torch.equal, alone, together))
+
+
+def test_a_process_that_starts_from_nothing_reads_the_same_poses(tmp_path, mano, monkeypatch):
+    """As on macOS and Windows, where work and set travel to a new interpreter."""
+    started = []
+
+    def pool(number, *arguments):
+        started.append(number)
+        return multiprocessing.get_context("spawn").Pool(1, *arguments)  # one shows it; each costs seconds
+
+    monkeypatch.setattr(parallel, "multiprocessing", SimpleNamespace(Pool=pool))
+    monkeypatch.setattr(pose_labels, "PIECE", 4)
+    dataset = FreiHAND(write_freihand(tmp_path), "training", mano)
+    assert all(map(torch.equal, poses_of_dataset(dataset), poses_of_dataset(dataset, workers=2)))
+    assert started == [2]
+
+
+def test_a_users_mistake_in_another_process_is_told_as_if_it_were_here(tmp_path, monkeypatch, mano):
+    root = write_ho3d(tmp_path)
+    dataset = HO3D(root, "training", mano)
+    path = root / "train" / "ABF10" / "meta" / "0002.pkl"
+    path.unlink()
+    monkeypatch.setattr(pose_labels, "PIECE", 1)
+    for workers in (0, 2):
+        with pytest.raises(FileNotFoundError, match=r"^\S*0002\.pkl is missing: train\.txt names it$"):
+            poses_of_dataset(dataset, workers)
+
+
+@pytest.mark.parametrize("which", ["embedded", "mano"])
+def test_sampled_hands_make_meshes_of_either_hand(which, embedded, mano):
+    hand = {"embedded": embedded, "mano": mano}[which]
+    train, held_out = build_poses(config("sampled", "TOKENIZER.HANDS", "20"), hand)
+    assert (len(train.betas), len(held_out.betas)) == (20, 2)
+    params = ManoParams(torch.eye(3).expand(20, 1, 3, 3), *train)
+    torch.testing.assert_close(Skinning(hand)(params)[0], hand(params)[0], atol=1e-6, rtol=0)
+
+
+# --- files
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_every_form_of_a_file_means_the_same_hands(tmp_path):
+    random = np.random.default_rng(0)
+    pose, betas = random.normal(0, 0.5, (7, 16, 3)), random.normal(size=(7, 10))
+    forms = [pose.reshape(7, 48), pose[:, 1:].reshape(7, 45), pose, pose[:, 1:], rotations(pose)]
+    forms += [rotations(pose[:, 1:]), rotations(pose).reshape(7, 144).astype(np.float32)]
+    for form in forms:
+        found = poses_of_file(write(tmp_path / "poses.npz", hand_pose=form, betas=betas))
+        np.testing.assert_allclose(found.hand_pose, rotations(pose[:, 1:]), atol=1e-6)
+        np.testing.assert_allclose(found.betas, betas, atol=1e-6)
+
+
+def test_a_file_without_shapes_is_given_sampled_ones(tmp_path):
+    path = write(tmp_path / "poses.npz", hand_pose=np.random.default_rng(0).normal(0, 0.3, (300, 45)))
+    found = poses_of_file(path)
+    assert torch.equal(found.betas, poses_of_file(path).betas)
+    assert found.betas.std() == pytest.approx(1, abs=0.1) and found.betas.mean() == pytest.approx(0, abs=0.1)
+    assert torch.isclose(found.betas[0], found.betas[1]).sum() == 0
+
+
+def test_equal_hands_count_once_in_the_order_of_their_first():
+    pose = rotations(np.random.default_rng(0).normal(size=(3, 15, 3))).astype(np.float32)[[0, 1, 0, 2, 1]]
+    found = gathered(pose, np.zeros((5, 10)))
+    np.testing.assert_array_equal(found.hand_pose, pose[[0, 1, 3]])
+    other = np.zeros((5, 10))
+    other[2] = 1  # the same pose of another hand
+    assert len(gathered(pose, other).betas) == 4
+    unknown = gathered(pose, np.full((5, 10), np.nan))
+    assert len(unknown.betas) == 3 and unknown.betas.isfinite().all()
+
+
+BAD_FILES = {
+    "principal components": ({"hand_pose": np.zeros((4, 6))}, "6 numbers a hand; principal components have to be"),
+    "a body": ({"hand_pose": np.zeros((4, 63))}, "63 numbers a hand; expected"),
+    "nothing": ({"hand_pose": np.zeros((0, 45))}, r"hand_pose \(0, 45\)"),
+    "one hand, no axis": ({"hand_pose": np.zeros(45)}, r"hand_pose \(45,\)"),
+    "not numbers": ({"hand_pose": np.full((4, 45), "x")}, r"hand_pose \(4, 45\) of <U1"),
+    "NaN": ({"hand_pose": np.full((4, 45), np.nan)}, "hand_pose holds numbers that are not finite"),
+    "NaN betas": (
+        {"hand_pose": np.zeros((4, 45)), "betas": np.full((4, 10), np.inf)},
+        "betas holds numbers that are not finite",
+    ),
+    "fewer betas": ({"hand_pose": np.zeros((4, 45)), "betas": np.zeros((3, 10))}, "different numbers of hands"),
+    "long betas": ({"hand_pose": np.zeros((4, 45)), "betas": np.zeros((4, 11))}, "betas is 4x11, expected Nx10"),
+    "other names": ({"pose": np.zeros((4, 45))}, r"has no hand_pose \(but pose\).*expected an \.npz"),
+    "degrees": ({"hand_pose": np.full((4, 45), 30.0)}, "turn by 51.96 on average: are these degrees"),
+    "no rotations": ({"hand_pose": np.ones((4, 15, 3, 3))}, "hand 0 is not of rotation matrices"),
+    "reflections": ({"hand_pose": np.tile(-np.eye(3), (4, 15, 1, 1))}, "hand 0 is not of rotation matrices"),
+    "pickled": ({"hand_pose": np.array([{}], dtype=object)}, "allow_pickle"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_that_is_of_no_use_says_why(case, tmp_path):
+    arrays, message = BAD_FILES[case]
+    path = write(tmp_path / "poses.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as caught:
+        poses_of_file(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path, embedded):
+    (tmp_path / "cut.npz").write_bytes(write(tmp_path / "poses.npz", hand_pose=np.zeros((4, 45))).read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"cut\.npz: damaged archive"):
+        poses_of_file(tmp_path / "cut.npz")
+    with pytest.raises(FileNotFoundError, match=r"TOKENIZER\.POSES names .*none\.npz"):
+        build_poses(config(tmp_path / "none.npz"), embedded)
+
+
+# --- held out
+
+
+@pytest.mark.parametrize("number, held_out", [(2, 1), (25, 2), (1000, 100), (5000, 300)])
+def test_no_hand_is_both_learnt_from_and_held_out(number, held_out):
+    poses = HandPoses(torch.arange(number), torch.arange(number))
+    train, held = split(poses, 300, seed=1)
+    assert len(held.betas) == held_out
+    assert sorted(train.betas.tolist() + held.betas.tolist()) == list(range(number))
+    assert torch.equal(held.hand_pose, held.betas)
+    assert torch.equal(split(poses, 300, seed=1)[1].betas, held.betas)
+
+
+def test_neighbours_in_a_recording_are_held_out_together():
+    poses = HandPoses(torch.arange(20000), torch.arange(20000))
+    held = split(poses, 1024, seed=1)[1].betas
+    begins = (held.diff() > 1).sum() + 1
+    assert len(held) == 1024 and 2 <= begins <= 17  # 16 runs of 64; the set's last one is shorter
+    assert not torch.equal(held, split(poses, 1024, seed=2)[1].betas)
+
+
+def test_the_held_out_hands_are_the_same_whatever_the_seed(tmp_path, embedded):
+    first, second = (build_poses(config("sampled", "TOKENIZER.HANDS", "9", "SEED", seed), embedded) for seed in "12")
+    assert torch.equal(first[1].betas, second[1].betas)
+    assert not torch.isclose(first[0].betas, second[0].betas).any()
+    path = write(tmp_path / "poses.npz", hand_pose=np.random.default_rng(0).normal(0, 0.3, (50, 45)))
+    first, second = (build_poses(config(path, "SEED", seed), embedded) for seed in "12")
+    assert all(torch.equal(*both) for one in (0, 1) for both in zip(first[one], second[one], strict=True))
+    assert len(first[1].betas) == 5
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["TOKENIZER.POSES", "mocap"], "'mocap', expected sampled, data"),
+        (["TOKENIZER.HELD_OUT", "0"], r"HELD_OUT is 0"),
+        (["TOKENIZER.HANDS", "1"], r"HANDS is 1"),
+    ],
+)
+def test_settings_of_no_use_are_told(overrides, message, embedded):
+    with pytest.raises(ValueError, match=message):
+        build_poses(config("sampled", *overrides), embedded)
+
+
+def test_a_single_hand_cannot_be_split(tmp_path, embedded):
+    path = write(tmp_path / "poses.npz", hand_pose=np.zeros((3, 45)), betas=np.zeros((3, 10)))
+    with pytest.raises(ValueError, match="1 different hand poses"):
+        build_poses(config(path), embedded)
+
+
+# --- annotations
+
+
+def spread(points):
+    """(B, N, N) distances within point sets (B, 778, 3), of every 20th point: no matter where and how they lie."""
+    points = torch.as_tensor(np.asarray(points), dtype=torch.float64)[:, ::20]
+    return torch.cdist(points, points)
+
+
+@pytest.mark.parametrize("source", ["embedded", "file"])
+def test_freihands_poses_make_its_own_meshes_and_broken_pictures_do_not_matter(source, tmp_path, request):
+    path = "embedded"
+    if source == "file":
+        path = request.getfixturevalue("shared_data")("mano") / "SYNTHETIC_MANO_RIGHT_chumpy.pkl"
+    arrays = read_hand_arrays(path)
+    root = write_freihand(tmp_path, arrays)
+    vertices = json.loads((root / "training_verts.json").read_text())  # by smplx, of the whole MANO parameters
+    break_pictures(root)
+    hand = Hand(arrays, "MANO_RIGHT")
+    train, held_out = build_poses(config("data", NAME="freihand", ROOT=root), hand)
+    found = HandPoses(*(torch.cat(part) for part in zip(train, held_out, strict=True)))
+    assert len(found.betas) == 3 and len(held_out.betas) == 1  # three hands before four backgrounds each
+    mesh = Skinning(hand)(ManoParams(torch.eye(3).expand(3, 1, 3, 3), *found))[0]
+    error = (spread(mesh)[:, None] - spread(vertices)[None]).abs().amax((2, 3))  # (found, written)
+    assert (error.min(1).values < 1e-5).all() and error.argmin(1).sort().values.tolist() == [0, 1, 2]
+
+
+def test_freihand_without_mano_is_told_what_to_do(tmp_path, embedded):
+    root = write_freihand(tmp_path, count=2)
+    with pytest.raises(ValueError, match=r"no hand poses: .* freihand and dexycb for MANO, .*MANO_RIGHT\.pkl"):
+        build_poses(config("data", NAME="freihand", ROOT=root), embedded)
+
+
+def test_real_freihand_files_without_mano_parameters_hold_no_poses(shared_data, mano):
+    dataset = FreiHAND(shared_data("freihand_mini"), "training", mano)
+    with pytest.raises(ValueError, match="holds no hand poses"):
+        poses_of_dataset(dataset)
+
+
+def test_dexycb_gives_each_moment_once_and_left_hands_mirrored(dexycb_root, mano):
+    dataset = DexYCB(dexycb_root, "s0_train", mano, meshes=False)
+    seen = labels_of(dataset)
+    lefts = [index for index in range(len(dataset)) if dataset.is_left(index)]
+    assert lefts and len(lefts) < len(dataset)
+    with ExitStack() as stack:
+        for index in range(len(dataset)):
+            stack.enter_context(replaced(dataset.picture(index), BROKEN))
+        found = poses_of_dataset(dataset)
+    moments = {tuple(np.round(pose, 4).ravel().tolist()) for pose in seen.hand_pose.numpy()}
+    assert {tuple(np.round(pose, 4).ravel().tolist()) for pose in found.hand_pose.numpy()} == moments
+    assert len(found.betas) == len(moments) < len(dataset) / 4
+    rights = [dataset.labels(index).betas for index in range(len(dataset)) if index not in lefts]
+    assert sum(bool(np.isclose(betas, rights, atol=1e-5).all(1).any()) for betas in found.betas.numpy()) == 2
+    assert found.betas.isfinite().all()  # a left hand's shape belongs to another model: sampled
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_ho3ds_poses_serve_any_hand_but_its_shapes_only_mano(version, tmp_path, mano, embedded):
+    root = write_ho3d(tmp_path, version)
+    seen = labels_of(HO3D(root, "training", mano, meshes=False))
+    break_pictures(root)
+    found = poses_of_dataset(HO3D(root, "training", mano))
+    assert len(found.betas) == 2 and rows(found) == rows(seen)  # the second of three frames is not annotated
+    other = poses_of_dataset(HO3D(root, "training", embedded))
+    assert torch.equal(other.hand_pose, found.hand_pose) and not torch.isclose(other.betas, found.betas).any()
+    with pytest.raises(ValueError, match="holds no hand poses"):
+        poses_of_dataset(HO3D(root, "evaluation", mano))
+
+
+def write_records(root, records):
+    """Shards of two samples each, whose pictures nobody can decode."""
+    for shard in range(0, len(records), 2):
+        files = []
+        for number, record in enumerate(records[shard : shard + 2], shard):
+            files += [(f"{number:04d}.jpg", BROKEN), (f"{number:04d}.data.pyd", record)]
+        write_tar(root / f"{shard // 2:06d}.tar", files)
+    return root
+
+
+@pytest.fixture
+def records():
+    rng = np.random.default_rng(0)
+    return [hand_record(rng, left=number == 1) for number in range(5)]
+
+
+def test_shards_are_read_without_their_pictures_and_left_hands_mirrored(tmp_path, records, mano, embedded):
+    root = write_records(tmp_path, [pickle.dumps([record]) for record in records])
+    expected = [record["hand_pose"].reshape(16, 3)[1:] for record in records]
+    expected[1] = expected[1] * [1, -1, -1]
+    found = poses_of_dataset(TarHands(root, mano))
+    np.testing.assert_allclose(found.hand_pose, rotations(expected), atol=1e-6)
+    np.testing.assert_allclose(found.betas, [record["betas"] for record in records], atol=1e-6)
+    other = poses_of_dataset(TarHands(root, embedded))  # MANO's rotations serve it, MANO's shapes do not
+    assert torch.equal(other.hand_pose, found.hand_pose) and not torch.isclose(other.betas, found.betas).any()
+    content = {file["fname"]: file["data"] for file in members(root / "000000.tar", [], (".jpg",))}
+    assert content["0000.jpg"] == b"" and len(content["0000.data.pyd"]) > 1000
+
+
+def test_filters_labels_and_damage_count_for_poses_as_in_training(tmp_path, records, mano):
+    records[0]["has_hand_pose"] = np.array(0.0)
+    records[2]["betas"] = np.full(10, 4.0, np.float32)  # beyond HaMeR's filter, and so is no label
+    content = [pickle.dumps([record]) for record in records]
+    content[3] = b"cos\nsystem\n(S'true'\ntR."
+    tars = TarHands(write_records(tmp_path, content), mano)
+    with pytest.warns(UserWarning, match=r"1 samples or places could not be read, the first: \S*000001\.tar: 0003"):
+        found = poses_of_dataset(tars)
+    np.testing.assert_allclose(found.betas, [records[1]["betas"], records[4]["betas"]], atol=1e-6)
+    half = tars.partly_labelled(0.5, only=False)
+    labelled = [half._is_labelled(sample) for shard in range(3) for sample in tars.samples(shard, [])]
+    assert 0 < sum(labelled) < 5
+    with pytest.warns(UserWarning) if labelled[3] else ExitStack():
+        assert len(poses_of_dataset(half).betas) == sum(labelled[number] for number in (1, 4))
+
+
+def test_sets_within_sets_are_found_and_only_labelled_samples_count(tmp_path, mano, embedded):
+    photographs = HO3D(write_ho3d(tmp_path / "ho3d"), "training", mano)
+    records = [pickle.dumps([hand_record(np.random.default_rng(7))])]
+    tars = TarHands(write_records(tmp_path / "tars", records), mano)
+    drawn = SyntheticHands(mano, 3, image_size=32)
+    whole, shards, synthetic = (rows(poses_of_dataset(each)) for each in (photographs, tars, drawn))
+    assert (len(whole), len(shards), len(synthetic)) == (2, 1, 3)
+    assert synthetic == rows(labels_of(drawn))
+    first = rows(poses_of_dataset(PartlyLabelled(photographs, np.array([0, 1]))))
+    assert len(first) == 1 and first < whole
+    assert rows(poses_of_dataset(LabelledOnly(photographs, np.array([2])))) == whole - first
+    assert rows(poses_of_dataset(WithSynthetic(photographs, drawn, 0.5))) == whole | synthetic
+    mix = Mix([Indexed(photographs, 0, "x"), tars], [0.9, 0.1], 0)
+    assert rows(poses_of_dataset(mix)) == whole | shards
+
+
+def test_a_set_named_by_the_config_is_read_as_training_would(tmp_path, embedded):
+    root = write_ho3d(tmp_path)
+    whole = poses_of_dataset(HO3D(root, "training", embedded))
+    train, held_out = build_poses(config("data", NAME="ho3d", ROOT=root), embedded)
+    assert rows(train) | rows(held_out) == rows(whole) and len(held_out.betas) == 1
+    with pytest.raises(FileNotFoundError, match=r"train\.txt is missing"):
+        build_poses(config("data", NAME="ho3d", ROOT=tmp_path / "none"), embedded)
+    with pytest.raises(KeyError, match="did you mean 'ho3d'"):
+        build_poses(config("data", NAME="ho3", ROOT=root), embedded)
+
+
+def test_a_set_of_joints_alone_holds_no_poses(tmp_path):
+    write_interhand(tmp_path, count=2)
+    with pytest.raises(ValueError, match="holds no hand poses"):
+        poses_of_dataset(InterHand(tmp_path, "training"))
