@@ -63,8 +63,8 @@ _C.TOKENIZER.BLOCKS = 1  # MetaFormer blocks in each layer
 _C.TOKENIZER.CODES = 512  # K
 _C.TOKENIZER.CODE_WIDTH = 512  # D
 _C.TOKENIZER.POINTS = [194]  # points that the encoder's poolings leave before the last, which leaves M
-_C.TOKENIZER.POINT_WIDTHS = [64, 256]  # channels after each pooling
-_C.TOKENIZER.NEIGHBOURS = 16  # that a point looks at
+_C.TOKENIZER.POINT_WIDTHS = [32, 128]  # channels after each pooling
+_C.TOKENIZER.NEIGHBOURS = 8  # that a point looks at
 _C.TOKENIZER.ENCODER_BLOCKS = 1  # MetaFormer blocks among the M tokens
 _C.TOKENIZER.DECAY = 0.99  # of the codebook's moving averages, a step
 _C.TOKENIZER.RESET_BELOW = 0.1  # codes chosen less often than this share of the average are moved; 0 = never
