@@ -22,6 +22,7 @@ from fasthamer.metrics.keypoints import aligned_distances
 from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.predict import open_model
 from fasthamer.runtime.device import pick_device
+from fasthamer.students.tokenhand.token_decoder import TokenDecoder
 
 
 class Exam(NamedTuple):
@@ -34,7 +35,9 @@ class Exam(NamedTuple):
     rules: Rules
 
 
-def prepare(cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str) -> Exam:
+def prepare(
+    cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str, hard_tokens: bool = False
+) -> Exam:
     """Opens the model and the evaluation set of a config.
 
     Args:
@@ -43,15 +46,21 @@ def prepare(cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: 
         hand: a MANO file, if the student was trained with one.
         protocol: auto or one of PROTOCOLS.
         joints: auto or one of TIPS.
+        hard_tokens: take the likeliest code of each token, not the mean of all by their probability.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: something the user named cannot be had; one line says what and why.
     """
     device = pick_device(cfg.DEVICE)
     model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(device)
+    if hard_tokens:
+        decoder = getattr(model, "decoder", None)
+        if not isinstance(decoder, TokenDecoder):
+            raise ValueError(f"--hard-tokens is for students with the decoder token, and {source} is none")
+        decoder.hard = True
     its_hand: Hand = model.hand  # type: ignore[assignment]
     dataset = build_dataset(cfg, its_hand, train=False)
-    about = {"model": source, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
+    about = {"model": source + (" (hard tokens)" if hard_tokens else ""), "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
     return Exam(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 

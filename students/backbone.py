@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.layers import Format
 from torch import Tensor, nn
@@ -35,8 +36,8 @@ class Backbone(nn.Module):
         layer: `last`, or a name of `layers` to hand out beside the last map.
         pretrained: load timm's ImageNet weights; when they cannot be had, says so and starts from shipped ones
             (`SHIPPED`) or from scratch.
-        weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or
-            `shipped`.
+        weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or a
+            student's file, whose backbone is taken, whatever its decoder; or `shipped`.
     """
 
     def __init__(
@@ -49,7 +50,12 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
-        self.network = _create(name, image_size, pretrained, weights)
+        carried = _of_student(weights)
+        self.network = _create(name, image_size, pretrained and not carried, None if carried else weights)
+        if carried:
+            source = f"{weights}: its student's backbone is not {name}"
+            check_weights(carried, shapes(self.network.state_dict()), source)
+            self.network.load_state_dict(carried)
         info: Any = self.network.feature_info
         self.layers: list[str] = info.module_name()
         if layer != "last" and layer not in self.layers:
@@ -164,6 +170,19 @@ def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
         expected = timm.create_model(name).state_dict()
     check_weights(state, shapes(expected), f"backbone weights {path} are not timm's {name}")
     return state
+
+
+def _of_student(path: str | Path | None) -> dict[str, Tensor]:
+    """The backbone's weights of a student's file under the network's names; empty for any other file."""
+    if path is None or Path(path).suffix != ".safetensors" or not Path(path).is_file():
+        return {}
+    prefix = "backbone.network."
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): file.get_tensor(name).float() for name in names}
+    except SafetensorError:
+        return {}  # `read_weights` says what is wrong with it
 
 
 def _try_pretrained(name: str, config: Any, options: dict[str, Any]) -> nn.Module | None:

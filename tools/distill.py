@@ -19,7 +19,8 @@ from fasthamer.distill.rundir import resumed_config
 
 FLAGS = {  # flag: (config key, help)
     "--student": ("STUDENT.NAME", "see --list, or timm:<name>"),
-    "--decoder": ("STUDENT.DECODER", "mano"),
+    "--decoder": ("STUDENT.DECODER", "mano (HaMeR's), flat, or token (TokenHand's)"),
+    "--tokenizer": ("STUDENT.TOKENIZER", "of the decoder token: a tokenizer.safetensors; else the embedded hand's"),
     "--decoder-size": ("STUDENT.DECODER_SIZE", "full (HaMeR's own), medium, small or tiny"),
     "--kd": ("KD.MODE", "none, output, feature or hybrid"),
     "--teacher": ("TEACHER.NAME", "auto, hamer, embedded, or a student's file"),

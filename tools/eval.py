@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
                 scores = score_file(arguments.pred, arguments.gt, cfg, arguments.protocol, arguments.joints)
                 write_json(out / "scores.json", scores)
             else:
-                exam = prepare(cfg, arguments.model, arguments.mano, arguments.protocol, arguments.joints)
+                rules = arguments.protocol, arguments.joints
+                exam = prepare(cfg, arguments.model, arguments.mano, *rules, arguments.hard_tokens)
         except (ValueError, KeyError, FileNotFoundError) as error:
             parser.error(str(error.args[0] if error.args else error))
         try:
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, help=f"{text} ({key})")
     parser.add_argument("--protocol", default="auto", help="auto, freihand, dexycb, ho3d or hint")
     parser.add_argument("--joints", default="auto", help="what the labels mean by a joint: auto, hamer, freihand, ...")
+    parser.add_argument(
+        "--hard-tokens", action="store_true", help="of a token student, the likeliest codes instead of their mixture"
+    )
     parser.add_argument("--pred", type=Path, help="score this pred.json, results.txt or keypoints.json, not a model")
     parser.add_argument(
         "--gt", type=Path, help="for --pred: folder with SPLIT_xyz.json, DexYCB's root, or HaMeR's HInt .npz"
