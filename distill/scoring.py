@@ -35,9 +35,7 @@ class Exam(NamedTuple):
     rules: Rules
 
 
-def prepare(
-    cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str, hard_tokens: bool = False
-) -> Exam:
+def prepare(cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str, hard_tokens: bool = False) -> Exam:
     """Opens the model and the evaluation set of a config.
 
     Args:
@@ -60,7 +58,8 @@ def prepare(
         decoder.hard = True
     its_hand: Hand = model.hand  # type: ignore[assignment]
     dataset = build_dataset(cfg, its_hand, train=False)
-    about = {"model": source + (" (hard tokens)" if hard_tokens else ""), "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
+    name = f"{source} (hard tokens)" if hard_tokens else source
+    about = {"model": name, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
     return Exam(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 

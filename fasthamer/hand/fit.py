@@ -12,9 +12,9 @@ from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rot6d, rot6d_to_matrix
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_VERTICES, ManoParams
 
-STEPS = 8
+STEPS = 5
 POSE_SPREAD = 0.7  # radians from the mean pose, standard deviation of each angle
-ALIKE = 20.0  # vertices that err together: so many count as one measurement
+ALIKE = 40.0  # vertices that err together: so many count as one measurement
 FLOOR = 1e-10  # m^2: the least variance a mesh is trusted with; keeps what no vertex tells at the mean
 
 
