@@ -147,7 +147,8 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     """The defaults, then a recipe, then `KEY VALUE` pairs; frozen.
 
     Args:
-        recipe: a YAML file, or the name of a shipped one such as `quickstart` or `students/mobile`.
+        recipe: a YAML file, or the name of a shipped one such as `quickstart` or `paper/fast_hamer`; its key BASE
+            names another recipe, which is applied before it.
         overrides: alternating keys and values, as typed on the command line.
 
     Raises:
@@ -156,8 +157,8 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     """
     config = defaults()
     if recipe is not None:
-        path = _find(recipe)
-        _merge(config, _flatten(_read(path)), str(path))
+        for path, settings in _with_bases(_find(recipe)):
+            _merge(config, _flatten(settings), str(path))
     if len(overrides) % 2:
         raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
@@ -165,6 +166,12 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     _merge(config, _named_mix(config.DATA.NAME).items(), config.DATA.NAME)
     config.freeze()
     return config
+
+
+def differing(one: CN, other: CN) -> dict[str, object]:
+    """The keys whose values differ, with what they are in `other`."""
+    before = dict(_flatten(one))
+    return {key: value for key, value in _flatten(other) if before[key] != value}
 
 
 def _shipped() -> Path:
@@ -180,6 +187,20 @@ def _read(path: Path) -> dict:
     if not isinstance(loaded, dict):
         raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
     return loaded
+
+
+def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
+    """The settings of a recipe, after those of the recipe that it names as its BASE, and so on.
+
+    Raises:
+        ValueError: a recipe that is based on itself.
+    """
+    if path in above:
+        raise ValueError(f"{path} is based on itself (BASE)")
+    settings = _read(path)
+    base = settings.pop("BASE", None)
+    below = [] if base is None else _with_bases(_find(str(base)), (*above, path))
+    return [*below, (path, settings)]
 
 
 def _named_mix(name: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fasthamer.config
-from fasthamer.config import defaults, load_config
+from fasthamer.config import defaults, differing, load_config
 
 
 def test_pairs_win_over_a_recipe_which_wins_over_the_defaults(tmp_path):
@@ -71,6 +71,24 @@ def test_a_key_without_value_and_a_recipe_that_is_none_are_refused(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("- 1\n- 2\n")
     with pytest.raises(ValueError, match="mapping of sections"):
+        load_config(recipe)
+
+
+def test_a_recipe_changes_what_its_base_says(tmp_path):
+    base, recipe = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text("BASE: quickstart\nTRAIN:\n  LR: 3e-4\n  BATCH: 17\n")
+    recipe.write_text(f"BASE: {base}\nTRAIN:\n  BATCH: 18\n")
+    cfg, quickstart = load_config(recipe), load_config("quickstart")
+    assert differing(quickstart, cfg) == {"TRAIN.LR": 3e-4, "TRAIN.BATCH": 18}
+
+
+def test_a_base_that_cannot_be_had_is_told(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("BASE: quickstat\n")
+    with pytest.raises(FileNotFoundError, match="no recipe 'quickstat'"):
+        load_config(recipe)
+    recipe.write_text(f"BASE: {recipe}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml is based on itself"):
         load_config(recipe)
 
 
