@@ -13,21 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from fasthamer.registry import unknown
+from fasthamer.render.chart import COLOURS, FAINT, Box, Page, round_numbers, text_width
+from fasthamer.render.overlay import INK
 
 SIZE = (1000, 640)  # width, height in pixels
-PAPER, INK, GRID, FAINT = (250, 250, 248), (45, 48, 56), (224, 224, 220), (150, 152, 158)
-COLOURS = ((122, 167, 224), (240, 163, 108), (126, 190, 130), (196, 138, 206), (224, 196, 92), (150, 150, 150))
 SCORE = "pa_mpjpe_mm"
 _LARGEST = 60.0  # pixels, the radius of the model with the most parameters
 _SMALLEST = 3.0
 _LEFT, _TOP, _RIGHT, _BOTTOM = 90, 50, 60, 70  # pixels around the plot
-_SMOOTH = 3  # drawn this much larger and averaged
 _LADDER = (1, 2, 5)  # of each decade of the speed's axis, those with a line
-
-Box = tuple[float, float, float, float]
 
 
 class Point(NamedTuple):
@@ -114,9 +110,8 @@ def draw(models: Sequence[Point], subtitle: str = "") -> NDArray[np.uint8]:
     if not models:
         raise ValueError("no model with a score and a speed to draw: give --scores NAME=path")
     axes = _Axes(models)
-    page = Image.new("RGB", (SIZE[0] * _SMOOTH, SIZE[1] * _SMOOTH), PAPER)
-    pen = ImageDraw.Draw(page)
-    _grid(pen, axes)
+    page = Page(SIZE)
+    _grid(page, axes)
     most = max(model.params_m for model in models)
     circles = [_circle(axes, model.fps, model, most) for model in models]
     order = sorted(range(len(models)), key=lambda index: -models[index].params_m)  # small ones on top
@@ -124,14 +119,14 @@ def draw(models: Sequence[Point], subtitle: str = "") -> NDArray[np.uint8]:
     for index in order:
         model, box = models[index], circles[index]
         if model.eager_fps and model.eager_fps < model.fps:
-            taken += _ring(pen, _circle(axes, model.eager_fps, model, most), box)
+            taken += _ring(page, _circle(axes, model.eager_fps, model, most), box)
         colour = COLOURS[index % len(COLOURS)]
-        pen.ellipse(_large(box), fill=colour, outline=INK, width=_SMOOTH)
+        page.ellipse(box, colour, INK)
     for index in order:
-        taken.append(_label(pen, models[index], circles[index], taken))
-    _text(pen, (SIZE[0] / 2, 16), "accuracy against speed; area: parameters; ring: in plain torch", 15, "mm")
-    _text(pen, (SIZE[0] / 2, 36), subtitle, 12, "mm", FAINT)
-    return np.asarray(page.resize(SIZE, Image.Resampling.LANCZOS)).copy()
+        taken.append(_label(page, models[index], circles[index], taken))
+    page.text((SIZE[0] / 2, 16), "accuracy against speed; area: parameters; ring: in plain torch", 15, "mm")
+    page.text((SIZE[0] / 2, 36), subtitle, 12, "mm", FAINT)
+    return page.finish()
 
 
 class _Axes:
@@ -155,27 +150,20 @@ def _widened(low: float, high: float, least: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _grid(pen: ImageDraw.ImageDraw, axes: _Axes) -> None:
+def _grid(page: Page, axes: _Axes) -> None:
     for exponent in range(math.floor(axes.x[0]), math.ceil(axes.x[1]) + 1):
         for step in _LADDER:
             speed = step * 10.0**exponent
             if axes.x[0] <= math.log10(speed) <= axes.x[1]:
                 x, _ = axes(speed, axes.y[0])
-                _line(pen, (x, _TOP), (x, SIZE[1] - _BOTTOM))
-                _text(pen, (x, SIZE[1] - _BOTTOM + 16), f"{speed:g}", 13, "mm")
-    for millimetres in _round_numbers(*axes.y):
+                page.line((x, _TOP), (x, SIZE[1] - _BOTTOM))
+                page.text((x, SIZE[1] - _BOTTOM + 16), f"{speed:g}", 13, "mm")
+    for millimetres in round_numbers(*axes.y):
         _, y = axes(10 ** axes.x[0], millimetres)
-        _line(pen, (_LEFT, y), (SIZE[0] - _RIGHT, y))
-        _text(pen, (_LEFT - 10, y), f"{millimetres:g}", 13, "rm")
-    _text(pen, (SIZE[0] / 2, SIZE[1] - 24), "images a second (batch 1, crop to mesh), faster to the right", 14, "mm")
-    _text(pen, (12, _TOP - 14), "PA-MPJPE mm, better below", 14, "lm")
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Some 5 round numbers within a range."""
-    step = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
-    return [round(step * count, 6) for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        page.line((_LEFT, y), (SIZE[0] - _RIGHT, y))
+        page.text((_LEFT - 10, y), f"{millimetres:g}", 13, "rm")
+    page.text((SIZE[0] / 2, SIZE[1] - 24), "images a second (batch 1, crop to mesh), faster to the right", 14, "mm")
+    page.text((12, _TOP - 14), "PA-MPJPE mm, better below", 14, "lm")
 
 
 def _circle(axes: _Axes, fps: float, model: Point, most: float) -> Box:
@@ -184,20 +172,20 @@ def _circle(axes: _Axes, fps: float, model: Point, most: float) -> Box:
     return x - radius, y - radius, x + radius, y + radius
 
 
-def _ring(pen: ImageDraw.ImageDraw, ring: Box, circle: Box) -> list[Box]:
+def _ring(page: Page, ring: Box, circle: Box) -> list[Box]:
     """A faint ring, joined to its circle where they are apart; what must not be written over."""
-    pen.ellipse(_large(ring), outline=FAINT, width=_SMOOTH)
+    page.ellipse(ring, None, FAINT)
     middle = (ring[1] + ring[3]) / 2
     if ring[2] >= circle[0]:
         return [ring]
-    _line(pen, (ring[2], middle), (circle[0], middle), FAINT)
+    page.line((ring[2], middle), (circle[0], middle), FAINT)
     return [ring, (ring[2], middle - 1, circle[0], middle + 1)]
 
 
-def _label(pen: ImageDraw.ImageDraw, model: Point, circle: Box, taken: Sequence[Box]) -> Box:
+def _label(page: Page, model: Point, circle: Box, taken: Sequence[Box]) -> Box:
     """Writes the name where it covers least of what is there, and returns its box."""
     text, size = f"{model.name}  {model.params_m:.3g} M", 13
-    width, height = _font(size).getlength(text) / _SMOOTH, size + 4
+    width, height = text_width(text, size), size + 4
     x, y = (circle[0] + circle[2]) / 2, (circle[1] + circle[3]) / 2
     corners = [
         (circle[2] + 5, y - height / 2),
@@ -209,7 +197,7 @@ def _label(pen: ImageDraw.ImageDraw, model: Point, circle: Box, taken: Sequence[
     ]
     boxes = [(left, top, left + width, top + height) for left, top in corners]
     best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken) + _outside(box))
-    _text(pen, ((best[0] + best[2]) / 2, (best[1] + best[3]) / 2), text, size, "mm")
+    page.text(((best[0] + best[2]) / 2, (best[1] + best[3]) / 2), text, size, "mm")
     return best
 
 
@@ -223,24 +211,3 @@ def _outside(box: Box) -> float:
     """A large number for a label that leaves the page."""
     inside = box[0] >= 0 and box[1] >= _TOP and box[2] <= SIZE[0] and box[3] <= SIZE[1] - _BOTTOM
     return 0.0 if inside else 1e6
-
-
-def _text(
-    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str, colour: tuple = INK
-) -> None:
-    pen.text((at[0] * _SMOOTH, at[1] * _SMOOTH), text, colour, _font(size), anchor=anchor)
-
-
-def _line(pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], colour: tuple = GRID) -> None:
-    pen.line([tuple(value * _SMOOTH for value in start), tuple(value * _SMOOTH for value in end)], colour, _SMOOTH)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size * _SMOOTH)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-def _large(box: Box) -> Box:
-    left, top, right, bottom = (value * _SMOOTH for value in box)
-    return left, top, right, bottom
