@@ -7,7 +7,6 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from fasthamer.data.mixture import HandDataset
@@ -74,7 +73,7 @@ def train(
             log.stepped(done)
 
             last, logs = done == steps, _due(done, cfg.TRAIN.LOG_EVERY)
-            stops = (logs or processes == 1) and _anyone(wish.made, room)
+            stops = (logs or processes == 1) and wish.of_any(accelerator)
             saves = _due(done, cfg.TRAIN.CHECKPOINT_EVERY) or stops or last
             if logs or saves:
                 log.scalars(done, meter.read() | {"learning_rate": room.rate})  # the only wait for the device
@@ -95,13 +94,6 @@ def train(
 
 def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
-
-
-def _anyone(wish: bool, room: Classroom) -> bool:
-    """Whether any process was asked to stop: all must stop at the same step."""
-    if room.accelerator.num_processes == 1:
-        return wish
-    return bool(room.accelerator.reduce(torch.tensor(float(wish), device=room.accelerator.device)) > 0)
 
 
 def _watch(watch: Watch, done: int, student: nn.Module, log: RunLog) -> None:

@@ -68,14 +68,15 @@ def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, 
         checkpoint: where it goes on.
 
     Raises:
-        ValueError: the hand is not the one the run began with.
+        ValueError: the hand or the tokenizer is not the one the run began with.
     """
     before = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
-    if before["hand"] != origin["hand"]:
-        raise ValueError(
-            f"{run} began with another hand ({before['hand']}, now {origin['hand']}), whose parameters mean something "
-            "else: give the same --mano, or start a new run with another --out"
-        )
+    for key, flag in (("hand", "--mano"), ("tokenizer", "--tokenizer")):
+        if key in before and before[key] != origin.get(key):
+            raise ValueError(
+                f"{run} began with another {key} ({before[key]}, now {origin.get(key)}), with which what it has learnt "
+                f"means something else: give the same {flag}, or start a new run with another --out"
+            )
     if before["data"] != origin["data"]:  # another version of OpenCV is enough, so it is no reason to refuse
         logger.warning("%s goes on with data that differ from what it began with", run)
     note = {key: origin[key] for key in ("command", "revision", "packages", "data")} | {"from": checkpoint.name}

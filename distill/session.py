@@ -89,6 +89,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
             spoken += f"; its answers are cached in {cfg.TEACHER.CACHE}"
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
+    if tokenizer is not None:
+        origin["tokenizer"] = tokenizer.digest
     resume_from = last_checkpoint(run) if resume else None
     if resume_from:
         origin = continued(run, origin, resume_from)
@@ -180,6 +182,9 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
                     f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec.get(key)!r}; this run asks for "
                     f"{student.spec.get(key)!r}"
                 )
+        # Half precision, in which a student may be stored, moves codes by less than this.
+        if tokenizer and not torch.allclose(before.decoder.codes, tokenizer.codebook.codes, atol=0.01):  # type: ignore[arg-type, union-attr]
+            raise ValueError(f"{cfg.STUDENT.INIT} speaks the words of another tokenizer: give its own (--tokenizer)")
         student.load_state_dict(before.state_dict())
     student.backbone.freeze(cfg.STUDENT.FREEZE)
     return student

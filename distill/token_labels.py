@@ -32,10 +32,13 @@ class TokenLabels(NamedTuple):
         """(B, 778, 3) metres.
 
         Raises:
-            ValueError: a mesh that is not finite.
+            FloatingPointError: a mesh that is not finite; the message names the sample.
         """
         with torch.autocast(vertices.device.type, enabled=False):
-            tokens = self.tokenizer.encode(vertices.float()).tokens
+            try:
+                tokens = self.tokenizer.encode(vertices.float()).tokens
+            except ValueError as error:  # in the middle of a training: no mistyped setting
+                raise FloatingPointError(f"no tokens to learn from: {error}") from None
             distances = self.tokenizer.codebook.distances(tokens)
         scale = tokens.shape[-1] * self.temperature
         return Said(distances.argmin(-1), (-distances / scale).softmax(-1))

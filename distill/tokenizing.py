@@ -105,10 +105,15 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Workshop
 
     Raises:
         ValueError, KeyError, FileNotFoundError: something the user named cannot be had; one line says what and why.
+        ImportError: torch has no Muon yet.
     """
+    if not hasattr(torch.optim, "Muon"):
+        raise ImportError(f"a tokenizer trains with torch.optim.Muon: torch 2.9 has it, {torch.__version__} lacks it")
     if not resume:
         refuse_foreign(run)
-    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, 1)
+    if cfg.TRAIN.PRECISION == "fp16":
+        raise ValueError("TRAIN.PRECISION fp16 is too coarse for two optimizers on meshes: take fp32 (auto) or bf16")
+    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION.replace("auto", "fp32"), 1)
     if cfg.TRAIN.THREADS:
         torch.set_num_threads(cfg.TRAIN.THREADS)
     hand = load_hand("embedded" if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
@@ -173,11 +178,11 @@ def train_tokenizer(shop: Workshop) -> dict[str, Any]:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             meter.add(step, terms)
-            done, last = step + 1, step + 1 == steps
+            done, last, logs = step + 1, step + 1 == steps, _due(step + 1, cfg.TRAIN.LOG_EVERY)
             log.stepped(done)
-            stops = wish.made and accelerator.num_processes == 1
+            stops = (logs or accelerator.num_processes == 1) and wish.of_any(accelerator)
             saves = last or stops or _due(done, cfg.TRAIN.CHECKPOINT_EVERY)
-            if saves or _due(done, cfg.TRAIN.LOG_EVERY):
+            if saves or logs:
                 log.scalars(done, meter.read() | _health(shop, log, done) | {"learning_rate": rate})
             if main:
                 with log.paused():
@@ -204,15 +209,7 @@ def _finish(shop: Workshop) -> dict[str, Any]:
 
 
 def _optimizers(module: nn.Module, decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for matrices (Jordan 2024; steps scaled like AdamW's), AdamW for the rest.
-
-    Raises:
-        ImportError: torch has no Muon yet.
-    """
-    if not hasattr(torch.optim, "Muon"):
-        raise ImportError(
-            f"a tokenizer trains with torch.optim.Muon, which torch {torch.__version__} lacks: 2.9 has it"
-        )
+    """Muon for matrices (Jordan 2024; steps scaled like AdamW's), AdamW for the rest."""
     matrices = [each for each in module.parameters() if each.ndim == 2 and min(each.shape) > 3]
     others = [each for each in module.parameters() if not (each.ndim == 2 and min(each.shape) > 3)]
     muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw")

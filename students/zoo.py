@@ -55,6 +55,7 @@ class Plan(NamedTuple):
     size: str  # one of `fasthamer.nn.mano_head.SIZES`
     tokenizer: Tokenizer | str | Path | None = None  # token decoders only: it, or what `load_tokenizer` takes
     generator: str = "upsampled"  # token decoders only, see `TokenDecoder`
+    view: float = 1.0  # the middle share of the crop's side that the map covers
 
 
 @DECODERS.register
@@ -81,7 +82,7 @@ def token(plan: Plan, hand: Hand) -> nn.Module:
     tokenizer = plan.tokenizer
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(tokenizer or "auto", hand)
-    return TokenDecoder(plan.channels, tokenizer, hand, plan.generator)
+    return TokenDecoder(plan.channels, tokenizer, hand, plan.generator, plan.view)
 
 
 def build_student(
@@ -121,7 +122,7 @@ def build_student(
         raise KeyError(unknown("decoder", decoder, DECODERS))
     hand = load_hand("embedded") if hand is None else hand
     backbone = Backbone(network, image_size, feature_layer, pretrained, backbone_file)
-    plan = Plan(backbone.channels, backbone.grid, decoder_size, tokenizer, generator)
+    plan = Plan(backbone.channels, backbone.grid, decoder_size, tokenizer, generator, view)
     head = DECODERS.build(decoder, plan, hand)
     spec: dict[str, Any] = {
         "name": name,

@@ -25,6 +25,7 @@ FLAGS = {  # flag: (config key, help)
     "--frame": ("TOKENIZER.FRAME", "palm or camera"),
     "--steps": ("TRAIN.STEPS", "optimizer steps"),
 }
+DEFAULT = "tokenizer/default"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,13 +41,18 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.training.interrupt import Interrupted
 
     try:
-        cfg = resumed_config(run, overrides) if arguments.resume else load_config(arguments.config, overrides)
+        if arguments.resume and arguments.config:
+            raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
+        recipe = arguments.config or DEFAULT
+        cfg = resumed_config(run, overrides) if arguments.resume else load_config(recipe, overrides)
         shop = prepare_tokenizer(cfg, run, arguments.resume)
     except (ValueError, KeyError, FileNotFoundError, ImportError) as error:
         parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
     speaks = shop.accelerator.is_main_process
     if speaks:
         print(shop.announcement, flush=True)
+        if shop.resume_from:
+            print(f"resumed from {shop.resume_from}", flush=True)
     try:
         scores = train_tokenizer(shop)
     except Interrupted as stopped:
@@ -73,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag, (key, text) in FLAGS.items():
         parser.add_argument(flag, help=f"{text} ({key})")
-    parser.add_argument("--config", default="tokenizer/default", help="a recipe (%(default)s)")
+    parser.add_argument("--config", help=f"a recipe: a YAML file, or the name of a shipped one ({DEFAULT})")
     parser.add_argument("--out", type=Path, default=Path("runs/tokenizer"), help="the run directory (%(default)s)")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")
     return parser

@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
+import torch
+from accelerate import Accelerator
+
 
 class Interrupted(Exception):
     """Training stopped because the user asked; the checkpoint is saved."""
@@ -24,6 +27,12 @@ class StopWish:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
+
+    def of_any(self, accelerator: Accelerator) -> bool:
+        """Whether any process was asked to stop: all must stop at the same step, so all ask at the same step."""
+        if accelerator.num_processes == 1:
+            return self.made
+        return bool(accelerator.reduce(torch.tensor(float(self.made), device=accelerator.device)) > 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.made = True

@@ -17,11 +17,14 @@ class MetaFormerBlock(nn.Module):
 
     Args:
         width: of the tokens; attention has a head for every `HEAD_WIDTH` channels.
+
+    Raises:
+        ValueError: a width that cannot be shared out.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        self.heads = _shares(width, HEAD_WIDTH)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, MLP_RATIO * width), nn.GELU(), nn.Linear(MLP_RATIO * width, width))
@@ -49,6 +52,9 @@ class NeighbourAttention(nn.Module):
         width: channels of the result.
         centres: (n,) which of the points look.
         neighbours: (n, k) whom they look at.
+
+    Raises:
+        ValueError: a width that cannot be shared out.
     """
 
     centres: Tensor
@@ -56,7 +62,7 @@ class NeighbourAttention(nn.Module):
 
     def __init__(self, inputs: int, width: int, centres: Tensor, neighbours: Tensor) -> None:
         super().__init__()
-        self.groups = max(1, width // GROUP_WIDTH)
+        self.groups = _shares(width, GROUP_WIDTH)
         self.norm = nn.LayerNorm(inputs)
         self.query, self.key = nn.Linear(inputs, self.groups), nn.Linear(inputs, self.groups, bias=False)
         self.value = nn.Linear(inputs, width)
@@ -100,3 +106,11 @@ def farthest_points(places: Tensor, number: int) -> Tensor:
         chosen.append(int(nearest.argmax()))
         nearest = torch.minimum(nearest, (places - places[chosen[-1]]).norm(dim=1))
     return torch.tensor(chosen)
+
+
+def _shares(width: int, each: int) -> int:
+    """How many heads or groups of about `each` channels there are."""
+    number = max(1, width // each)
+    if width % number:
+        raise ValueError(f"{width} channels cannot be shared out among {number} heads: take a multiple of {each}")
+    return number

@@ -8,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fasthamer.camera import fit_weak_camera
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.posed_joints import joints_of_vertices
 from fasthamer.hand.rotation import rot6d_to_matrix
 from fasthamer.nn.mano_head import START_SPAN, full_precision
 from fasthamer.registry import unknown
-from fasthamer.students.tokenhand.tokenizer import Tokenizer
+from fasthamer.runtime.contract import MESH
+from fasthamer.runtime.fold import Folded
+from fasthamer.students.tokenhand.folded import FoldedMesh, FoldedTokens
+from fasthamer.students.tokenhand.placing import Placing
+from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 from fasthamer.types import N_JOINTS, HandOutput
 
 GENERATORS = {"global": None, "map": 1, "upsampled": 4}  # TokenHand's A, its 7x7, its D (28x28): times finer
@@ -24,39 +27,36 @@ MIXED = 224  # channels of the class head's tokens
 MIXERS = 4
 
 
-class TokenDecoder(nn.Module):
-    """Feature map to hand: 2D joints, the map's features there, a class for each token, the frozen mesh decoder.
+class TokenClassifier(nn.Module):
+    """Feature map to 2D joints and a class for each token: what of a token decoder is trained.
 
     The map is narrowed to `WIDTH` channels and pooled into a summary that predicts the 2D joints (and, with tokens of
     the frame `palm`, the hand's rotation). Features are sampled at those joints from a map four times finer, mixed
     over joints by two residual convolutions, turned from 21 joints into M tokens, and classified by MLP-Mixers (PCT,
-    Geng et al. 2023). The mesh is that of softmax(logits) C, or with `hard` of the likeliest codes.
+    Geng et al. 2023).
 
     Args:
         channels: of the map.
-        tokenizer: whose codes and mesh decoder are copied; they stay as they are.
-        hand: the hand model.
+        spec: of the tokenizer.
         generator: one of `GENERATORS`.
+        view: the middle share of the crop's side that the map covers.
 
     Raises:
         KeyError: no such generator.
     """
 
-    codes: Tensor  # (K, D)
-    joints: Tensor  # (21, 778)
-
-    def __init__(self, channels: int, tokenizer: Tokenizer, hand: Hand, generator: str = "upsampled") -> None:
+    def __init__(self, channels: int, spec: TokenizerSpec, generator: str = "upsampled", view: float = 1.0) -> None:
         super().__init__()
         if generator not in GENERATORS:
             raise KeyError(unknown("token generator", generator, GENERATORS))
-        count, size = tokenizer.shape
-        self.spec, self.generator, self.hard = tokenizer.spec, generator, False
+        self.spec, self.generator, self.view = spec, generator, view
+        count, size = spec.tokens[0], spec.codes
         self.narrow = nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.BatchNorm2d(WIDTH), nn.ReLU())
         self.summary = nn.Sequential(
             nn.AdaptiveAvgPool2d(POOLED), nn.Flatten(), nn.Linear(POOLED**2 * WIDTH, WIDTH), nn.GELU()
         )
         self.keypoints = nn.Linear(WIDTH, 2 * N_JOINTS)
-        self.rotation = nn.Linear(WIDTH, 6) if tokenizer.spec.frame == "palm" else None
+        self.rotation = nn.Linear(WIDTH, 6) if spec.frame == "palm" else None
         self.finer = nn.Sequential(_Finer(), _Finer()) if generator == "upsampled" else nn.Identity()
         self.names = nn.Parameter(torch.zeros(1, N_JOINTS, WIDTH))  # which joint a feature belongs to
         self.place = nn.Linear(2, WIDTH)
@@ -64,32 +64,6 @@ class TokenDecoder(nn.Module):
         self.widen, self.spread = nn.Linear(WIDTH, MIXED), nn.Linear(N_JOINTS, count)
         self.mixers = nn.Sequential(*(_Mixer(count) for _ in range(MIXERS)))
         self.classes = nn.Sequential(nn.LayerNorm(MIXED), nn.Linear(MIXED, size))
-        self.mesh = copy.deepcopy(tokenizer.decoder).requires_grad_(False)
-        self.register_buffer("codes", tokenizer.codebook.codes.detach().clone())
-        self.register_buffer("joints", joints_of_vertices(hand), persistent=False)
-        self._start(hand)
-
-    @torch.no_grad()
-    def _start(self, hand: Hand) -> None:
-        """Before training: the unposed hand's joints over half the crop, its rotation none."""
-        joints = self.joints @ hand.layer.v_template.detach()
-        middle, extent = joints.mean(0), (joints.amax(0) - joints.amin(0)).max()
-        self.keypoints.weight.mul_(0.01)
-        self.keypoints.bias.copy_((START_SPAN * (joints - middle) / extent)[:, :2].flatten())
-        if self.rotation is not None:
-            self.rotation.weight.mul_(0.01)
-            self.rotation.bias.copy_(self.rotation.bias.new_tensor([1.0, 0, 0, 0, 1, 0]))
-
-    def forward(self, features: Tensor, hand: Hand) -> HandOutput:
-        """(B, C, h, w) to a hand; `mano` is None, `camera` is fitted to the 2D joints in closed form."""
-        keypoints, logits, rotation = self.classify(features)
-        with full_precision(features):  # half precision would move vertices
-            vertices = self.mesh_of(logits)
-            if rotation is not None:
-                vertices = vertices @ rotation.transpose(1, 2)
-            joints = self.joints @ vertices
-            camera = fit_weak_camera(joints, keypoints)
-        return HandOutput(vertices, joints, keypoints, camera, features, logits=logits)
 
     def classify(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """2D joints (B, 21, 2) in crop units, logits (B, M, K), rotation (B, 3, 3) or None."""
@@ -104,17 +78,70 @@ class TokenDecoder(nn.Module):
         tokens = self.spread(self.widen(tokens).transpose(1, 2)).transpose(1, 2)  # (B, M, MIXED)
         return keypoints, self.classes(self.mixers(tokens)).float(), rotation
 
+    def _at(self, features: Tensor, keypoints: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, 21, C): the map where the joints are; positions outside take the border's."""
+        where = 2 / self.view * keypoints.detach()[:, :, None]  # grid_sample's -1 and 1 are the map's outer edges
+        seen = F.grid_sample(
+            features, where.to(features.dtype), mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return seen[..., 0].transpose(1, 2)
+
+
+class TokenDecoder(TokenClassifier):
+    """Feature map to hand: `TokenClassifier`, then the frozen codes and mesh decoder of a tokenizer.
+
+    The mesh is that of softmax(logits) C, or with `hard` of the likeliest codes.
+
+    Args:
+        channels: of the map.
+        tokenizer: whose codes and mesh decoder are copied; they stay as they are.
+        hand: the hand model.
+        generator: one of `GENERATORS`.
+        view: the middle share of the crop's side that the map covers.
+
+    Raises:
+        KeyError: no such generator.
+    """
+
+    def __init__(
+        self, channels: int, tokenizer: Tokenizer, hand: Hand, generator: str = "upsampled", view: float = 1.0
+    ) -> None:
+        super().__init__(channels, tokenizer.spec, generator, view)
+        self.hard = False
+        self.mesh = copy.deepcopy(tokenizer.decoder).requires_grad_(False)
+        codes = tokenizer.codebook.codes.detach().clone()  # (K, D)
+        self.codes = nn.Parameter(codes, requires_grad=False)  # no buffer: it counts among what the decoder weighs
+        self.placing = Placing(joints_of_vertices(hand))
+        self._start(hand)
+
+    @torch.no_grad()
+    def _start(self, hand: Hand) -> None:
+        """Before training: the unposed hand's joints over half the crop, its rotation none."""
+        joints = self.placing.joints @ hand.layer.v_template.detach()
+        middle, extent = joints.mean(0), (joints.amax(0) - joints.amin(0)).max()
+        self.keypoints.weight.mul_(0.01)
+        self.keypoints.bias.copy_((START_SPAN * (joints - middle) / extent)[:, :2].flatten())
+        if self.rotation is not None:
+            self.rotation.weight.mul_(0.01)
+            self.rotation.bias.copy_(self.rotation.bias.new_tensor([1.0, 0, 0, 0, 1, 0]))
+
+    def forward(self, features: Tensor, hand: Hand) -> HandOutput:
+        """(B, C, h, w) to a hand; `mano` is None, `camera` is fitted to the 2D joints in closed form."""
+        keypoints, logits, rotation = self.classify(features)
+        with full_precision(features):  # half precision would move vertices
+            vertices, joints, camera = self.placing(self.mesh_of(logits), keypoints, rotation)
+        return HandOutput(vertices, joints, keypoints, camera, features, logits=logits)
+
     def mesh_of(self, logits: Tensor) -> Tensor:
         """(B, M, K) to (B, 778, 3) metres, as the tokenizer's mesh decoder gives it."""
         if self.hard:
             return self.mesh(self.codes[logits.argmax(-1)])
         return self.mesh(logits.softmax(-1) @ self.codes)
 
-    def _at(self, features: Tensor, keypoints: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, 21, C): the map where the joints are; positions outside take the border's."""
-        where = 2 * keypoints.detach()[:, :, None].to(features.dtype)  # grid_sample's -1 and 1 are the outer edges
-        seen = F.grid_sample(features, where, mode="bilinear", padding_mode="border", align_corners=False)
-        return seen[..., 0].transpose(1, 2)
+    def fold(self) -> Folded:
+        """The exact inference graph, see `fasthamer.runtime.fold.Foldable`; `hard` is settled with it."""
+        exact = copy.deepcopy(self).double()
+        return Folded(FoldedTokens(exact), FoldedMesh(exact), MESH)
 
 
 class _Finer(nn.Sequential):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.palm import PalmFrame
+from fasthamer.nn.mano_head import full_precision
 from fasthamer.registry import unknown
 from fasthamer.students.tokenhand.codebook import Codebook, Quantised
 from fasthamer.students.tokenhand.encoder import MeshEncoder
 from fasthamer.students.tokenhand.mesh_decoder import MeshDecoder
+from fasthamer.types import N_VERTICES
 
 FRAMES = ("palm", "camera")
 
@@ -75,16 +78,22 @@ class Tokenizer(nn.Module):
         """M and K."""
         return self.spec.tokens[0], self.spec.codes
 
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that tell tokenizers apart."""
+        return hashlib.sha256(self.codebook.codes.cpu().numpy().tobytes()).hexdigest()[:12]
+
     def encode(self, vertices: Tensor) -> Spoken:
         """
         Args:
             vertices: (B, 778, 3) metres, any origin, oriented like the camera.
 
         Raises:
-            ValueError: a mesh with a NaN or infinity; the message names the sample.
+            ValueError: another shape, or a mesh with a NaN or infinity; the message names the sample.
         """
         check_meshes(vertices)
-        return self._encode(vertices)
+        placed, rotation = self._placed(vertices)
+        return Spoken(self.encoder(placed), rotation)
 
     def labels(self, vertices: Tensor) -> Tensor:
         """The nearest code of each token: (B, 778, 3) to (B, M) int64."""
@@ -103,16 +112,17 @@ class Tokenizer(nn.Module):
 
     def place(self, vertices: Tensor) -> Tensor:
         """The mesh as encoder and decoder see it: wrist at the origin, and in the frame `palm` turned upright."""
-        if self.spec.frame == "palm":
-            return self.frame(vertices).vertices
-        return vertices - self.frame.wrist @ vertices
+        return self._placed(vertices)[0]
 
-    def _encode(self, vertices: Tensor) -> Spoken:
-        if self.spec.frame == "palm":
-            placed = self.frame(vertices)
-            return Spoken(self.encoder(placed.vertices), placed.rotation)
-        straight = torch.eye(3, device=vertices.device).expand(len(vertices), 3, 3)
-        return Spoken(self.encoder(self.place(vertices)), straight)
+    def _placed(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """`place`, and the rotation (B, 3, 3) that was taken out."""
+        with full_precision(vertices):  # half precision would turn hands and move vertices
+            if self.spec.frame == "palm":
+                placed = self.frame(vertices)
+                return placed.vertices, placed.rotation
+            vertices = vertices.float()
+            straight = torch.eye(3, device=vertices.device).expand(len(vertices), 3, 3)
+            return vertices - self.frame.wrist @ vertices, straight
 
 
 def check_spec(spec: TokenizerSpec) -> None:
@@ -122,6 +132,11 @@ def check_spec(spec: TokenizerSpec) -> None:
     """
     if spec.frame not in FRAMES:
         raise KeyError(unknown("frame of the tokens", spec.frame, FRAMES))
+    for name, value in spec._asdict().items():
+        least = 0 if name == "encoder_blocks" else 1
+        numbers = value if isinstance(value, list) else [value]
+        if name != "frame" and not all(isinstance(number, int) and number >= least for number in numbers):
+            raise ValueError(f"a tokenizer's {name} is of whole numbers of at least {least}, not {value}")
     if not spec.tokens or len(spec.tokens) != len(spec.widths):
         raise ValueError(f"a mesh decoder has as many token counts as widths, not {spec.tokens} and {spec.widths}")
     if len(spec.points) + 1 != len(spec.point_widths):
@@ -129,20 +144,18 @@ def check_spec(spec: TokenizerSpec) -> None:
             f"an encoder has a width for each pooling and the last one to M: {spec.points} points take "
             f"{len(spec.points) + 1} widths, not {spec.point_widths}"
         )
-    counts = [778, *spec.points, spec.tokens[0]]
+    counts = [N_VERTICES, *spec.points, spec.tokens[0]]
     if any(after > before for before, after in itertools.pairwise(counts)):
         raise ValueError(f"an encoder's points get fewer: {counts} do not")
-    numbers = {**spec._asdict(), "tokens": min(spec.tokens), "widths": min(spec.widths)}
-    for name in ("tokens", "widths", "blocks", "codes", "code_width", "neighbours"):
-        if numbers[name] < 1:
-            raise ValueError(f"a tokenizer needs {name} of at least 1, not {numbers[name]}")
 
 
 def check_meshes(vertices: Tensor) -> None:
     """
     Raises:
-        ValueError: a coordinate is not finite; the message names the sample.
+        ValueError: another shape, or a coordinate that is not finite; the message names the sample.
     """
+    if vertices.shape[1:] != (N_VERTICES, 3):
+        raise ValueError(f"meshes have shape {tuple(vertices.shape)}; expected (B, {N_VERTICES}, 3), metres")
     finite = torch.isfinite(vertices).flatten(1).all(1)
     if not bool(finite.all()):
         bad = torch.nonzero(~finite)[:, 0].tolist()
