@@ -42,7 +42,17 @@ setup(
         "safetensors>=0.4",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "types-tqdm", *DATA, *EXPORT],
+        "dev": [
+            "pytest>=8",
+            "hypothesis",
+            "ruff>=0.8",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "types-tqdm",
+            "vector-quantize-pytorch>=1.30",  # what tests compare the codebook with
+            *DATA,
+            *EXPORT,
+        ],
         "data": DATA,  # tar shards: training on HaMeR's data, and tools/prepare_data.py pack
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
         # Only to make the embedded assets again (docs/embedded.md); nobody needs them to use fasthamer.

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 SMOOTHING = 1e-5  # Laplace's, of the codes' counts
-NEW = 2.0  # times `dead_below`: what a new code counts at first, so that one poor batch does not kill it again
+NEW = 2.0  # times `dead_below`: what a new code counts at first, or one poor batch would kill it again
 SETTLED = 200  # batches after which a codebook can be called collapsed
 COLLAPSED = 0.1  # perplexity, as a share of what it could be, below which it is
 
@@ -36,7 +36,7 @@ class Codebook(nn.Module):
     In train mode, `forward` moves the codes towards the batch: counts and sums of the tokens that chose each code are
     averaged with `decay` and divided, counts with Laplace smoothing (as PCT, Geng et al. 2023). A code whose average
     count falls below `dead_below` moves onto a random token of the batch. A code that is never chosen and may not move
-    stays for about a thousand batches and then, because of the smoothing, goes to the origin.
+    stays where it is for ln(1 / SMOOTHING) / (1 - decay) batches; then the smoothing draws it to the origin.
 
     With torch.distributed, counts, sums and candidates are those of all processes, whose batches may differ in size:
     every process holds the codebook that one would learn from the joint batch. DistributedDataParallel may broadcast
@@ -47,6 +47,9 @@ class Codebook(nn.Module):
         width: D.
         decay: of the averages, in a batch.
         dead_below: tokens a (joint) batch; 0 never moves a code.
+
+    Raises:
+        ValueError: no average, or less than no tokens.
     """
 
     codes: Tensor  # (K, D)
@@ -57,6 +60,10 @@ class Codebook(nn.Module):
 
     def __init__(self, size: int, width: int, decay: float, dead_below: float) -> None:
         super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"TOKENIZER.DECAY is a decay in [0, 1), not {decay}")
+        if dead_below < 0:
+            raise ValueError(f"TOKENIZER.RESET_BELOW is a share of at least 0 (never), not {dead_below}")
         self.decay, self.dead_below = decay, dead_below
         codes = torch.randn(size, width)
         self.register_buffer("codes", codes)
@@ -92,30 +99,26 @@ class Codebook(nn.Module):
             return (squares - 2 * (tokens @ codes.T)).clamp(min=0)
 
     def health(self, counts: Tensor | None = None) -> Health:
-        """How the codes are used, and what to do if hardly any are.
+        """How the codes are used, and what to do once it is clear that hardly any are.
 
         Args:
-            counts: (K,) how many tokens of an evaluation chose each code; None = the running average of training,
-                where a code is dead if what chose it, if anything, was forgotten.
+            counts: (K,) how many tokens of an evaluation chose each code; None = the average of the training batches,
+                where a code is dead if nothing ever chose it, or so long ago that it is forgotten.
         """
-        size, forgotten = len(self.codes), 0.0
         if counts is None:
-            counts, forgotten = self.chosen, (1 - self.decay) * self.decay**SETTLED  # one token, so long ago
-        used, dead = perplexity(counts).item(), int((counts <= forgotten).sum())
-        possible = min(size, float(counts.sum()))
-        if self.steps < SETTLED or used >= COLLAPSED * possible:
+            forgotten = (1 - self.decay) * self.decay**SETTLED  # what one token leaves after so many batches
+            counts, seen = self.chosen, float(self.chosen.sum()) / (1 - self.decay)
+        else:
+            forgotten, seen = 0.0, float(counts.sum())
+        size, used, dead = len(self.codes), perplexity(counts).item(), int((counts <= forgotten).sum())
+        if self.steps < SETTLED or used >= COLLAPSED * min(size, seen):
             return Health(used, dead, "")
-        first = (
-            "lower TRAIN.LR"
-            if self.dead_below
-            else "set TOKENIZER.RESET_BELOW to 0.1 to move dead codes, lower TRAIN.LR"
+        remedy = "" if self.dead_below else "set TOKENIZER.RESET_BELOW to 0.1, so that dead codes move; "
+        advice = (
+            f"the codebook has collapsed: perplexity {used:.1f} of {size}, {dead} codes dead; {remedy}lower TRAIN.LR "
+            "or TOKENIZER.COMMITMENT, or TOKENIZER.DECAY so that codes follow faster, or take fewer TOKENIZER.CODES"
         )
-        return Health(
-            used,
-            dead,
-            f"the codebook has collapsed: its perplexity is {used:.1f} of {size}, no token chose {dead} codes; {first} "
-            "or TOKENIZER.COMMITMENT, then TOKENIZER.DECAY so that codes follow faster, or take fewer TOKENIZER.CODES",
-        )
+        return Health(used, dead, advice)
 
     @torch.no_grad()
     def _start(self, tokens: Tensor) -> None:
@@ -148,19 +151,20 @@ class Codebook(nn.Module):
         self.sums[which] = places * count
 
     def _some(self, tokens: Tensor, number: int) -> Tensor:
-        """Random tokens (number, D) of all processes' batches, the same in every process; each once if there are
-        enough. Each process fills in its own, so that only these few travel."""
-        sizes = _sizes(tokens)
-        total, before = sum(sizes), sum(sizes[: dist.get_rank()]) if _together() else 0
-        generator = torch.Generator().manual_seed(int(self.steps))  # on the CPU, so that devices agree
-        rounds = [torch.randperm(total, generator=generator) for _ in range(-(-number // total))]
-        here = torch.cat(rounds)[:number].to(tokens.device) - before
-        if not _together():
-            return tokens[here]
-        mine = (here >= 0) & (here < len(tokens))
+        """Random tokens (number, D) of the joint batch, the same in every process; none twice while there are others.
+
+        Every process fills in those that are its own, so that only these travel.
+        """
+        sizes, rank = _sizes(tokens)
+        generator = torch.Generator().manual_seed(int(self.steps))  # on the CPU: the same whatever the device
+        rounds = -(-number // sum(sizes))
+        drawn = torch.cat([torch.randperm(sum(sizes), generator=generator) for _ in range(rounds)])[:number]
+        place = drawn.to(tokens.device) - sum(sizes[:rank])  # within this process's batch, if it is in there
+        mine = (place >= 0) & (place < len(tokens))
         some = tokens.new_zeros(number, tokens.shape[1])
-        some[mine] = tokens[here[mine]]
-        dist.all_reduce(some)
+        some[mine] = tokens[place[mine]]
+        if _together():
+            dist.all_reduce(some)
         return some
 
 
@@ -171,14 +175,14 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.special.entr(shares).sum().exp() * (total > 0)
 
 
-def _sizes(tokens: Tensor) -> list[int]:
-    """How many tokens each process has."""
+def _sizes(tokens: Tensor) -> tuple[list[int], int]:
+    """How many tokens each process has, and which process this is."""
     if not _together():
-        return [len(tokens)]
-    sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=tokens.device)
-    sizes[dist.get_rank()] = len(tokens)
+        return [len(tokens)], 0
+    sizes, rank = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=tokens.device), dist.get_rank()
+    sizes[rank] = len(tokens)
     dist.all_reduce(sizes)
-    return sizes.tolist()
+    return sizes.tolist(), rank
 
 
 def _together() -> bool:
