@@ -61,9 +61,9 @@ def fit_weak_camera(points: Tensor, keypoints: Tensor, weight: Tensor | None = N
     """
     import torch
 
-    if weight is None:
-        weight = torch.ones_like(points[..., 0])
-    share = (weight / weight.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
+    share: Tensor | float = 1 / points.shape[1]
+    if weight is not None:
+        share = (weight / weight.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
     source, target = points[..., :2], keypoints
     source_mean, target_mean = (share * source).sum(1), (share * target).sum(1)
     centred = source - source_mean[:, None]

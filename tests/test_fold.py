@@ -81,7 +81,7 @@ def test_folding_leaves_the_decoder_as_it_was():
 
 
 def test_a_decoder_that_cannot_be_folded_says_so():
-    with pytest.raises(ValueError, match=r"no inference graph is known for a Linear.*mano and flat"):
+    with pytest.raises(ValueError, match=r"no inference graph is known for a Linear.*mano, flat and token"):
         FoldedHead(nn.Linear(2, 2))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fasthamer.runtime.benchmark_footprint import footprint_mb
 from fasthamer.runtime.benchmark_group import EAGER, Entry, Group, Setting
-from fasthamer.runtime.benchmark_passes import PARTS, stage_modules
+from fasthamer.runtime.benchmark_passes import MESH, PARTS, stage_modules
 from fasthamer.runtime.cost import Work, peak_memory, work_of
 from fasthamer.runtime.deploy import inference_graph
 from fasthamer.runtime.export import TooLarge
@@ -185,6 +185,8 @@ def _work(network: nn.Module, image: Tensor) -> dict[str, Work]:
     """Of the whole and of each part."""
     parts = stage_modules(network)
     work = work_of({"model": network, **parts}, network, image)
-    mesh = work["mesh"] if "mesh" in parts else work["hand"]
+    mesh = Work(*map(sum, zip(*(work[name] for name in MESH if name in parts), strict=True)))
     head = work["head"] if "head" in parts else work["decoder"]._replace(gflops=work["decoder"].gflops - mesh.gflops)
+    if "decoder" in parts and "hand" not in parts:  # a hand is no part of the decoder, a mesh decoder is
+        head = head._replace(weights_mb=head.weights_mb - mesh.weights_mb)
     return {"model": work["model"], "backbone": work["backbone"], "head": head, "mesh": mesh}

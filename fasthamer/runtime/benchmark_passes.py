@@ -17,6 +17,7 @@ from fasthamer.runtime.sessions import Session
 from fasthamer.runtime.timing import StageClock, synchronise
 
 PARTS = ("backbone", "head", "mesh")
+MESH = ("mesh", "placing", "hand")  # whichever of these modules a model has, together they are its stage mesh
 PHOTO = (480, 640)  # height, width of the photograph, pixels
 JPEG_QUALITY = 90
 _BOX = 300.0  # pixels; the side of a hand's box in it
@@ -77,7 +78,7 @@ class PartsPass:
             self.session(self.image)
         spent = clock.seconds
         self.seconds["backbone"].append(spent["normalise"] + spent["backbone"])
-        mesh = spent["mesh"] if "mesh" in spent else spent["hand"]
+        mesh = sum(spent.get(name, 0.0) for name in MESH)
         self.seconds["head"].append(spent["head"] if "head" in spent else spent["decoder"] - mesh)
         self.seconds["mesh"].append(mesh)
 
@@ -118,7 +119,10 @@ def before_the_model(batch: int, size: int, device: torch.device, jpeg: NDArray[
 
 
 def stage_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a hand model: normalise, backbone, and decoder with the hand layer inside, or head and mesh.
+    """The parts of a hand model: normalise, backbone, and head and mesh, or the decoder and what is its mesh.
+
+    In the training graph of a student that speaks tokens, mixing the codes belongs to the head; the inference graph,
+    in which it is one product with the mesh decoder's first layer, has it in the mesh.
 
     Raises:
         ValueError: one is missing.
@@ -126,7 +130,10 @@ def stage_modules(model: nn.Module) -> dict[str, nn.Module]:
     parts = dict(model.named_children())
     if "mano_head" in parts:  # HaMeR's name for its decoder, kept because its checkpoint has it
         parts["decoder"] = parts["mano_head"]
-    names = ("normalise", "backbone", *(("head", "mesh") if "mesh" in parts else ("decoder", "hand")))
+    names = ["normalise", "backbone", *(("head", "mesh") if "mesh" in parts else ("decoder", "hand"))]
+    if "decoder" in names and hasattr(parts.get("decoder"), "placing"):  # it has a mesh decoder: no hand is posed
+        parts |= dict(parts["decoder"].named_children())
+        names[-1:] = ["mesh", "placing"]
     missing = [name for name in names if name not in parts]
     if missing:
         raise ValueError(f"{type(model).__name__} has no part named {', '.join(missing)}: its stages cannot be timed")

@@ -11,8 +11,9 @@ from fasthamer import __version__
 FORMAT = "fasthamer-export-1"
 KEY = "fasthamer"  # under which an exported file holds this module's JSON
 INPUT = "image"
-PARAMETERS = ("camera", "global_orient", "hand_pose", "betas")
-OUTPUTS = ("vertices", "joints", "keypoints_2d", *PARAMETERS)
+MESH = ("vertices", "joints", "keypoints_2d", "camera")  # what every model gives
+PARAMETERS = ("camera", "global_orient", "hand_pose", "betas")  # what a decoder of MANO parameters gives
+OUTPUTS = (*MESH, *PARAMETERS[1:])
 MEANING = {
     "vertices": "(B, 778, 3) metres, x right, y down, z forward, hand-centred; of a right hand",
     "joints": "(B, 21, 3) metres, same frame; OpenPose order: wrist, then thumb, index, middle, ring, pinky, each "

@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasthamer.camera import project, weak_to_translation
 from fasthamer.hand.mano import Hand
 from fasthamer.nn.normalise import Normalise
-from fasthamer.runtime.fold import FoldedHead
-from fasthamer.runtime.skinning import Skinning
-from fasthamer.types import HandOutput, ManoParams, View
+from fasthamer.runtime.fold import fold_decoder
+from fasthamer.types import HandOutput, View
 
 
 class Deployed(nn.Module):
@@ -24,33 +22,32 @@ class Deployed(nn.Module):
     Args:
         normalise: image to what the backbone takes.
         backbone: gives (features to hand out, features to decode); already folded.
-        head: the decoder, unfolded.
+        decoder: unfolded.
         hand: the hand model.
         view: what the features cover.
         channels: of the features that are handed out.
     """
 
     def __init__(
-        self, normalise: Normalise, backbone: nn.Module, head: nn.Module, hand: Hand, view: View, channels: int
+        self, normalise: Normalise, backbone: nn.Module, decoder: nn.Module, hand: Hand, view: View, channels: int
     ) -> None:
         super().__init__()
         self.normalise = normalise
         self.backbone = backbone
-        self.head = FoldedHead(head)
-        self.mesh = Skinning(hand)
+        self.head, self.mesh, self.outputs = fold_decoder(decoder, hand)
         self.hand = hand
         self.view, self.image_size, self.feature_channels = view, normalise.size, channels
         self.dtype = torch.float32
         self.eval()
 
     def in_precision(self, dtype: torch.dtype) -> Deployed:
-        """The same with backbone and decoder in another precision; read-out, mesh and camera stay in float32."""
+        """The same with backbone and decoder in another precision; read-outs, mesh and camera stay in float32."""
         if dtype == self.dtype:
             return self
         other = self.parts(self._modules)  # a plain copy shares the table of its submodules
         other.backbone = copy.deepcopy(self.backbone).to(dtype)
         other.head = copy.deepcopy(self.head)
-        other.head.summary.to(dtype)
+        other.head.round_to(dtype)  # type: ignore[operator]
         other.dtype = dtype
         return other
 
@@ -60,17 +57,15 @@ class Deployed(nn.Module):
         other._modules = {name: self._modules[name] for name in names}
         return other
 
-    def regress(self, image: Tensor) -> tuple[ManoParams, Tensor, Tensor]:
-        """MANO parameters, camera (B, 3) and features; needs neither mesh nor hand."""
+    def read(self, image: Tensor) -> tuple[tuple[Any, ...], Tensor]:
+        """What the mesh is made of (MANO parameters and a camera, or tokens), and features; needs no mesh."""
         tapped, last = self.backbone(self.normalise(image).to(self.dtype))
-        return *self.head(last), tapped
+        return self.head(last), tapped
 
     def forward(self, image: Tensor) -> HandOutput:
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
-        mano, camera, tapped = self.regress(image)
-        vertices, joints = self.mesh(mano)
-        keypoints_2d = project(joints, weak_to_translation(camera))
-        return HandOutput(vertices, joints, keypoints_2d, camera, tapped, mano)
+        read, tapped = self.read(image)
+        return self.mesh(*read, tapped)
 
 
 def inference_graph(model: nn.Module) -> Deployed:

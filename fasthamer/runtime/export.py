@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasthamer.runtime import torch_archive
-from fasthamer.runtime.contract import INPUT, KEY, OUTPUTS, PARAMETERS, Contract
+from fasthamer.runtime.contract import INPUT, KEY, PARAMETERS, Contract
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
 from fasthamer.runtime.quantise import SCOPES, quantise
 
@@ -47,7 +47,7 @@ class Exported(nn.Module):
         if self.with_mesh:
             results = named(self.model(image))
         else:
-            mano, camera, _ = self.model.regress(image)
+            (mano, camera), _ = self.model.read(image)
             results = {"camera": camera, **mano._asdict()}
         return tuple(results[name] for name in self.outputs)
 
@@ -66,13 +66,22 @@ def check_int8(graph: Deployed) -> None:
 
 
 def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Contract:
-    """What the export of a graph says about itself."""
+    """What the export of a graph says about itself.
+
+    Raises:
+        ValueError: an export without mesh of a model that gives no MANO parameters.
+    """
+    if not (with_mesh or set(PARAMETERS) <= set(graph.outputs)):
+        raise ValueError(
+            "--without-mano exports MANO parameters, and a token decoder has none: export its mesh, and fit parameters "
+            "to that where they are needed (fasthamer.hand.fit.fit_mano)"
+        )
     normalise, hand = graph.normalise, graph.hand
     std = 1 / (255 * normalise.scale.flatten())
     return Contract(
         image_size=crop_size(graph),
         view=(*graph.view,),
-        outputs=OUTPUTS if with_mesh else PARAMETERS,
+        outputs=graph.outputs if with_mesh else PARAMETERS,
         precision=precision,
         hand=hand.fingerprint,
         hand_name=hand.name,
@@ -100,8 +109,8 @@ def export(
         crops: (N, 3, S, S) to calibrate int8 with, see `quantise`.
 
     Raises:
-        ValueError: an operator that the format does not have, a model without an inference graph, or a precision
-            that cannot be written.
+        ValueError: an operator that the format does not have, a model without an inference graph, a precision
+            that cannot be written, or no parameters to export without mesh.
         ImportError: a package is not installed.
     """
     path = Path(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,47 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import rot6d_to_matrix
 from fasthamer.nn.mano_head import N_ROTATIONS, FlatHead, ManoHead, ManoReadout
+from fasthamer.runtime.contract import OUTPUTS
+from fasthamer.runtime.skinning import SkinnedHand
 from fasthamer.types import N_BETAS, ManoParams
 
 _HOOKED = (nn.Conv2d, nn.BatchNorm2d)
+
+
+class Folded(NamedTuple):
+    """A decoder for inference alone: `mesh(*head(last), features) -> HandOutput`.
+
+    `head` reads the backbone's last map (B, C, h, w) and has `round_to(dtype)`, after which that map and most of its
+    own arithmetic are of another precision, what it gives is not; `mesh` computes in float32.
+    """
+
+    head: nn.Module
+    mesh: nn.Module
+    outputs: tuple[str, ...]  # those of `fasthamer.runtime.contract.OUTPUTS` that come out
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A decoder that knows its own folding."""
+
+    def fold(self) -> Folded: ...
+
+
+def fold_decoder(decoder: nn.Module, hand: Hand) -> Folded:
+    """
+    Args:
+        decoder: it is left as it is.
+        hand: what MANO parameters are the parameters of.
+
+    Raises:
+        ValueError: a decoder for which no folding is known.
+    """
+    if isinstance(decoder, Foldable):
+        return decoder.fold()
+    return Folded(FoldedHead(decoder), SkinnedHand(hand), OUTPUTS)
 
 
 class FoldedHead(nn.Module):
@@ -38,12 +74,17 @@ class FoldedHead(nn.Module):
         super().__init__()
         if not isinstance(head, ManoHead | FlatHead):
             raise ValueError(
-                f"no inference graph is known for a {type(head).__name__}: only the decoders mano and flat have one"
+                f"no inference graph is known for a {type(head).__name__}: only the decoders mano, flat and token "
+                "have one"
             )
         exact = copy.deepcopy(head).double()
         self.summary = FoldedQuery(exact) if isinstance(exact, ManoHead) else _folded_flat(exact)
         self.readout = _one_readout(exact)
         self.float().requires_grad_(False)
+
+    def round_to(self, dtype: torch.dtype) -> None:
+        """Takes features in another precision and summarises in it; the read-out stays in float32."""
+        self.summary.to(dtype)
 
     def forward(self, features: Tensor) -> tuple[ManoParams, Tensor]:
         query = self.summary(features).float()  # rotations and camera need all digits, whatever the summary's precision
@@ -77,7 +118,7 @@ class FoldedQuery(nn.Module):
         with torch.no_grad():
             query = transformer.to_token_embedding.bias[None] + transformer.pos_embedding[0]  # (1, width)
             first: Any = self.blocks[0]
-            query = query + first.own(_whiten(query))
+            query = query + first.own(whiten(query))
             asked = first.ask(query)[0]
         self.register_buffer("start", query)
         self.register_buffer("first", asked)
@@ -91,10 +132,10 @@ class FoldedQuery(nn.Module):
         block: Any
         for number, block in enumerate(self.blocks):
             if number:
-                query = query + block.own(_whiten(query))
+                query = query + block.own(whiten(query))
             asked = block.ask(query) if number else self.first.expand(context.shape[0], -1, -1)
             query = query + block.look(asked, context)
-            query = query + block.mlp(_whiten(query))
+            query = query + block.mlp(whiten(query))
         return query
 
 
@@ -108,21 +149,21 @@ class _FoldedBlock(nn.Module):
         super().__init__()
         inner = own.fn.to_qkv.weight.shape[0] // 3
         value, out = own.fn.to_qkv.weight[2 * inner :], own.fn.to_out[0]
-        self.own = _linear(*_behind_norm(own.norm, out.weight @ value, out.bias))
+        self.own = linear(*behind_norm(own.norm, out.weight @ value, out.bias))
         self.heads = cross.fn.heads
         scale = (inner // self.heads) ** -0.5
-        self.to_query = _linear(*_behind_norm(cross.norm, scale * cross.fn.to_q.weight, None))
+        self.to_query = linear(*behind_norm(cross.norm, scale * cross.fn.to_q.weight, None))
         key, value = cross.fn.to_kv.weight.detach().chunk(2)  # each (heads * d, C)
         self.register_buffer("keys", key.unflatten(0, (self.heads, -1)).contiguous())
         self.register_buffer("values", value.unflatten(0, (self.heads, -1)).transpose(1, 2).contiguous())
-        self.out = _linear(cross.fn.to_out[0].weight, cross.fn.to_out[0].bias)
+        self.out = linear(cross.fn.to_out[0].weight, cross.fn.to_out[0].bias)
         widen, narrow = mlp.fn.net[0], mlp.fn.net[2]
-        widen = _linear(*_behind_norm(mlp.norm, widen.weight, widen.bias))
-        self.mlp = nn.Sequential(widen, nn.GELU(), _linear(narrow.weight, narrow.bias))
+        widen = linear(*behind_norm(mlp.norm, widen.weight, widen.bias))
+        self.mlp = nn.Sequential(widen, nn.GELU(), linear(narrow.weight, narrow.bias))
 
     def ask(self, query: Tensor) -> Tensor:
         """(B, width) to (B, heads, C): what to multiply a token with to get its score."""
-        asked = self.to_query(_whiten(query)).unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, B, d)
+        asked = self.to_query(whiten(query)).unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, B, d)
         return torch.bmm(asked, self.keys).transpose(0, 1)
 
     def look(self, asked: Tensor, context: Tensor) -> Tensor:
@@ -147,7 +188,10 @@ def fold_backbone(network: nn.Module, image: Tensor) -> nn.Module:
     exact = reparameterize_model(exact, inplace=True)
     with torch.no_grad():
         for convolution, norm in _pairs(exact, image.double()):
-            _absorb(exact, convolution, norm)
+            absorb(convolution, norm)
+            name = next(name for name, module in exact.named_modules() if module is norm)
+            kept = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()  # timm's has an activation
+            exact.set_submodule(name, kept)  # type: ignore[arg-type]
     return exact.float().requires_grad_(False)
 
 
@@ -195,28 +239,28 @@ class _Uses(TorchFunctionMode):
         return result
 
 
-def _absorb(network: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Scales and shifts the convolution as the norm would; of the norm, timm's activation remains."""
+def absorb(convolution: nn.Conv1d | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """Scales and shifts the convolution as the norm behind it would."""
     assert norm.running_mean is not None and norm.running_var is not None
     factor = (norm.running_var + norm.eps).rsqrt()
     shift = -norm.running_mean * factor
     if norm.affine:
         factor, shift = factor * norm.weight, shift * norm.weight + norm.bias
     bias = shift if convolution.bias is None else convolution.bias * factor + shift
-    convolution.weight = nn.Parameter(convolution.weight * factor[:, None, None, None])
+    convolution.weight = nn.Parameter(
+        convolution.weight * factor.unflatten(0, (-1, *[1] * (convolution.weight.ndim - 1)))
+    )
     convolution.bias = nn.Parameter(bias)
-    name = next(name for name, module in network.named_modules() if module is norm)
-    network.set_submodule(name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())  # type: ignore[arg-type]
 
 
-def _whiten(query: Tensor) -> Tensor:
+def whiten(query: Tensor) -> Tensor:
     """A layer norm without its affine part."""
     return F.layer_norm(query, query.shape[-1:])
 
 
-def _behind_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def behind_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weight and bias of a linear map that takes over the affine part of the norm before it."""
-    assert norm.eps == 1e-5, "`_whiten` takes layer norm's default epsilon"
+    assert norm.eps == 1e-5, "`whiten` takes layer norm's default epsilon"
     shift = weight @ norm.bias
     return weight * norm.weight, shift if bias is None else shift + bias
 
@@ -230,12 +274,12 @@ class _Product(nn.Linear):
 
     def forward(self, rows: Tensor) -> Tensor:
         eager = rows.device.type == "cpu" and rows.dtype == torch.float32 and not torch.compiler.is_compiling()
-        if eager and len(rows) >= 8:
+        if eager and rows.ndim == 2 and len(rows) >= 8:
             return torch.addmm(self.bias[:, None], self.weight, rows.T).T
         return super().forward(rows)
 
 
-def _linear(weight: Tensor, bias: Tensor) -> _Product:
+def linear(weight: Tensor, bias: Tensor) -> _Product:
     layer = _Product(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
     return layer
@@ -245,16 +289,16 @@ def _one_readout(head: ManoReadout) -> nn.Linear:
     """Pose, shape and camera in one product, what they are added to included."""
     parts = ((head.decpose, head.init_hand_pose), (head.decshape, head.init_betas), (head.deccam, head.init_cam))
     weight = torch.cat([layer.weight for layer, _ in parts])
-    return _linear(weight, torch.cat([layer.bias + start[0] for layer, start in parts]))
+    return linear(weight, torch.cat([layer.bias + start[0] for layer, start in parts]))
 
 
 def _folded_flat(head: FlatHead) -> nn.Sequential:
     norm, widen, *others = head.layers
-    first = _linear(*_behind_norm(norm, widen.weight, widen.bias))  # type: ignore[arg-type]
-    others = [_linear(each.weight, each.bias) if isinstance(each, nn.Linear) else each for each in others]
+    first = linear(*behind_norm(norm, widen.weight, widen.bias))  # type: ignore[arg-type]
+    others = [linear(each.weight, each.bias) if isinstance(each, nn.Linear) else each for each in others]
     return nn.Sequential(head.reduce, nn.Flatten(), _Whiten(), first, *others)
 
 
 class _Whiten(nn.Module):
     def forward(self, query: Tensor) -> Tensor:
-        return _whiten(query)
+        return whiten(query)

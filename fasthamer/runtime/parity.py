@@ -33,10 +33,12 @@ def differences(original: Found, exported: Found) -> dict[str, float]:
         if name in exported:
             apart = np.linalg.norm(original[name] - exported[name], axis=-1) * (MM if unit == "mm" else 1)
             found |= {f"{name}_{unit}_mean": float(apart.mean()), f"{name}_{unit}_max": float(apart.max())}
-    angles = [_degrees(original[name], exported[name]) for name in ("global_orient", "hand_pose")]
-    found["rotations_degrees_max"] = float(max(each.max() for each in angles))
+    if "hand_pose" in exported:
+        angles = [_degrees(original[name], exported[name]) for name in ("global_orient", "hand_pose")]
+        found["rotations_degrees_max"] = float(max(each.max() for each in angles))
     for name in ("betas", "camera"):
-        found[f"{name}_max"] = float(np.abs(original[name] - exported[name]).max())
+        if name in exported:
+            found[f"{name}_max"] = float(np.abs(original[name] - exported[name]).max())
     return found
 
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fasthamer.camera import project, weak_to_translation
 from fasthamer.hand.conventions import MANO_PARENTS, MANO_TO_OPENPOSE, tip_vertices
 from fasthamer.hand.mano import Hand
-from fasthamer.types import ManoParams
+from fasthamer.types import HandOutput, ManoParams
 
 FINGERS, JOINTS = 5, 3  # MANO's tree: five chains of three joints from the wrist; its files are checked for it
+
+
+class SkinnedHand(nn.Module):
+    """MANO parameters and a camera to everything that a model gives."""
+
+    def __init__(self, hand: Hand) -> None:
+        super().__init__()
+        self.skinning = Skinning(hand)
+
+    def forward(self, mano: ManoParams, camera: Tensor, features: Tensor) -> HandOutput:
+        vertices, joints = self.skinning(mano)
+        keypoints_2d = project(joints, weak_to_translation(camera))
+        return HandOutput(vertices, joints, keypoints_2d, camera, features, mano)
 
 
 class Skinning(nn.Module):
