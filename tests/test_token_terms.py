@@ -1,0 +1,221 @@
+"""What tokens add to the loss: by definition, masked, and under their own weights."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, rel_entr, softmax
+from scipy.stats import pearsonr
+from tiny_tokenizers import meshes, tiny_tokenizer
+
+from fasthamer.config import load_config
+from fasthamer.distill.learner import Lesson
+from fasthamer.distill.losses import token_cross_entropy, token_divergence, token_relations
+from fasthamer.distill.objective import Objective
+from fasthamer.distill.token_labels import TokenLabels
+from fasthamer.hand.mano import load_hand
+from fasthamer.types import Batch, HandOutput
+
+SAMPLES, TOKENS, CODES = 4, 6, 16
+TERMS = ("tokens", "token_soft", "token_relations")
+PRESENT = torch.tensor([1.0, 0.0, 1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="module")
+def words(hand):
+    return TokenLabels(tiny_tokenizer(hand).requires_grad_(False), 0.1)
+
+
+@pytest.fixture(scope="module")
+def posed(hand):
+    return meshes(hand, SAMPLES)
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(SAMPLES, TOKENS, CODES, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+
+@pytest.fixture
+def target():
+    return (2 * torch.randn(SAMPLES, TOKENS, CODES, generator=torch.Generator().manual_seed(1))).softmax(-1)
+
+
+def spoken(logits, hand, posed) -> HandOutput:
+    vertices, joints = (each.clone().requires_grad_() for each in posed)
+    return HandOutput(vertices, joints, joints[..., :2], torch.ones(len(joints), 3), logits, logits=logits)
+
+
+def labelled(posed, present: torch.Tensor) -> Batch:
+    """A batch with meshes where `present` says so, zeros elsewhere, and no other label."""
+    vertices, number = posed[0] * present[:, None, None], len(present)
+    none, rotation = torch.zeros(number), torch.zeros(number, 1, 3, 3)
+    return Batch(
+        torch.zeros(number, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(number, 21, 3),
+        torch.zeros(number, 21, 4),
+        vertices,
+        present,
+        rotation,
+        rotation.expand(-1, 15, 3, 3),
+        torch.zeros(number, 10),
+        none,
+        none,
+        none,
+        torch.zeros(number, 2, 3),
+        torch.arange(number),
+    )
+
+
+def objective(words, *overrides: str) -> Objective:
+    return Objective.of(load_config(None, overrides), words)
+
+
+# --- the losses
+
+
+def test_cross_entropy_is_minus_the_log_probability_of_the_word(logits):
+    labels = torch.randint(CODES, (SAMPLES, TOKENS), generator=torch.Generator().manual_seed(2))
+    scores = log_softmax(logits.detach().double().numpy(), axis=-1)
+    expected = [-np.mean([scores[b, m, labels[b, m]] for m in range(TOKENS)]) for b in range(SAMPLES)]
+    np.testing.assert_allclose(token_cross_entropy(logits, labels).detach(), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        token_cross_entropy(logits, labels, PRESENT).detach(), expected * PRESENT.numpy(), rtol=1e-5
+    )
+
+
+def test_divergence_is_kullback_leiblers_from_the_soft_labels(logits, target):
+    predicted = softmax(logits.detach().double().numpy(), axis=-1)
+    expected = rel_entr(target.double().numpy(), predicted).sum(-1).mean(1)
+    np.testing.assert_allclose(token_divergence(logits, target).detach(), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        token_divergence(logits, target, PRESENT).detach(), expected * PRESENT.numpy(), rtol=1e-4
+    )
+    same = token_divergence(target.log(), target)
+    torch.testing.assert_close(same, torch.zeros(SAMPLES), atol=1e-6, rtol=0)
+    sure = torch.nn.functional.one_hot(target.argmax(-1), CODES).float()  # 0 log 0 is 0
+    torch.testing.assert_close(token_divergence(logits, sure), token_cross_entropy(logits, target.argmax(-1)))
+
+
+@pytest.mark.parametrize("present", [None, PRESENT])
+def test_relations_are_one_minus_pearsons_over_words_and_over_samples(logits, target, present):
+    predicted, truth = softmax(logits.detach().double().numpy(), axis=-1), target.double().numpy()
+    there = np.ones(SAMPLES) if present is None else present.numpy()
+    rows = np.flatnonzero(there)
+    within = [np.mean([pearsonr(predicted[b, m], truth[b, m])[0] for m in range(TOKENS)]) for b in range(SAMPLES)]
+    across = np.mean(
+        [pearsonr(predicted[rows, m, k], truth[rows, m, k])[0] for m in range(TOKENS) for k in range(CODES)]
+    )
+    expected = (1 - np.array(within) + 1 - across) * there
+    np.testing.assert_allclose(token_relations(logits, target, present).detach(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_relations_of_the_same_are_zero_and_of_one_sample_finite(logits, target):
+    torch.testing.assert_close(token_relations(target.log(), target), torch.zeros(SAMPLES), atol=1e-3, rtol=0)
+    alone = token_relations(logits[:1], target[:1])
+    assert alone.isfinite().all()
+    flat = torch.full_like(target, 1 / CODES)
+    torch.testing.assert_close(token_relations(logits, flat), torch.full((SAMPLES,), 2.0))
+
+
+@pytest.mark.parametrize("loss", [token_cross_entropy, token_divergence, token_relations])
+def test_without_labels_a_term_is_zero_with_a_gradient(logits, target, loss):
+    labels = target.argmax(-1) if loss is token_cross_entropy else target
+    loss(logits, labels, torch.zeros(SAMPLES)).sum().backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+@pytest.mark.parametrize("loss", [token_cross_entropy, token_divergence, token_relations])
+def test_a_step_against_the_gradient_makes_a_term_smaller(logits, target, loss):
+    labels = target.argmax(-1) if loss is token_cross_entropy else target
+    before = loss(logits, labels).sum()
+    before.backward()
+    assert loss(logits.detach() - 0.1 * logits.grad, labels).sum() < before
+
+
+# --- what a mesh says
+
+
+def test_soft_labels_are_those_of_the_distances_to_the_codes(words, posed):
+    said = words(posed[0])
+    tokens, codes = words.tokenizer.encode(posed[0]).tokens.double().numpy(), words.tokenizer.codebook.codes.numpy()
+    distances = ((tokens[:, :, None] - codes) ** 2).sum(-1)  # (B, M, K)
+    assert (said.labels.numpy() == distances.argmin(-1)).all()
+    np.testing.assert_allclose(said.soft, softmax(-distances / (8 * 0.1), axis=-1), atol=1e-5)
+    assert (said.soft.argmax(-1) == said.labels).all()
+    assert not said.soft.requires_grad
+    warm = TokenLabels(words.tokenizer, 10.0)(posed[0]).soft
+    assert warm.amax(-1).mean() < said.soft.amax(-1).mean()
+
+
+def test_half_precision_changes_no_word(words, posed):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        said = words(posed[0])
+    assert torch.equal(said.labels, words(posed[0]).labels)
+    assert said.soft.dtype == torch.float32
+
+
+def test_a_mesh_that_is_none_stops_the_training_by_name(words, posed):
+    broken = posed[0].clone()
+    broken[2] = float("nan")
+    with pytest.raises(FloatingPointError, match="no tokens to learn from: the mesh of sample 2 is not finite"):
+        words(broken)
+
+
+# --- the objective
+
+
+def test_weights_reach_each_term_under_its_name(words, hand, posed, logits):
+    settings = [f"{section}.{name.upper()}" for section in ("LOSS", "KD") for name in TERMS]
+    weights = {name: str(number + 1) for number, name in enumerate(settings)}
+    pairs = [word for pair in weights.items() for word in pair]
+    judge = objective(words, "KD.MODE", "output", "KD.WEIGHT", "0.5", *pairs)
+    mesh, teachers = posed[0], meshes(hand, SAMPLES, seed=9)
+    teacher = spoken(None, hand, teachers)
+    lesson = Lesson(spoken(logits, hand, posed))
+    terms = judge(lesson, labelled(posed, PRESENT), teacher)
+    losses = (token_cross_entropy, token_divergence, token_relations)
+    said, answered = words(mesh * PRESENT[:, None, None]), words(teachers[0])
+    for number, (name, loss) in enumerate(zip(TERMS, losses, strict=True)):
+        truth, target = ((each.labels if name == "tokens" else each.soft) for each in (said, answered))
+        expected = (number + 1) * 8 * loss(logits, truth, PRESENT).mean()
+        torch.testing.assert_close(terms[name], expected)
+        torch.testing.assert_close(terms[f"kd_{name}"], 0.5 * (number + 4) * 8 * loss(logits, target).mean())
+    total = sum(value for name, value in terms.items() if name != "total")
+    torch.testing.assert_close(terms["total"], total)
+
+
+def test_the_teachers_mesh_gives_words_where_the_batch_has_no_label(words, hand, posed, logits):
+    teacher = spoken(None, hand, meshes(hand, SAMPLES, seed=9))
+    judge = objective(words, "KD.MODE", "output")
+    terms = judge(Lesson(spoken(logits, hand, posed)), labelled(posed, torch.zeros(SAMPLES)), teacher)
+    assert terms["tokens"] == 0
+    assert terms["kd_tokens"] > 0 and terms["kd_token_soft"] > 0
+    terms["total"].backward()
+    assert logits.grad.abs().max() > 0
+
+
+def test_a_mesh_in_tokens_is_what_the_logits_learn(words, hand, posed):
+    """Gradient descent on the terms alone ends at the mesh's own words."""
+    logits = torch.zeros(SAMPLES, TOKENS, CODES, requires_grad=True)
+    judge = objective(words, "KD.MODE", "none")
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(40):
+        terms = judge(Lesson(spoken(logits, hand, posed)), labelled(posed, torch.ones(SAMPLES)), None)
+        optimizer.zero_grad()
+        terms["tokens"].backward()
+        optimizer.step()
+    assert torch.equal(logits.argmax(-1), words(posed[0]).labels)
+
+
+def test_without_words_or_without_logits_nothing_is_said(words, hand, posed, logits):
+    batch = labelled(posed, torch.ones(SAMPLES))
+    silent = objective(None, "KD.MODE", "none")(Lesson(spoken(logits, hand, posed)), batch, None)
+    mute = objective(words, "KD.MODE", "none")(Lesson(spoken(None, hand, posed)), batch, None)
+    assert not {*silent, *mute} & set(TERMS)
+    off = objective(words, "KD.MODE", "none", "LOSS.TOKENS", "0")
+    assert not set(off(Lesson(spoken(logits, hand, posed)), batch, None)) & set(TERMS)
