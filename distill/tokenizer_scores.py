@@ -16,6 +16,7 @@ from fasthamer.students.tokenhand.tokenizer import Tokenizer
 
 CHUNK = 64  # meshes at a time
 MM = 1000.0
+PALM_AHEAD = (2, 0, 1)  # axes as which an upright hand shows its palm, fingers up
 
 
 @torch.no_grad()
@@ -63,8 +64,8 @@ def reconstructions(tokenizer: Tokenizer, vertices: Tensor, faces: NDArray, rows
     images, captions = [], []
     for sample in chosen.tolist():
         views = [
-            turned_view(meshes[sample].cpu().numpy(), faces, angle, colour=MESH_COLOURS[colour])
-            for angle in (0, 90)
+            turned_view(meshes[sample].cpu().numpy()[:, PALM_AHEAD], faces, angle, colour=MESH_COLOURS[colour])
+            for angle in (0, 150)
             for meshes, colour in ((placed, "truth"), (found, "prediction"))
         ]
         images.append(views)
