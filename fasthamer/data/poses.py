@@ -118,21 +118,20 @@ def read_poses(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float3
     return _rotations(joints, str(path)), None if betas is None else betas.astype(np.float32)
 
 
-def gathered(hand_pose: NDArray, betas: NDArray, seed: int = 0) -> HandPoses:
+def gathered(hand_pose: NDArray, betas: NDArray) -> HandPoses:
     """Every different hand once, in order; a dataset shows the same one before several cameras or backgrounds.
 
     Args:
         hand_pose: (N, 15, 3, 3) rotations.
-        betas: (N, 10), NaN where they are not known: these are drawn from the procedural sampler.
-        seed: of what is drawn.
+        betas: (N, 10), NaN where they are not known: these are sampled.
     """
     rows = np.hstack((hand_pose.reshape(len(hand_pose), -1), betas)).astype(np.float32)
     first: dict[bytes, int] = {}
-    for number, row in enumerate(rows):
-        first.setdefault(row.tobytes(), number)
+    for number, hand in enumerate(rows):
+        first.setdefault(hand.tobytes(), number)
     rows = rows[list(first.values())]
-    for number in np.flatnonzero(np.isnan(rows[:, -1])):
-        rows[number, -N_BETAS:] = sample_betas(np.random.default_rng((seed, int(number))))
+    for row in np.flatnonzero(np.isnan(rows[:, -1])).tolist():
+        rows[row, -N_BETAS:] = sample_betas(np.random.default_rng(row))
     return _tensors(rows[:, :-N_BETAS].reshape(-1, N_HAND_JOINTS, 3, 3), rows[:, -N_BETAS:])
 
 
