@@ -87,11 +87,13 @@ class Objective(NamedTuple):
         Returns:
             Scalars by name: the terms, weighted and reduced, and `total`, their sum.
         """
-        terms = _label_terms(lesson.hand, batch) | self._token_terms(lesson.hand, batch.vertices, batch.has_vertices)
+        terms = _label_terms(lesson.hand, batch)
+        terms |= self._token_terms(lesson.hand, batch.vertices, self.labels, batch.has_vertices)
         samples = _weighted(terms, self.labels)
         if self.outputs is not None:
             assert teacher is not None
-            terms = _teacher_terms(lesson.hand, teacher) | self._token_terms(lesson.hand, teacher.vertices)
+            terms = _teacher_terms(lesson.hand, teacher)
+            terms |= self._token_terms(lesson.hand, teacher.vertices, self.outputs)
             samples |= {f"kd_{name}": term for name, term in _weighted(terms, self.outputs).items()}
         reduced = {name: REFERENCE_BATCH * term.mean() for name, term in samples.items()}
         if self.features:
@@ -99,15 +101,22 @@ class Objective(NamedTuple):
             reduced["kd_features"] = self.features * map_mse(lesson.student_map, lesson.teacher_map).mean()
         return reduced | {"total": sum(reduced.values(), start=lesson.hand.joints.new_zeros(()))}
 
-    def _token_terms(self, hand: HandOutput, vertices: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
-        if self.words is None or hand.logits is None:
+    def _token_terms(
+        self, hand: HandOutput, vertices: Tensor, weights: Weights, present: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Those with a weight: what a mesh is in words costs as much as a small decoder."""
+        asked = {name for name in ("tokens", "token_soft", "token_relations") if getattr(weights, name)}
+        if self.words is None or hand.logits is None or not asked:
             return {}
         said = self.words(vertices)
-        return {
-            "tokens": token_cross_entropy(hand.logits, said.labels, present),
-            "token_soft": token_divergence(hand.logits, said.soft, present),
-            "token_relations": token_relations(hand.logits, said.soft, present),
-        }
+        terms = {}
+        if "tokens" in asked:
+            terms["tokens"] = token_cross_entropy(hand.logits, said.labels, present)
+        if "token_soft" in asked:
+            terms["token_soft"] = token_divergence(hand.logits, said.soft, present)
+        if "token_relations" in asked:
+            terms["token_relations"] = token_relations(hand.logits, said.soft, present)
+        return terms
 
 
 def _label_terms(hand: HandOutput, batch: Batch) -> dict[str, Tensor]:
