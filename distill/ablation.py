@@ -1,0 +1,191 @@
+"""TokenHand's ablations: a tokenizer for each point, and a student that speaks its tokens.
+
+OUT/tokenizers/NAME, OUT/students/NAME   run directories
+OUT/drawn                                the photographs that all students share
+OUT/logs                                 what each training says
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from yacs.config import CfgNode
+
+from fasthamer.config import differing, load_config
+from fasthamer.distill.ablation_points import Point, all_points, changes
+from fasthamer.distill.rundir import FREE
+from fasthamer.distill.session import execute, prepare
+from fasthamer.distill.side_by_side import Done, Work, side_by_side
+from fasthamer.distill.tokenizing import FILE, prepare_tokenizer, train_tokenizer
+from fasthamer.students.tokenhand.tokenizer import check_spec, spec_of
+from fasthamer.training.interrupt import StopWish
+from fasthamer.training.runlog import duration
+
+STUDENT_FILE = "student.safetensors"
+SCORED = 6  # times while a tokenizer trains: the curve of error against time
+SECONDS = {"tokenizer": 0.5, "student": 0.2}  # a step, two trainings at a time on two cores of a laptop or so
+BEGINNING = 15.0  # seconds: imports, hands, scores
+OWN = ("TRAIN.STEPS", "STUDENT.GENERATOR", "STUDENT.TOKENIZER", "STUDENT.DECODER", "DATA.NAME", "DATA.SYNTHETIC_FOLDER")
+PLACES = ("STUDENT.TOKENIZER", "DATA.SYNTHETIC_FOLDER")  # follow from OUT, which may be moved
+
+
+class Plan(NamedTuple):
+    """What the user asked for."""
+
+    out: Path
+    points: Sequence[Point]
+    steps: int  # of a tokenizer's training
+    student_steps: int  # of a student's; 0 = no students
+    jobs: int  # trainings at a time
+    overrides: Sequence[str] = ()  # KEY VALUE, for tokenizers and students
+
+    def tokenizer_run(self, point: Point) -> Path:
+        return self.out / "tokenizers" / point.tokenizer
+
+    def student_run(self, point: Point) -> Path:
+        return self.out / "students" / point.name
+
+
+def tokenizer_config(plan: Plan, point: Point) -> CfgNode:
+    """The point's recipe at the plan's scale: no more hands are sampled than are looked at."""
+    recipe = f"tokenizer/{point.tokenizer}"
+    overrides = [*_pairs({"DATA.WORKERS": _workers(plan), "TOKENIZER.HELD_OUT": 512}), *plan.overrides]
+    whole = load_config(recipe, overrides)
+    hands = min(whole.TOKENIZER.HANDS, max(plan.steps * whole.TRAIN.BATCH, 2))
+    scale = {
+        "TRAIN.STEPS": plan.steps,
+        "TRAIN.EVAL_EVERY": max(1, plan.steps // SCORED),
+        "TRAIN.CHECKPOINT_EVERY": max(1, plan.steps // 4),
+        "TOKENIZER.HANDS": hands,
+    }
+    return load_config(recipe, [*overrides, *_pairs(scale)])
+
+
+def student_config(plan: Plan, point: Point) -> CfgNode:
+    """The recipe of the ablations' students with the point's tokenizer and generator."""
+    own = {
+        "TRAIN.STEPS": plan.student_steps,
+        "STUDENT.TOKENIZER": plan.tokenizer_run(point) / FILE,
+        "STUDENT.GENERATOR": point.generator,
+        "DATA.SYNTHETIC_FOLDER": plan.out / "drawn",
+    }
+    return load_config("ablation_student", ["DATA.WORKERS", str(_workers(plan)), *plan.overrides, *_pairs(own)])
+
+
+def check(plan: Plan) -> None:
+    """Whether all of it can be trained and compared with what lies in OUT already.
+
+    Raises:
+        ValueError, KeyError: a setting that cannot be, or that would make points incomparable.
+    """
+    if plan.steps < 1 or plan.student_steps < 0 or plan.jobs < 1:
+        raise ValueError(
+            f"--steps {plan.steps} --student-steps {plan.student_steps} --jobs {plan.jobs}: a tokenizer needs a step, "
+            "a student 0 (none is trained) or more, and one job at least"
+        )
+    keys = plan.overrides[::2]
+    for key in keys:
+        if key in OWN:
+            raise ValueError(f"{key} is set by the ablations themselves, see --steps, --student-steps and --out")
+    for point in plan.points:
+        if taken := set(keys) & changes(point).keys():
+            raise ValueError(f"{min(taken)} is what {point.name} is about: leave it out, or that point (--only)")
+        check_spec(spec_of(tokenizer_config(plan, point).TOKENIZER))
+    for point in all_points():
+        _same(tokenizer_config(plan, point), plan.tokenizer_run(point))
+        if plan.student_steps:
+            _same(student_config(plan, point), plan.student_run(point))
+
+
+def estimate(plan: Plan) -> float:
+    """Seconds that are to come, on two cores."""
+    return sum(map(_seconds, [*_tokenizers(plan), *_students(plan)]))
+
+
+def finished(run: Path, file: str) -> bool:
+    """Whether a run has its scores and its weights."""
+    return (run / "eval" / "scores.json").is_file() and (run / file).is_file()
+
+
+def ablate(plan: Plan, wish: StopWish, say: Callable[[str], None]) -> Iterator[Done]:
+    """Trains what is not finished, tokenizers first, and goes on where a training was interrupted.
+
+    A student whose tokenizer cannot be had is told and left out.
+
+    Args:
+        wish: already listening; what runs is stopped after a checkpoint.
+        say: one line of progress.
+
+    Yields:
+        Each training that has ended, well or not.
+    """
+    left, took, foretold = estimate(plan), 0.0, 0.0
+    for gather in (_tokenizers, _students):
+        works = [] if wish.made else gather(plan)
+        ready = [work for work in works if _tokenizer_is_there(plan, work)]
+        for work in works:
+            if work not in ready:
+                yield Done(work, 0.0, "its tokenizer is not there")
+        for done in side_by_side(ready, plan.jobs, plan.out / "logs", wish):
+            left, took, foretold = left - _seconds(done.work), took + done.seconds, foretold + _seconds(done.work)
+            how = f"done in {duration(done.seconds)}"
+            if done.trouble:
+                how = "stopped" if wish.made else f"failed: {done.trouble}"
+            say(f"{done.work.name}: {how}; about {duration(took / foretold * left / plan.jobs)} left")
+            yield done
+
+
+def _tokenizers(plan: Plan) -> list[Work]:
+    points = {point.tokenizer: point for point in plan.points if not finished(plan.tokenizer_run(point), FILE)}
+    return [Work(f"tokenizer {name}", _train_tokenizer, (plan, point)) for name, point in points.items()]
+
+
+def _students(plan: Plan) -> list[Work]:
+    points = plan.points if plan.student_steps else ()
+    left = [point for point in points if not finished(plan.student_run(point), STUDENT_FILE)]
+    return [Work(f"student {point.name}", _train_student, (plan, point)) for point in left]
+
+
+def _train_tokenizer(plan: Plan, point: Point) -> None:
+    run = plan.tokenizer_run(point)
+    train_tokenizer(prepare_tokenizer(tokenizer_config(plan, point), run, (run / "config.yaml").is_file()))
+
+
+def _train_student(plan: Plan, point: Point) -> None:
+    run = plan.student_run(point)
+    execute(prepare(student_config(plan, point), run, (run / "config.yaml").is_file()))
+
+
+def _tokenizer_is_there(plan: Plan, work: Work) -> bool:
+    return work.call is _train_tokenizer or finished(plan.tokenizer_run(work.words[1]), FILE)
+
+
+def _seconds(work: Work) -> float:
+    plan: Plan = work.words[0]
+    kind, steps = ("tokenizer", plan.steps) if work.call is _train_tokenizer else ("student", plan.student_steps)
+    return steps * SECONDS[kind] + BEGINNING / plan.jobs
+
+
+def _workers(plan: Plan) -> int:
+    """Loader processes of a training: half of its share of the processor."""
+    return (os.cpu_count() or 1) // plan.jobs // 2
+
+
+def _same(cfg: CfgNode, run: Path) -> None:
+    if not (run / "config.yaml").is_file():
+        return
+    before = load_config(run / "config.yaml")
+    was, asked = differing(cfg, before), differing(before, cfg)
+    if strays := was.keys() - (set(FREE) | set(PLACES)) | was.keys() & {"TRAIN.STEPS"}:
+        key = min(strays & {"TRAIN.STEPS"} or strays)  # others follow from it
+        raise ValueError(
+            f"{run} was begun with {key} {was[key]}, now it is {asked[key]}, and points are to be compared: choose "
+            "another --out, or remove that run"
+        )
+
+
+def _pairs(settings: dict[str, object]) -> list[str]:
+    return [word for key, value in settings.items() for word in (key, str(value))]

@@ -1,0 +1,75 @@
+"""TokenHand's ablations, small: a tokenizer and a student for each point, the paper's figures beside ours.
+
+    python tools/ablate_tokenhand.py
+    python tools/ablate_tokenhand.py --steps 2400 --student-steps 2000 --only default,layers_1,layers_2
+    python tools/ablate_tokenhand.py --list
+
+Each tokenizer trains on the embedded hand, then a token student learns to speak with it from drawn photographs; the
+token generators are compared with the default tokenizer. Stopped halfway or failed in part, the same command goes on
+from there. Trailing KEY VALUE pairs are settings of all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 done, 1 interrupted or a training failed, 2 the user's mistake."""
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+
+    from fasthamer.distill.ablation import Plan, ablate, check, estimate
+    from fasthamer.distill.ablation_points import chosen_points, listing
+    from fasthamer.distill.ablation_report import write_report
+    from fasthamer.training.interrupt import StopWish
+    from fasthamer.training.runlog import duration
+
+    if arguments.list:
+        print(listing())
+        return 0
+    try:
+        points = chosen_points(arguments.only.split(",") if arguments.only else [])
+        plan = Plan(
+            arguments.out.resolve(), points, arguments.steps, arguments.student_steps, arguments.jobs, overrides
+        )
+        check(plan)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
+    students = f" and a student of {plan.student_steps}" if plan.student_steps else ""
+    print(f"{len(points)} points: a tokenizer of {plan.steps} steps{students}, {plan.jobs} at a time, in {plan.out}")
+    print(f"about {duration(estimate(plan))} on two cores for what is not finished yet", flush=True)
+    failed = []
+    with StopWish() as wish:
+        for done in ablate(plan, wish, lambda line: print(line, flush=True)):
+            write_report(plan)
+            failed += [done.work.name] if done.trouble else []
+    print(f"\n{write_report(plan)}\n{plan.out}: ablation.md, ablation.json, ablation.png")
+    if failed or wish.made:
+        what = f"not finished: {', '.join(failed)}" if failed else "stopped"
+        print(f"ablate_tokenhand: {what}; the same command goes on from there", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ablate_tokenhand",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--steps", type=int, default=250, help="of a tokenizer's training (%(default)s)")
+    parser.add_argument("--student-steps", type=int, default=250, help="of a student's; 0 = none (%(default)s)")
+    parser.add_argument("--only", default="", metavar="NAMES", help="points, separated by commas")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="(%(default)s)")
+    parser.add_argument("--list", action="store_true", help="what there is to compare, with the paper's figures")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
