@@ -22,7 +22,7 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import random_rotations
 from fasthamer.runtime.skinning import Skinning
 from fasthamer.students.tokenhand.files import save_tokenizer
-from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
+from fasthamer.students.tokenhand.tokenizer import Tokenizer, check_spec, spec_of
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.checkpoint import Trainable, load_checkpoint, save_checkpoint
 from fasthamer.training.interrupt import Interrupted, StopWish
@@ -120,6 +120,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Workshop
     torch.manual_seed(cfg.SEED)
     node, processes = cfg.TOKENIZER, accelerator.num_processes
     spec = spec_of(node)
+    check_spec(spec)
     expected = cfg.TRAIN.BATCH * processes * spec.tokens[0] / spec.codes  # tokens a code, if all were alike
     tokenizer = Tokenizer(spec, hand, node.DECAY, node.RESET_BELOW * expected).to(accelerator.device)
     poses, others = build_poses(cfg, hand)
