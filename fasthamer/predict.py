@@ -5,6 +5,7 @@ hands = HandMesh("runs/mine")                              # or a student.safete
 found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
 found.vertices, found.keypoints_2d                         # metres; pixels of the photograph
 picture = found.draw(image)
+fitted = found.fit_mano("MANO_RIGHT.pkl")                  # MANO's parameters: see docs/mano_fit.md
 
 An exported .onnx or .xml file needs neither torch nor smplx.
 """
@@ -27,6 +28,8 @@ from fasthamer.types import View
 if TYPE_CHECKING:
     from torch import nn
 
+    from fasthamer.hand.fit import MeshFit
+    from fasthamer.hand.mano import Hand
     from fasthamer.render.overlay import Colour
 
 STUDENT_FILE = "student.safetensors"
@@ -62,6 +65,31 @@ class Prediction(NamedTuple):
                 placed = self.vertices[hand] + self.translation[hand]
                 picture = draw_mesh(picture, placed, faces, self.focal, centre, colour)
         return picture
+
+    def fit_mano(self, hand: Hand | str | Path) -> MeshFit:
+        """MANO's parameters for each mesh, and how far from the mesh they lead; needs torch.
+
+        A left hand is fitted as its mirror image and its parameters are mirrored back: they are meant for MANO_LEFT
+        with the sign of its shape directions corrected (`fasthamer.hand.left`), or through `mirror_fit` for `hand`.
+        The fit's translation belongs to `vertices`: add `self.translation` to be in the photograph's frame.
+
+        Args:
+            hand: the hand that the model was trained with, or its file, or "embedded".
+
+        Raises:
+            FileNotFoundError, ValueError: no usable file, or a hand whose mesh is another one.
+        """
+        import torch
+
+        from fasthamer.hand.fit import fit_mano, mirror_fit
+        from fasthamer.hand.mano import load_hand
+
+        hand = load_hand(hand) if isinstance(hand, str | Path) else hand
+        if not np.array_equal(hand.faces, self.faces):
+            raise ValueError(f"the mesh of {hand.name} is not this one: give the hand that the model was trained with")
+        left = torch.from_numpy(~self.right)
+        vertices = np.where(self.right[:, None, None], self.vertices, mirror_points(self.vertices))
+        return mirror_fit(fit_mano(torch.from_numpy(vertices), hand), left)
 
 
 class HandMesh:

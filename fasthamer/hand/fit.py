@@ -12,10 +12,14 @@ from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rot6d, rot6d_to_matrix
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_VERTICES, ManoParams
 
-STEPS = 5
-POSE_SPREAD = 0.7  # radians from the mean pose, standard deviation of each angle
-ALIKE = 40.0  # vertices that err together: so many count as one measurement
-FLOOR = 1e-10  # m^2: the least variance a mesh is trusted with; keeps what no vertex tells at the mean
+CHUNK = 8  # hands at once: the derivatives of more fall out of a CPU's cache
+POSE_SPREAD = 0.7  # radians, standard deviation of each angle about the mean pose
+# Of each step: how many vertices count as one measurement. In the end 40, as neighbours err together; at first next to
+# none, since what is left then is not noise.
+ALIKE = (0.1, 0.1, 0.1, 40.0, 40.0, 40.0)
+FLOOR = 1e-8  # m^2, the least variance of a measurement; what no vertex tells stays at the mean
+
+_ANGLES = 3 * (1 + N_HAND_JOINTS)
 
 
 class MeshFit(NamedTuple):
@@ -23,132 +27,171 @@ class MeshFit(NamedTuple):
 
     mano: ManoParams
     translation: Tensor  # (B, 3) metres
-    residual_mm: Tensor  # (B,) mean distance of vertices
+    residual_mm: Tensor  # (B,) mean distance between vertices
 
 
 @torch.no_grad()
 def fit_mano(vertices: Tensor, hand: Hand) -> MeshFit:
-    """The hand's parameters whose mesh is nearest, for a batch of right hands; the same every time.
+    """The parameters of the hand whose mesh is nearest, for a batch of right hands; no gradient, no randomness.
 
-    Each bone's skin gives its rotation for a start (Kabsch 1976). Then `STEPS` Gauss-Newton steps over all rotations
-    and betas, with betas ~ N(0, 1) and angles ~ N(mean pose, `POSE_SPREAD`) as priors. Both weigh as much as the
-    residual's own variance says: a mesh of MANO is met exactly, on a noisy one they keep parameters sane.
+    Each bone's skin says how it is turned, for a start (Kabsch 1976). Then Gauss-Newton steps over all rotations
+    and betas, with the priors betas ~ N(0, 1) and angles ~ N(mean pose, `POSE_SPREAD`). How much the priors weigh
+    follows the residual's own variance: they leave a mesh of this hand alone and keep a noisy one's parameters sane.
 
     Args:
-        vertices: (B, 778, 3) metres, any origin and orientation, the hand's numbering.
+        vertices: (B, 778, 3) metres, any origin and orientation; numbered as the hand's.
 
     Raises:
-        ValueError: another shape, or a coordinate that is not finite (the message names the hand).
+        ValueError: another shape, a coordinate that is not finite, or a hand of more than a metre (the message names
+            the hand).
     """
     _check(vertices)
-    target = vertices.to(hand.layer.v_template).mT  # (B, 3, 778)
-    centre = target.mean(2)
-    target = target - centre[..., None]
     chain = _Chain(hand)
-    local, betas = chain.start(target)
-    for _ in range(STEPS):
-        local, betas = chain.step(local, betas, target)
-    mano = ManoParams(local[:, :1], local[:, 1:], betas)
-    found = hand(mano)[0]
-    translation = centre - found.mean(1)
-    apart = (found + translation[:, None] - vertices.to(found)).norm(dim=2)
+    parts = [chain.fit(part) for part in vertices.to(hand.layer.v_template).split(CHUNK)]
+    mano = ManoParams(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    found = chain.pose(torch.cat(mano[:2], 1), mano.betas).vertices.mT  # as hand(mano), which takes no empty batch
+    translation = (vertices.to(found) - found).mean(1)
+    apart = (found + translation[:, None] - vertices.to(found)).norm(dim=2)  # (B, 778)
     return MeshFit(mano, translation, 1000 * apart.mean(1))
 
 
-class _Chain:
-    """Linear blend skinning with its derivatives, coordinates before vertices. V = 778.
+def mirror_fit(fit: MeshFit, which: Tensor | None = None) -> MeshFit:
+    """A right hand's parameters to those of its mirror image about x = 0, a left hand, and back.
 
-    With R_j the rotation of joint j in the mesh's frame and J_j its place in the rest pose, skinning is
-    x = sum_j w_j R_j s + sum_k w'_k (R_parent(k) - R_k) J_k, where w' sums the weights over k and all behind it.
+    The left hand's are meant for MANO_LEFT with the sign of its shape directions corrected: see `fasthamer.hand.left`.
+
+    Args:
+        which: (B,) bool, the hands to mirror; None is all.
+    """
+    orient, pose, betas = fit.mano
+    which = torch.ones_like(fit.residual_mm, dtype=torch.bool) if which is None else which.to(fit.residual_mm.device)
+    flip = torch.ones_like(fit.translation)
+    flip[which, 0] = -1
+    turned = (flip[:, :, None] * flip[:, None])[:, None]  # (B, 1, 3, 3) of the entries of a rotation matrix
+    return fit._replace(mano=ManoParams(orient * turned, pose * turned, betas), translation=fit.translation * flip)
+
+
+class _Posed(NamedTuple):
+    """A posed hand and what its derivatives need. Coordinates stand before vertices; V = 778."""
+
+    vertices: Tensor  # (B, 3, V)
+    rest: Tensor  # (B, 3, V) before skinning
+    joints: Tensor  # (B, 16, 3) before skinning
+    turned: Tensor  # (B, 16, 3, 3) each joint's rotation
+    before: Tensor  # (B, 16, 3, 3) its parent's
+    shift: Tensor  # (B, 16, 3) what a joint adds to its turned skin
+    skin: Tensor  # (B, 3, 3, V) each vertex's blended rotation
+
+
+class _Chain:
+    """Linear blend skinning and its derivatives.
+
+    With R_k the rotation of joint k and J_k its place at rest, p its parent, a vertex is
+    sum_k w_k R_k rest + sum_k v_k (R_p - R_k) J_k, where v_k is the weight of joint k and all behind it together.
     """
 
     def __init__(self, hand: Hand) -> None:
         layer = hand.layer
         self.template = layer.v_template.T  # (3, V)
         self.shapes = layer.shapedirs.permute(2, 1, 0).contiguous()  # (10, 3, V)
-        self.correctives = layer.posedirs.unflatten(1, (-1, 3)).mT.reshape(N_HAND_JOINTS, 9, 3 * N_VERTICES)
-        self.weights = layer.lbs_weights.T  # (16, V)
+        correctives = layer.posedirs.unflatten(1, (-1, 3)).mT  # (135, 3, V)
+        self.correctives = correctives.reshape(N_HAND_JOINTS, 9, -1)
         self.joints = layer.J_regressor @ layer.v_template  # (16, 3)
-        self.joint_shapes = torch.einsum("jv,bcv->jcb", layer.J_regressor, self.shapes)  # (16, 3, 10)
-        self.mean = axis_angle_to_matrix(torch.as_tensor(hand.hands_mean).to(self.template).reshape(-1, 3))
-        behind = torch.eye(16)  # 1 where the column's joint is the row's or comes after it
+        self.joint_shapes = (self.shapes @ layer.J_regressor.T).permute(2, 1, 0)  # (16, 3, 10)
+        self.weights = layer.lbs_weights.T.contiguous()  # (16, V)
+        behind = torch.eye(16)  # 1 where the column's joint is the row's or behind it
         for joint in range(15, 0, -1):
             behind[MANO_PARENTS[joint]] += behind[joint]
         self.behind = behind.to(self.template)
         self.heavier = self.behind @ self.weights  # (16, V)
+        self.eye = torch.eye(3).to(self.template)
+        self.cross = torch.linalg.cross(self.eye[:, None], self.eye[None], dim=-1).mT  # [a] @ u = axis a x u
+        self.mean = axis_angle_to_matrix(torch.as_tensor(hand.hands_mean).to(self.template).unflatten(0, (-1, 3)))
 
-    def start(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations relative to the parent (B, 16, 3, 3), each bone's skin alone, and betas (B, 10) of the mean."""
+    def fit(self, vertices: Tensor) -> ManoParams:
+        """(B, 778, 3), B of at least 0."""
+        target = vertices.mT - vertices.mT.mean(2, keepdim=True)
+        local, betas = self.start(target), target.new_zeros(len(target), N_BETAS)
+        for alike in ALIKE:
+            local, betas = self.step(local, betas, target, alike)
+        return ManoParams(local[:, :1], local[:, 1:], betas)
+
+    def start(self, target: Tensor) -> Tensor:
+        """(B, 3, V) to each joint's rotation relative to its parent (B, 16, 3, 3), from its own skin alone."""
         share = self.weights / self.weights.sum(1, keepdim=True).clamp(min=1e-6)
         rest = self.template - (share @ self.template.T)[..., None]  # (16, 3, V)
-        covariance = torch.einsum("bcv,jdv->bjcd", target, rest * share[:, None])
-        u, _, vt = torch.linalg.svd(covariance)
+        spread = target[:, None] @ (rest * share[:, None]).mT  # (B, 16, 3, 3)
+        u, _, vt = torch.linalg.svd(spread)
         u = torch.cat((u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[..., None, None]), -1)
-        world = u @ vt
-        local = torch.cat((world[:, :1], world[:, MANO_PARENTS[1:]].mT @ world[:, 1:]), 1)
-        return local, target.new_zeros(len(target), N_BETAS)
+        turned = u @ vt
+        return torch.cat((turned[:, :1], turned[:, MANO_PARENTS[1:]].mT @ turned[:, 1:]), 1)
 
-    def step(self, local: Tensor, betas: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """One Gauss-Newton step; the translation follows as the mean."""
-        count = len(local)
-        world = [local[:, 0]]
+    def step(self, local: Tensor, betas: Tensor, target: Tensor, alike: float) -> tuple[Tensor, Tensor]:
+        """Better rotations (B, 16, 3, 3) and betas (B, 10) for the centred target (B, 3, V): one Gauss-Newton step."""
+        posed = self.pose(local, betas)
+        jacobian = self.jacobian(posed)
+        jacobian -= jacobian.mean(3, keepdim=True)  # the best translation goes with every change
+        jacobian = jacobian.flatten(2)
+        error = (target - posed.vertices + posed.vertices.mean(2, keepdim=True)).flatten(1)
+        variance = alike * error.square().mean(1, keepdim=True) + FLOOR  # (B, 1)
+
+        away = matrix_to_axis_angle(local[:, 1:] @ self.mean.mT)  # in the parent's frame
+        away = (posed.before[:, 1:] @ away[..., None]).flatten(1)
+        pull = torch.cat((betas.new_zeros(len(betas), 3), away / POSE_SPREAD**2, betas), 1)
+        stiffness = torch.full_like(pull, 1 / POSE_SPREAD**2)
+        stiffness[:, :3], stiffness[:, _ANGLES:] = 0, 1
+        normal = jacobian @ jacobian.mT + torch.diag_embed(variance * stiffness)
+        change = torch.linalg.solve(normal, (jacobian @ error[..., None]).squeeze(2) - variance * pull)
+
+        turn = axis_angle_to_matrix(change[:, :_ANGLES].unflatten(1, (-1, 3)))
+        local = posed.before.mT @ turn @ posed.before @ local
+        return rot6d_to_matrix(matrix_to_rot6d(local)), betas + change[:, _ANGLES:]  # rounding would add up
+
+    def pose(self, local: Tensor, betas: Tensor) -> _Posed:
+        """Rotations (B, 16, 3, 3) relative to the parent and betas (B, 10) to a mesh without translation."""
+        turned = [local[:, 0]]
         for joint in range(1, 16):
-            world.append(world[MANO_PARENTS[joint]] @ local[:, joint])
-        turned = torch.stack(world, 1)  # (B, 16, 3, 3)
-        before = torch.cat((torch.eye(3).to(local).expand(count, 1, 3, 3), turned[:, MANO_PARENTS[1:]]), 1)
+            turned.append(turned[MANO_PARENTS[joint]] @ local[:, joint])
+        before = [self.eye.expand_as(local[:, 0]), *(turned[parent] for parent in MANO_PARENTS[1:])]
+        after, until = torch.stack(turned, 1), torch.stack(before, 1)
 
-        bent = (local[:, 1:] - torch.eye(3).to(local)).flatten(2)  # (B, 15, 9)
-        rest = self.template + (betas @ self.shapes.flatten(1)).unflatten(1, (3, -1))
-        rest = rest + (bent.flatten(1) @ self.correctives.flatten(0, 1)).unflatten(1, (3, -1))
-        joints = self.joints + torch.einsum("jcb,nb->njc", self.joint_shapes, betas)
-        hinge = before - turned
-        shift = self.behind.T @ torch.einsum("njcd,njd->njc", hinge, joints)  # (B, 16, 3)
-        skin = torch.einsum("jv,njcd->ncdv", self.weights, turned)  # (B, 3, 3, V)
-        found = (skin * rest[:, None]).sum(2) + shift.mT @ self.weights
-        places = (turned @ joints[..., None])[..., 0] + shift
+        bent = (local[:, 1:] - self.eye).flatten(1)  # (B, 135)
+        offsets = betas @ self.shapes.flatten(1) + bent @ self.correctives.flatten(0, 1)
+        rest = self.template + offsets.unflatten(1, (3, -1))
+        joints = self.joints + (self.joint_shapes @ betas[:, None, :, None]).squeeze(3)
+        shift = self.behind.T @ ((until - after) @ joints[..., None]).squeeze(3)
+        skin = (after.flatten(2).mT @ self.weights).unflatten(1, (3, 3))
+        vertices = (skin * rest[:, None]).sum(2) + shift.mT @ self.weights
+        return _Posed(vertices, rest, joints, after, until, shift, skin)
 
-        # Each joint turns by a small angle about the mesh's axes, then betas.
-        jacobian = rest.new_zeros(count, 58, 3, rest.shape[2])
-        by_bone = self.weights[:, None] * (turned @ rest[:, None] + shift[..., None])  # (B, 16, 3, V)
-        arms = (self.behind @ by_bone.flatten(2)).unflatten(2, (3, -1)) - places[..., None] * self.heavier[:, None]
-        turning = jacobian[:, :48].unflatten(1, (16, 3))
-        for x, y, z in _CYCLIC:
-            turning[:, :, x, z], turning[:, :, x, y] = arms[:, :, y], -arms[:, :, z]
-        spin = torch.einsum("njdc,ade,njef->njacf", before[:, 1:], _CROSS.to(local), turned[:, 1:])
-        inner = (spin.flatten(3) @ self.correctives).flatten(1, 2).unflatten(2, (3, -1))  # (B, 45, 3, V)
-        sliding = torch.einsum("njcd,jdb->nbcj", hinge, self.joint_shapes)
-        jacobian[:, 48:].copy_(sliding @ self.heavier)
+    def jacobian(self, posed: _Posed) -> Tensor:
+        """(B, 48 + 10, 3, V): for each joint a turn about the axes of the mesh's frame, then betas."""
+        _, rest, joints, turned, before, shift, skin = posed
+        by_joint = (turned.flatten(1, 2) @ rest).unflatten(1, (16, 3)) + shift[..., None]
+        by_joint *= self.weights[:, None]  # a vertex is their sum
+        places = (turned @ joints[..., None]).squeeze(3) + shift
+        arms = (self.behind @ by_joint.flatten(2)).unflatten(2, (3, -1)) - places[..., None] * self.heavier[:, None]
+        turning = (self.cross.flatten(0, 1) @ arms).reshape(len(rest), _ANGLES, 3, N_VERTICES)
+        sliding = torch.einsum("njcd,jdb->nbcj", before - turned, self.joint_shapes) @ self.heavier
+        jacobian = torch.cat((turning, sliding), 1)
+
+        # Before skinning: correctives follow the rotations relative to the parent, shapes the betas.
+        spin = before[:, 1:, None].mT @ self.cross @ turned[:, 1:, None]  # (B, 15, 3, 3, 3)
+        bending = torch.einsum("njak,jkm->njam", spin.flatten(3), self.correctives)
+        bending = bending.reshape(len(rest), _ANGLES - 3, 3, N_VERTICES)
         for c in range(3):
             for d in range(3):
-                jacobian[:, 3:48, c] += skin[:, None, c, d] * inner[:, :, d]
-                jacobian[:, 48:, c] += skin[:, None, c, d] * self.shapes[:, d]
-        mean = jacobian.mean(3)
-        jacobian = jacobian.flatten(2)
-
-        error = target - found
-        error = (error - error.mean(2, keepdim=True)).flatten(1)  # (B, 3 V)
-        variance = ALIKE * error.square().mean(1, keepdim=True) + FLOOR  # (B, 1)
-        away = matrix_to_axis_angle(local[:, 1:] @ self.mean.mT)  # in the parent's frame
-        away = (before[:, 1:] @ away[..., None])[..., 0].flatten(1) / POSE_SPREAD**2
-        pull = torch.cat((away.new_zeros(count, 3), away, betas), 1)
-        stiff = torch.full_like(pull[:1], 1 / POSE_SPREAD**2)
-        stiff[:, :3], stiff[:, 48:] = 0, 1
-        normal = jacobian @ jacobian.mT - N_VERTICES * mean @ mean.mT + torch.diag_embed(variance * stiff)
-        slope = (jacobian @ error[..., None])[..., 0] - variance * pull
-        move = torch.linalg.solve(normal, slope)
-        turn = before.mT @ axis_angle_to_matrix(move[:, :48].unflatten(1, (16, 3))) @ before
-        return rot6d_to_matrix(matrix_to_rot6d(turn @ local)), betas + move[:, 48:]
-
-
-_CYCLIC = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
-_CROSS = torch.zeros(3, 3, 3)  # e_a x u = _CROSS[a] @ u
-for _a, _b, _c in _CYCLIC:
-    _CROSS[_a, _c, _b], _CROSS[_a, _b, _c] = 1, -1
+                blended = skin[:, None, c, d]
+                jacobian[:, 3:_ANGLES, c].addcmul_(blended, bending[:, :, d])
+                jacobian[:, _ANGLES:, c].addcmul_(blended, self.shapes[:, d])
+        return jacobian
 
 
 def _check(vertices: Tensor) -> None:
     if vertices.ndim != 3 or vertices.shape[1:] != (N_VERTICES, 3):
         raise ValueError(f"vertices have shape {tuple(vertices.shape)}; expected (B, {N_VERTICES}, 3), metres")
-    good = vertices.isfinite().flatten(1).all(1)
-    if not good.all():
-        raise ValueError(f"hand {int(good.int().argmin())} has a vertex that is not finite: nothing can be fitted to it")
+    spans = (vertices.amax(1) - vertices.amin(1)).amax(1)  # (B,) not finite where a coordinate is not
+    for hand, span in enumerate(spans.tolist()):
+        if not span < 1.0:
+            what = f"spans {span:.4g} metres" if span < float("inf") else "has a vertex that is not finite"
+            raise ValueError(f"hand {hand} {what}: fit_mano takes finite vertices in metres")
