@@ -131,10 +131,11 @@ def ablate(plan: Plan, wish: StopWish, say: Callable[[str], None]) -> Iterator[D
                 yield Done(work, 0.0, "its tokenizer is not there")
         for done in side_by_side(ready, plan.jobs, plan.out / "logs", wish):
             left, took, foretold = left - _seconds(done.work), took + done.seconds, foretold + _seconds(done.work)
-            how = f"done in {duration(done.seconds)}"
-            if done.trouble:
-                how = "stopped" if wish.made else f"failed: {done.trouble}"
-            say(f"{done.work.name}: {how}; about {duration(took / foretold * left / plan.jobs)} left")
+            if wish.made and done.trouble:
+                say(f"{done.work.name}: stopped, {done.trouble}")
+            else:
+                how = f"failed: {done.trouble}" if done.trouble else f"done in {duration(done.seconds)}"
+                say(f"{done.work.name}: {how}; about {duration(took / foretold * left / plan.jobs)} left")
             yield done
 
 

@@ -61,8 +61,8 @@ def side_by_side(works: Sequence[Work], jobs: int, logs: Path, wish: StopWish) -
                 told = True
                 for process, _, _ in running.values():
                     process.terminate()
-            for sentinel in ended:
-                process, work, began = running.pop(sentinel)  # type: ignore[call-overload]
+            for sentinel in [each for each in running if each in ended]:
+                process, work, began = running.pop(sentinel)
                 process.join()
                 yield Done(work, time.perf_counter() - began, _trouble(process, _log(logs, work)))
     finally:

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         for done in ablate(plan, wish, lambda line: print(line, flush=True)):
             write_report(plan)
             failed += [done.work.name] if done.trouble else []
-    print(f"\n{write_report(plan)}\n{plan.out}: ablation.md, ablation.json, ablation.png")
+    print(f"\n{write_report(plan)}\nthe same, with curves, in {plan.out / 'ablation.md'}")
     if failed or wish.made:
         what = f"not finished: {', '.join(failed)}" if failed else "stopped"
         print(f"ablate_tokenhand: {what}; the same command goes on from there", file=sys.stderr)

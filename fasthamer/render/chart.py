@@ -47,7 +47,7 @@ class Page:
         Args:
             anchor: Pillow's, such as `mm`, middle of both.
         """
-        self.pen.text(_large(at), text, colour, _font(size), anchor=anchor)
+        self.pen.text((at[0] * _SMOOTH, at[1] * _SMOOTH), text, colour, _font(size), anchor=anchor)
 
     def finish(self) -> NDArray[np.uint8]:
         """(H, W, 3) RGB."""
