@@ -11,12 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from fasthamer.config import defaults
 from fasthamer.hand.mano import load_hand
 from fasthamer.nn.mano_head import SIZES
 from fasthamer.predict import open_model
 from fasthamer.registry import unknown
 from fasthamer.runtime.benchmark import Contestant
 from fasthamer.students import STUDENTS, Student, build_student
+from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 from fasthamer.students.zoo import DECODERS
 from fasthamer.teachers import Teacher, random_hamer
 from fasthamer.teachers.zoo import HAMER_VARIABLE
@@ -30,7 +32,7 @@ class Wanted(NamedTuple):
 
     names: Sequence[str]  # hamer, embedded, a student's file, a run directory, a student's name, or ALL_STUDENTS
     decoders: Sequence[str] = ("mano",)  # of students given by name
-    decoder_sizes: Sequence[str] = ("full",)
+    decoder_sizes: Sequence[str] = ("full",)  # the decoder token has this one only
     hand: str | None = None  # embedded or a MANO file; None is each model's own
     checkpoint: str = ""  # hamer.ckpt; without one HaMeR has random weights
 
@@ -59,7 +61,8 @@ def contestants(wanted: Wanted, device: torch.device) -> tuple[list[Contestant],
 
 def _named(name: str, wanted: Wanted, device: torch.device) -> list[Contestant]:
     if name in STUDENTS or name.startswith("timm:"):
-        sizes = product(wanted.decoders, wanted.decoder_sizes)
+        pairs = product(wanted.decoders, wanted.decoder_sizes)
+        sizes = dict.fromkeys((decoder, "full" if decoder == "token" else size) for decoder, size in pairs)
         return [_random_student(name, decoder, size, wanted.hand, device) for decoder, size in sizes]
     if name == "hamer" and not (wanted.checkpoint or os.environ.get(HAMER_VARIABLE)):
         build = _on(device, lambda: random_hamer(load_hand(wanted.hand or "embedded")))
@@ -75,7 +78,9 @@ def _named(name: str, wanted: Wanted, device: torch.device) -> list[Contestant]:
 
 def _random_student(name: str, decoder: str, size: str, hand: str | None, device: torch.device) -> Contestant:
     def build() -> nn.Module:
-        return build_student(name, decoder, size, hand=load_hand(hand or "embedded"))
+        its_hand = load_hand(hand or "embedded")
+        tokenizer = Tokenizer(spec_of(defaults().TOKENIZER), its_hand) if decoder == "token" else None
+        return build_student(name, decoder, size, hand=its_hand, tokenizer=tokenizer)
 
     return Contestant(name, f"{decoder} {size}", "random", _on(device, build))
 

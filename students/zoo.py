@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fasthamer.config import defaults
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.nn.mano_head import SIZES, FlatHead, HeadSize, ManoHead
 from fasthamer.nn.normalise import Normalise
@@ -18,8 +19,8 @@ from fasthamer.registry import Registry, unknown
 from fasthamer.students.backbone import Backbone, normalisation
 from fasthamer.students.student import Student
 from fasthamer.students.tokenhand.files import load_tokenizer
-from fasthamer.students.tokenhand.token_decoder import TokenDecoder
-from fasthamer.students.tokenhand.tokenizer import Tokenizer
+from fasthamer.students.tokenhand.token_decoder import TokenDecoder, token_decoder_params
+from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 
 STUDENTS = {  # name: timm's network; any other is `timm:<name>`
     "mobilenetv3_s": "mobilenetv3_small_100",
@@ -142,8 +143,9 @@ class StudentRow(NamedTuple):
 
     name: str
     backbone_params: int
-    head_params: int
-    gflops: float  # multiplications and additions of backbone and head, 2 per multiply-add
+    head_params: int  # of the decoder mano
+    token_params: int  # of the decoder token with the default tokenizer: its codes and mesh decoder count
+    gflops: float  # multiplications and additions of backbone and decoder mano, 2 per multiply-add
     channels: int
     height: int
     width: int
@@ -157,13 +159,15 @@ def list_students(
 
 
 def student_table(rows: Iterable[StudentRow]) -> str:
-    """The rows as aligned text with a heading."""
-    lines = [f"{'student':15s} {'backbone':>9s} {'head':>8s} {'total':>8s} {'GFLOPs':>7s}  feature map"]
+    """The rows as aligned text with a heading; total and GFLOPs are those with the decoder mano."""
+    headings = f"{'backbone':>9s} {'mano':>8s} {'total':>8s} {'GFLOPs':>7s} {'token':>8s}"
+    lines = [f"{'student':15s} {headings}  feature map"]
     for row in rows:
-        sizes = (row.backbone_params / 1e6, row.head_params / 1e6, (row.backbone_params + row.head_params) / 1e6)
-        backbone, head, total = (f"{size:.1f} M" for size in sizes)
+        sizes = (row.backbone_params, row.head_params, row.backbone_params + row.head_params)
+        backbone, mano, total = (f"{size / 1e6:.1f} M" for size in sizes)
+        token = f"{row.token_params / 1e6:.2f} M"
         shape = f"{row.channels} x {row.height} x {row.width}"
-        lines.append(f"{row.name:15s} {backbone:>9s} {head:>8s} {total:>8s} {row.gflops:7.1f}  {shape}")
+        lines.append(f"{row.name:15s} {backbone:>9s} {mano:>8s} {total:>8s} {row.gflops:7.1f} {token:>8s}  {shape}")
     return "\n".join(lines)
 
 
@@ -197,6 +201,7 @@ def _measure(name: str, decoder_size: str, image_size: int) -> StudentRow:
         name,
         parameter_count(backbone),
         parameter_count(head),
+        token_decoder_params(backbone.channels, spec_of(defaults().TOKENIZER)),
         counter.get_total_flops() / 1e9,
         *features.shape[1:],
     )

@@ -73,6 +73,15 @@ def test_the_table_lists_every_student_with_its_cost(rows):
     assert rows["resnet50"].gflops == pytest.approx(10.7 + 1.7, rel=0.02)
 
 
+@pytest.mark.parametrize("name", STUDENTS)
+def test_the_token_decoder_has_at_most_three_million_parameters(name, rows):
+    assert 2.5e6 < rows[name].token_params <= 3.0e6
+    # It depends on the map by its first convolution alone, to 128 channels.
+    assert rows[name].token_params - rows["resnet50"].token_params == 128 * (rows[name].channels - 2048)
+    shown = next(line for line in student_table([rows[name]]).splitlines() if line.startswith(name))
+    assert f"{rows[name].token_params / 1e6:.2f} M" in shown
+
+
 def test_smaller_decoders_are_smaller():
     heads = [list_students(["mobilenetv3_l"], size)[0].head_params for size in ("full", "medium", "small", "tiny")]
     assert heads == sorted(heads, reverse=True)

@@ -100,8 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--models", default="", help="comma-separated; all-students is every student's name")
-    add("--decoder", default="mano", help="of students given by name, comma-separated")
-    add("--decoder-size", default="full", help="of students given by name: full, medium, small, tiny, comma-separated")
+    add("--decoder", default="mano", help="of students given by name: mano, flat, token, comma-separated")
+    add(
+        "--decoder-size",
+        default="full",
+        help="of those: full, medium, small, tiny, comma-separated; token has one size",
+    )
     add("--backends", default="torch", help="comma-separated; all = all that work here")
     add("--precision", default="fp32", help="fp32, bf16, fp16, int8, comma-separated; all = all that work here")
     add("--device", default="auto", help="auto = cuda, then mps, then cpu")

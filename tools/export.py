@@ -60,7 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", default="onnx", choices=tuple(SUFFIX))
     add("--out", type=Path, help="default: hand.onnx, hand.xml or hand.pt2")
     add("--precision", default="fp32", choices=("fp32", "fp16", "bf16", "int8"), help="of backbone and decoder")
-    add("--without-mano", action="store_true", help="leave the hand model out: camera, rotations and betas only")
+    add(
+        "--without-mano",
+        action="store_true",
+        help="leave the hand model out: camera, rotations and betas only (not of decoder token)",
+    )
     add("--photos", type=Path, help="folder of pictures of hands to compare on, each taken whole; default: synthetic")
     add("--calibrate", type=Path, help="folder of pictures to calibrate int8 with; default: synthetic crops")
     add("--crops", type=int, default=100, help="synthetic crops to calibrate with, and as many others to compare on")
