@@ -53,6 +53,7 @@ def side_by_side(works: Sequence[Work], jobs: int, logs: Path, wish: StopWish) -
         while running or (waiting and not wish.made):
             while waiting and len(running) < jobs and not wish.made:
                 work = waiting.popleft()
+                _log(logs, work).write_bytes(b"")  # what an earlier call has said is no trouble of this one
                 process = context.Process(target=_alone, args=(work, threads, _log(logs, work)), name=work.name)
                 process.start()
                 running[process.sentinel] = process, work, time.perf_counter()
