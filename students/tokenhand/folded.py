@@ -44,9 +44,10 @@ class FoldedTokens(nn.Module):
         self.register_buffer("names", (exact.names[0] + exact.place.bias).detach())
         self.register_buffer("place", exact.place.weight.T.detach().contiguous())
         self.register_buffer("around", torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]).to(exact.names))
-        self.across: Any = exact.across
-        for each in self.across:
+        across: Any = exact.across
+        for each in across:
             each.body = _without_norms(each.body)
+        self.across = across
         self.widen, self.spread = exact.widen, _OverTokens(exact.spread.weight, exact.spread.bias[:, None])
         self.mixers = nn.Sequential(*(_FoldedMixer(each) for each in exact.mixers))
         norm, classes = exact.classes
@@ -127,12 +128,13 @@ class _FoldedLayer(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(*map(_FoldedBlock, layer.blocks))
         grow, shift = layer.grow, layer.grow.bias[:, None]
-        self.reduce = nn.Identity()
+        self.reduce: nn.Module = nn.Identity()
         if following is not None:
             # G (x R^T) + g (R 1)^T + r is (G x + g) R^T + r: growth acts on tokens, reduction on channels.
             narrow = following.reduce
-            self.reduce = nn.Linear(narrow.in_features, narrow.out_features, bias=False, device="meta")
-            self.reduce.weight = narrow.weight
+            reduce = nn.Linear(narrow.in_features, narrow.out_features, bias=False, device="meta")
+            reduce.weight = narrow.weight
+            self.reduce = reduce
             shift = shift * narrow.weight.sum(1) + narrow.bias + following.place[0]
         self.grow = _OverTokens(grow.weight, shift)
 
