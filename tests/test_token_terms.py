@@ -217,5 +217,6 @@ def test_without_words_or_without_logits_nothing_is_said(words, hand, posed, log
     silent = objective(None, "KD.MODE", "none")(Lesson(spoken(logits, hand, posed)), batch, None)
     mute = objective(words, "KD.MODE", "none")(Lesson(spoken(None, hand, posed)), batch, None)
     assert not {*silent, *mute} & set(TERMS)
-    off = objective(words, "KD.MODE", "none", "LOSS.TOKENS", "0")
+    never = words._replace(tokenizer=None)  # fails if asked
+    off = objective(never, "KD.MODE", "none", "LOSS.TOKENS", "0")
     assert not set(off(Lesson(spoken(logits, hand, posed)), batch, None)) & set(TERMS)

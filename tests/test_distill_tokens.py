@@ -1,0 +1,174 @@
+"""`tools/distill.py --decoder token`: a student that speaks in words, from the first step to its file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_tokenizers import SPEC, tiny_tokenizer
+
+from fasthamer.distill import session
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.hand.mano_files import read_hand_arrays
+from fasthamer.students import build_student, load_student, save_student
+from fasthamer.students.files import student_metadata
+from fasthamer.students.tokenhand.files import load_tokenizer, save_tokenizer
+from fasthamer.tools.distill import main
+
+SMALL = [
+    *("--student", "timm:test_resnet", "--decoder", "token", "--steps", "2", "DEVICE", "cpu", "DATA.WORKERS", "0"),
+    *("IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "TRAIN.BATCH", "2"),
+    *("DATA.SYNTHETIC_SIZE", "4", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.LOG_EVERY", "1", "TRAIN.LR", "1e-3"),
+]
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, hand):
+    """`words.safetensors`, `other_words.safetensors`, `teacher.safetensors`."""
+    folder = tmp_path_factory.mktemp("files")
+    save_tokenizer(folder / "words.safetensors", tiny_tokenizer(hand), {})
+    save_tokenizer(folder / "other_words.safetensors", tiny_tokenizer(hand, seed=5), {})
+    torch.manual_seed(5)
+    save_student(folder / "teacher.safetensors", build_student("timm:test_resnet", "mano", "tiny", 64, hand=hand), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(folder):
+    """The settings of every run; its four photographs are drawn once."""
+    return [*SMALL, "DATA.SYNTHETIC_FOLDER", str(folder / "drawn")]
+
+
+@pytest.fixture(scope="module")
+def options(folder, small):
+    return [*small, "--tokenizer", str(folder / "words.safetensors"), "--teacher", str(folder / "teacher.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, options):
+    run = tmp_path_factory.mktemp("run") / "run"
+    assert main([*options, "--kd", "hybrid", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch):
+    """Pictures take most of the time of so short a run; `finished`, which is made before, has one."""
+    monkeypatch.setattr(session, "draw", lambda *_: None)
+
+
+def complaint(capsys, arguments: list[str]) -> str:
+    """The one line that a mistake is answered with."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(said)
+    return said[-1]
+
+
+def training(run) -> list[dict]:
+    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in read if line["phase"] == "train"]
+
+
+def test_a_token_student_learns_words_from_labels_and_from_a_teacher_that_knows_none(finished, hand, folder):
+    terms = {name for name in training(finished)[-1] if name == "tokens" or name.startswith("kd_")}
+    assert terms == {"tokens", *("kd_tokens", "kd_token_soft", "kd_keypoints_2d", "kd_joints", "kd_features")}
+    scores = json.loads((finished / "eval/scores.json").read_text())
+    assert scores["n"] == 2 and scores["pa_mpvpe_mm"] > 0
+    assert (finished / "pictures" / "final.png").is_file()
+    words = load_tokenizer(folder / "words.safetensors", hand)
+    assert json.loads((finished / "provenance.json").read_text())["tokenizer"] == words.digest
+
+    header = student_metadata(finished / "student.safetensors")
+    assert header["student"]["tokenizer"] == SPEC._asdict()
+    assert header["metadata"]["metrics"] == scores
+    student = load_student(finished / "student.safetensors")
+    found = student(torch.zeros(1, 3, 64, 64))
+    assert found.vertices.shape == (1, 778, 3) and found.logits.shape == (1, 6, 16)
+    assert torch.equal(student.decoder.codes, words.codebook.codes)
+    assert all(map(torch.equal, student.decoder.mesh.state_dict().values(), words.decoder.state_dict().values()))
+
+
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, options, finished):
+    long, part = tmp_path / "long", tmp_path / "part"
+    assert main([*options, "--kd", "hybrid", "--out", str(long), "--steps", "3"]) == 0
+    assert main([*options, "--kd", "hybrid", "--out", str(part)]) == 0
+    assert main(["--resume", "--out", str(part), "--steps", "3"]) == 0
+    one, other = (load_student(run / "student.safetensors").state_dict() for run in (long, part))
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def test_a_run_goes_on_with_the_words_it_began_with(capsys, tmp_path, folder, small):
+    words = tmp_path / "words.safetensors"
+    words.write_bytes((folder / "words.safetensors").read_bytes())
+    run = tmp_path / "run"
+    assert main([*small, "--kd", "none", "--tokenizer", str(words), "--steps", "1", "--out", str(run)]) == 0
+    words.write_bytes((folder / "other_words.safetensors").read_bytes())
+    said = complaint(capsys, ["--resume", "--out", str(run), "--steps", "2"])
+    assert "began with another tokenizer" in said and "--tokenizer" in said
+    words.unlink()
+    assert "words.safetensors: no such file" in complaint(capsys, ["--resume", "--out", str(run), "--steps", "2"])
+
+
+def test_a_student_starts_only_from_one_with_the_same_words(capsys, tmp_path, finished, folder, options, small):
+    first = str(finished / "student.safetensors")
+    assert main([*options, "--kd", "none", "--init", first, "--out", str(tmp_path / "more"), "--steps", "1"]) == 0
+    arguments = [*small, "--kd", "none", "--init", first, "--out", str(tmp_path / "run")]
+    said = complaint(capsys, [*arguments, "--tokenizer", str(folder / "other_words.safetensors")])
+    assert "speaks the words of another tokenizer" in said
+    said = complaint(capsys, [*options, "--init", str(folder / "teacher.safetensors"), "--out", str(tmp_path / "run")])
+    assert "decoder is 'mano'; this run asks for 'token'" in said
+    assert "generator is 'upsampled'" in complaint(
+        capsys, [*options, "--init", first, "--out", str(tmp_path / "run"), "STUDENT.GENERATOR", "map"]
+    )
+
+
+def test_a_token_student_may_be_the_teacher(tmp_path, finished, options):
+    run = tmp_path / "run"
+    teacher = str(finished / "student.safetensors")
+    assert main([*options, "--kd", "output", "--teacher", teacher, "--out", str(run), "--steps", "1"]) == 0
+    assert training(run)[-1]["kd_tokens"] > 0
+
+
+def test_a_tokenizer_of_another_hand_is_refused(capsys, tmp_path, options):
+    arrays = read_hand_arrays("embedded")
+    arrays["v_template"] = arrays["v_template"] * np.float64(1.01)
+    path = tmp_path / "mano.safetensors"
+    save_tokenizer(path, tiny_tokenizer(Hand(arrays, "MANO_RIGHT")), {})
+    said = complaint(capsys, [*options, "--tokenizer", str(path), "--out", str(tmp_path / "run")])
+    assert "made for the hand 'MANO_RIGHT'" in said and "not for 'embedded'" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["LOSS.ADVERSARIAL", "0.0005"], "LOSS.ADVERSARIAL judges MANO parameters"),
+        (["--decoder-size", "tiny"], "comes in one size, full, not tiny"),
+        (["STUDENT.GENERATOR", "upsampeld"], "did you mean 'upsampled'"),
+        (["--decoder", "tokens"], "did you mean 'token'"),
+        (["--tokenizer", "/nowhere/words.safetensors"], "tokenizer file /nowhere/words.safetensors: no such file"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_2(capsys, tmp_path, options, arguments, words):
+    assert words in complaint(capsys, [*options, *arguments, "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_answers_nan_ends_the_run_with_one_line(capsys, tmp_path, options, folder, hand):
+    teacher = build_student("timm:test_resnet", "mano", "tiny", 64, hand=hand)
+    teacher.decoder.decshape.bias.data[0] = float("nan")
+    save_student(tmp_path / "teacher.safetensors", teacher, {})
+    arguments = [*options, "--kd", "output", "--teacher", str(tmp_path / "teacher.safetensors")]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("distill: no tokens to learn from: the mesh of sample 0 is not finite")
