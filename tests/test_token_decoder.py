@@ -27,7 +27,7 @@ def hand():
 
 @pytest.fixture(scope="module")
 def tokenizer(hand):
-    return tiny_tokenizer(hand).requires_grad_(False)
+    return tiny_tokenizer(hand)
 
 
 @pytest.fixture(scope="module")
