@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -101,27 +102,30 @@ def test_a_token_student_learns_words_from_labels_and_from_a_teacher_that_knows_
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path, options, finished):
     long, part = tmp_path / "long", tmp_path / "part"
     assert main([*options, "--kd", "hybrid", "--out", str(long), "--steps", "3"]) == 0
-    assert main([*options, "--kd", "hybrid", "--out", str(part)]) == 0
+    shutil.copytree(finished, part)
     assert main(["--resume", "--out", str(part), "--steps", "3"]) == 0
     one, other = (load_student(run / "student.safetensors").state_dict() for run in (long, part))
     assert not [name for name in one if not torch.equal(one[name], other[name])]
 
 
-def test_a_run_goes_on_with_the_words_it_began_with(capsys, tmp_path, folder, small):
-    words = tmp_path / "words.safetensors"
-    words.write_bytes((folder / "words.safetensors").read_bytes())
+def test_a_run_goes_on_with_the_words_it_began_with(capsys, tmp_path, finished):
     run = tmp_path / "run"
-    assert main([*small, "--kd", "none", "--tokenizer", str(words), "--steps", "1", "--out", str(run)]) == 0
-    words.write_bytes((folder / "other_words.safetensors").read_bytes())
-    said = complaint(capsys, ["--resume", "--out", str(run), "--steps", "2"])
-    assert "began with another tokenizer" in said and "--tokenizer" in said
-    words.unlink()
-    assert "words.safetensors: no such file" in complaint(capsys, ["--resume", "--out", str(run), "--steps", "2"])
+    shutil.copytree(finished, run)
+    origin = json.loads((run / "provenance.json").read_text())
+    (run / "provenance.json").write_text(json.dumps({**origin, "tokenizer": "0123"}))
+    said = complaint(capsys, ["--resume", "--out", str(run), "--steps", "3"])
+    assert "began with another tokenizer (0123, now" in said and "--tokenizer" in said
 
 
-def test_a_student_starts_only_from_one_with_the_same_words(capsys, tmp_path, finished, folder, options, small):
+def test_a_student_starts_only_from_one_with_the_same_words(
+    capsys, tmp_path, monkeypatch, finished, folder, options, small
+):
     first = str(finished / "student.safetensors")
-    assert main([*options, "--kd", "none", "--init", first, "--out", str(tmp_path / "more"), "--steps", "1"]) == 0
+    begun = []
+    monkeypatch.setattr(session, "execute", lambda prepared: begun.append(prepared) or {})
+    assert main([*options, "--kd", "none", "--init", first, "--out", str(tmp_path / "more")]) == 0
+    before, after = load_student(first).state_dict(), begun[0].room.student.state_dict()
+    assert all(map(torch.equal, before.values(), after.values()))
     arguments = [*small, "--kd", "none", "--init", first, "--out", str(tmp_path / "run")]
     said = complaint(capsys, [*arguments, "--tokenizer", str(folder / "other_words.safetensors")])
     assert "speaks the words of another tokenizer" in said
