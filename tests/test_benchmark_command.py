@@ -9,7 +9,7 @@ import torch
 
 from fasthamer.hand.mano import load_hand
 from fasthamer.runtime import benchmark_heads, benchmark_report, peak
-from fasthamer.runtime.benchmark import Report
+from fasthamer.runtime.benchmark import LeftOut, Report
 from fasthamer.runtime.benchmark_group import COLUMNS
 from fasthamer.runtime.benchmark_heads import Map
 from fasthamer.runtime.peak import Peaks
@@ -133,13 +133,38 @@ def test_heads_are_timed_alone_and_agree(tmp_path, monkeypatch):
     assert "HaMeR's decoder alone, batch 2" in (tmp_path / "benchmark.md").read_text()
 
 
+def test_what_was_not_timed_is_said_once_for_each_reason():
+    row = dict.fromkeys(COLUMNS) | {"stage": "model", "batch": 1, "median_ms": 10.0, "p95_ms": 20.0}
+    rows = [row | {"model": name, "decoder": "mano full"} for name in ("a", "b", "c")]
+    some = {"torch int8": "abc", "folded int8": "abc", "compile fp32": "bc", "openvino int8": "a"}
+    left_out = [LeftOut(f"{name} mano full", setting, "no") for name in "abc" for setting in some if name in some[setting]]
+    lines = benchmark_report.markdown(Report(rows, left_out, []), {}).split("Not timed:")[1].strip().splitlines()
+    assert sorted(lines) == [
+        "- a mano full: openvino int8: no",
+        "- all but a mano full: compile fp32: no",
+        "- all models: torch int8, folded int8: no",
+    ]
+
+
+def test_the_fastest_backend_of_each_model_and_precision_stands_first():
+    row = dict.fromkeys(COLUMNS) | {"stage": "model", "batch": 1, "model": "a", "decoder": "flat small", "p95_ms": 1.0}
+    times = {("torch", "fp32"): 9.0, ("folded", "fp32"): 7.0, ("openvino", "fp32"): 8.0, ("openvino", "int8"): 3.0}
+    rows = [row | {"backend": kind, "precision": bits, "median_ms": ms} for (kind, bits), ms in times.items()]
+    fastest = benchmark_report.markdown(Report(rows, [], []), {}).split("**")[2]
+    assert [line.split(" | ")[2:5] for line in fastest.strip().splitlines()[2:]] == [
+        ["folded", "fp32", "7.00 |"],
+        ["openvino", "int8", "3.00 |"],
+    ]
+    assert "Fastest" not in benchmark_report.markdown(Report(rows[:1], [], []), {})
+
+
 def test_the_table_says_when_the_machine_was_busy_and_what_its_peaks_were():
     row = dict.fromkeys(COLUMNS) | {"model": "a", "stage": "model", "batch": 1, "median_ms": 10.0, "p95_ms": 20.0}
     row |= {"peak_fraction": 0.456}
     peaks = [Peaks({"fp32": rate}, {8: 25.0}) for rate in (90.0, 100.0, 140.0)]
-    quiet = benchmark_report.markdown(Report([row], ["b, onnxruntime bf16: no"], peaks), {"threads": 2})
+    quiet = benchmark_report.markdown(Report([row], [], peaks), {"threads": 2})
     assert "busy" not in quiet and "2 threads" in quiet and "fp32 100 GFLOP/s" in quiet and "25.0 GB/s of 8 MB" in quiet
-    assert "46 %" in quiet and "- b, onnxruntime bf16: no" in quiet
+    assert "46 %" in quiet and "Not timed" not in quiet
     assert "p95 ms" in quiet and "x teacher |" not in quiet  # columns without a value are left out
     busy = benchmark_report.markdown(Report([row, row | {"p95_ms": 31.0}], [], peaks), {})
     assert "busy: in 1 rows" in busy

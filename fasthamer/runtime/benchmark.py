@@ -35,11 +35,22 @@ class Contestant(NamedTuple):
     build: Callable[[], nn.Module]  # in eval mode, on the device
 
 
+class LeftOut(NamedTuple):
+    """What could not be timed, and why."""
+
+    model: str  # with its decoder
+    setting: str  # backend and precision
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.setting}: {self.reason}"
+
+
 class Report(NamedTuple):
     """What a benchmark found."""
 
     rows: list[dict[str, Any]]  # with the keys of COLUMNS; None where there is nothing to say
-    left_out: list[str]  # what could not be timed, and why
+    left_out: list[LeftOut]
     peaks: list[Peaks]  # of each group of rows that took turns
 
 
@@ -103,7 +114,7 @@ class _Lineup:
         self._opened: dict[tuple, tuple[Session, nn.Module | None]] = {}
         self._work: dict[bool, dict[str, Work]] = {}
 
-    def entries(self, batch: int, left_out: list[str]) -> Iterator[Entry]:
+    def entries(self, batch: int, left_out: list[LeftOut]) -> Iterator[Entry]:
         """For images of this number; what cannot be opened is noted."""
         name, decoder, weights, _ = self.contestant
         for backend, precision in product(self.setting.backends, self.setting.precisions):
@@ -111,7 +122,7 @@ class _Lineup:
                 session, network = self._open(backend, precision, batch)
             except (ValueError, KeyError, ImportError, RuntimeError) as error:  # RuntimeError: torch.compile, no memory
                 reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
-                note = f"{name}, {decoder}, {backend} {precision}: {reason}"
+                note = LeftOut(f"{name} {decoder}", f"{backend} {precision}", reason)
                 if note not in left_out:
                     left_out.append(note)
                 if isinstance(error, TooLarge):
@@ -174,10 +185,10 @@ class _Lineup:
         return {stage: work._replace(weights_mb=work.weights_mb * share) for stage, work in self._work[folded].items()}
 
 
-def _check_opened(entries: Sequence[Entry], left_out: Sequence[str], must: Collection[str]) -> None:
+def _check_opened(entries: Sequence[Entry], left_out: Sequence[LeftOut], must: Collection[str]) -> None:
     for name in sorted(must):
         if not any(name in (entry.about["backend"], entry.about["precision"]) for entry in entries):
-            reasons = [note for note in left_out if name in note]
+            reasons = [str(note) for note in left_out if name in note.setting.split()]
             raise ValueError(f"{name} cannot be timed here; {'; '.join(reasons[:1])}")
 
 

@@ -41,6 +41,7 @@ _MODEL = (
     *("model", "decoder", "backend", "precision", "median_ms", "p95_ms", "fps", "ratio_to_teacher", "ratio_to_eager"),
     *("params_m", "gflops", "file_mb", "peak_mb", "peak_fraction", "bound"),
 )
+_FASTEST = tuple(column for column in _MODEL if column not in ("p95_ms", "peak_mb"))
 _HEAD = ("model", "decoder", "backend", "precision", "median_ms", "p95_ms", "ratio_to_eager", "relative_error")
 _BOUND = (
     *("model", "decoder", "backend", "precision", "stage", "median_ms", "arithmetic_ms", "weights_ms"),
@@ -108,6 +109,8 @@ def markdown(report: Report, machine: Mapping, command: str = "", picture: bool 
     blocks += [f"![accuracy against speed]({PICTURE})"] if picture else []
     for batch in dict.fromkeys(row["batch"] for row in report.rows):
         rows = [row for row in report.rows if row["batch"] == batch]
+        fastest = _fastest(rows)
+        blocks += [f"**Fastest backend, batch {batch}**", _table(fastest, _FASTEST)] if fastest else []
         for title, columns, stages in (
             (f"Crop to mesh, batch {batch}", _MODEL, ("model",)),
             (f"Parts, batch {batch}", _BOUND, PARTS),
@@ -120,8 +123,35 @@ def markdown(report: Report, machine: Mapping, command: str = "", picture: bool 
     rules += [_WAY_RULE] if any(row["stage"] in _WAY_STAGES for row in report.rows) else []
     blocks.append("\n".join(textwrap.fill(f"- {text}", 120, subsequent_indent="  ") for text in rules))
     if report.left_out:
-        blocks.append("Not timed:\n\n" + "\n".join(f"- {note}" for note in report.left_out))
+        blocks.append("Not timed:\n\n" + "\n".join(_not_timed(report)))
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
+
+
+def _fastest(rows: Sequence[Mapping]) -> list[Mapping]:
+    """Of each model and precision, crop to mesh; none if there is only one backend to choose from."""
+    timed = [row for row in rows if row["stage"] == "model"]
+    best: dict[tuple, Mapping] = {}
+    for row in timed:
+        key = row["model"], row["decoder"], row["precision"]
+        best[key] = min(best.get(key, row), row, key=lambda each: each["median_ms"])
+    return list(best.values()) if len({row["backend"] for row in timed}) > 1 else []
+
+
+def _not_timed(report: Report) -> list[str]:
+    """A line for each reason: what holds for every model is said once."""
+    timed = dict.fromkeys(f"{row['model']} {row['decoder']}" for row in report.rows)
+    models: dict[tuple[str, str], list[str]] = {}  # by reason and setting
+    for note in report.left_out:
+        models.setdefault((note.reason, note.setting), []).append(note.model)
+    settings: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # by reason and models
+    for (reason, setting), names in models.items():
+        settings.setdefault((reason, tuple(names)), []).append(setting)
+    lines = []
+    for (reason, names), chosen in settings.items():
+        others = [name for name in timed if name not in names]
+        every = f"all but {', '.join(others)}" if others else "all models"
+        lines.append(f"- {every if len(others) < len(names) else ', '.join(names)}: {', '.join(chosen)}: {reason}")
+    return lines
 
 
 def _hands(batch: int) -> str:
