@@ -53,8 +53,12 @@ def main(argv: list[str] | None = None) -> int:
         wanted = Wanted(_listed(arguments.models), *decoders, arguments.mano, arguments.teacher_ckpt)
         models, teacher = contestants(wanted, setting.device)
         scores = read_scores(arguments.scores, [(model.name, model.decoder) for model in models])
-        if scores and not (1 in setting.batches and "model" in setting.stages):
-            raise ValueError("--scores draws speeds of single images: time the stage model with --batch 1")
+        single = 1 in setting.batches and "model" in setting.stages and set(setting.precisions) != {"int8"}
+        if scores and not single:
+            raise ValueError(
+                "--scores draws speeds of single images, not in int8, whose answers the scores are not of: time the "
+                "stage model with --batch 1 and --precision fp32"
+            )
 
         def keep(report: Report) -> None:  # after each model: a long run that is stopped leaves what it has
             write(arguments.out, report, about, command)
@@ -118,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="comma-separated: decode, crop, backbone, head, mesh, model, whole, frame; without a value, all",
     )
     add("--head", action="store_true", help="HaMeR's decoder alone, folded against unfolded")
-    add("--scores", nargs="+", default=[], metavar="NAME=PATH", help="scores.json of models, for the picture")
+    add("--scores", nargs="+", default=[], metavar="NAME=PATH", help="scores.json of models: draws them (not int8)")
     add("--rounds", default="15", help="turns of each row; a turn is a block of calls")
     add("--seconds", default="5", help="stop after so many for each row, but not before 3 rounds")
     add("--threads", help="on the CPU, of every backend and of the peaks; by default torch's choice")
