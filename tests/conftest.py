@@ -19,6 +19,23 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(scope="session")
+def embedded():
+    """The embedded hand."""
+    from fasthamer.hand.mano import load_hand
+
+    return load_hand("embedded")
+
+
+@pytest.fixture(scope="session")
+def mano():
+    """Stands in for the licensed hand: the code only sees that it is not the embedded one."""
+    from fasthamer.hand.mano import Hand
+    from fasthamer.hand.mano_files import read_hand_arrays
+
+    return Hand(read_hand_arrays("embedded"), "MANO_RIGHT")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory):
     """Indexes of datasets go where the tests' other files go, never into the user's cache."""

@@ -19,22 +19,9 @@ from fasthamer.data.augment import Strength
 from fasthamer.data.freihand import FreiHAND
 from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 from fasthamer.data.pictures import read_picture
-from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams
 
 K = np.array([[480.0, 0, 112], [0, 470, 112], [0, 0, 1]])
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_hand("embedded")
-
-
-@pytest.fixture(scope="module")
-def mano():
-    """Stands in for the licensed hand: the code only sees that it is not the embedded one."""
-    return Hand(read_hand_arrays("embedded"), "MANO_RIGHT")
 
 
 def write_set(root, hand, count=3, backgrounds=2, split="training"):

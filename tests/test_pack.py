@@ -14,13 +14,7 @@ from fasthamer.data.freihand import FreiHAND
 from fasthamer.data.item import Labels
 from fasthamer.data.photographs import Photograph, Photographs
 from fasthamer.data.tars import TarHands, find_shards
-from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.hand.mano_files import read_hand_arrays
-
-
-@pytest.fixture(scope="module")
-def mano():
-    return Hand(read_hand_arrays("embedded"), "a MANO file")
+from fasthamer.hand.mano import load_hand
 
 
 @pytest.fixture(scope="module")

@@ -18,19 +18,7 @@ from fasthamer.data.item import Labels
 from fasthamer.data.tar_members import members
 from fasthamer.data.tar_record import Filters, read_record, write_record
 from fasthamer.data.tars import TarHands
-from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_hand("embedded")
-
-
-@pytest.fixture(scope="module")
-def mano():
-    return Hand(read_hand_arrays("embedded"), "a MANO file")
 
 
 @pytest.fixture(scope="module")
