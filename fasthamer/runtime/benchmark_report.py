@@ -144,8 +144,8 @@ def _not_timed(report: Report) -> list[str]:
     for note in report.left_out:
         models.setdefault((note.reason, note.setting), []).append(note.model)
     settings: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # by reason and models
-    for (reason, setting), names in models.items():
-        settings.setdefault((reason, tuple(names)), []).append(setting)
+    for (reason, setting), without in models.items():
+        settings.setdefault((reason, tuple(without)), []).append(setting)
     lines = []
     for (reason, names), chosen in settings.items():
         others = [name for name in timed if name not in names]
