@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 
 from fasthamer.distill.ablation import STUDENT_FILE, Plan, finished, student_config, tokenizer_config
 from fasthamer.distill.ablation_curves import curves, over_time
@@ -18,10 +17,8 @@ from fasthamer.distill.tokenizing import FILE
 from fasthamer.runtime.device import pick_device
 from fasthamer.runtime.timing import machine
 from fasthamer.students.tokenhand.files import tokenizer_metadata
-from fasthamer.students.tokenhand.mesh_decoder import MeshDecoder
-from fasthamer.students.zoo import parameter_count
+from fasthamer.students.tokenhand.mesh_decoder import mesh_decoder_params
 from fasthamer.training.provenance import revision
-from fasthamer.types import N_VERTICES
 from fasthamer.whole_file import write_bytes
 
 Row = dict[str, Any]
@@ -64,15 +61,12 @@ def _row(point: Point, run: Path) -> Row:
     spec = tokenizer_metadata(run / FILE)["tokenizer"]
     scores = _scores(run)
     curve = over_time(run, scores["pa_mpvpe_mm"])
-    with torch.device("meta"):
-        mesh = MeshDecoder(
-            spec["code_width"], spec["tokens"], spec["widths"], spec["blocks"], torch.empty(N_VERTICES, 3)
-        )
+    mesh_decoder = {key: spec[key] for key in ("code_width", "tokens", "widths", "blocks")}
     return {
         "changes": changes(point),
         "M": spec["tokens"][0],
         "K": spec["codes"],
-        "mesh_decoder_params_m": parameter_count(mesh) / 1e6,
+        "mesh_decoder_params_m": mesh_decoder_params(**mesh_decoder) / 1e6,
         "tokenizer": scores,
         "seconds": curve[-1][0],
         "curve": curve,

@@ -15,13 +15,12 @@ from miniatures_capture import (
     left_arrays,
     mano,
     npz_bytes,
-    off_the_hand,
-    outline_error,
     posed,
     project,
     replaced,
     write_dexycb,
 )
+from outlines import off_the_hand, outline_error
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset, dexycb_files

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from miniatures_capture import off_the_hand, outline_error, replaced, write_freihand
+from miniatures_capture import replaced, write_freihand
+from outlines import off_the_hand, outline_error
 from scipy.spatial.transform import Rotation
 from torch.utils.data import default_collate
 
@@ -17,7 +18,6 @@ from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 from fasthamer.data.pictures import read_picture
 from fasthamer.types import ManoParams
 
@@ -183,51 +183,6 @@ def test_a_sample_with_a_joint_too_few_is_an_error(root, embedded):
     edit(root, "xyz", lambda values: values[1].pop())
     with pytest.raises(ValueError, match="record 1 is 20x3, expected 21x3"):
         FreiHAND(root, "training", embedded)[(0, 1)]
-
-
-def test_a_fraction_of_the_pictures_keeps_its_labels_the_same_in_every_epoch(root, embedded):
-    whole = FreiHAND(root, "training", embedded)
-    kept = choose_labelled(len(whole), 1 / 3, seed=0)
-    part = PartlyLabelled(whole, kept)
-    labelled = [i for i in range(6) if part[(0, i)].joints[:, 3].any()]
-    assert len(labelled) == 2
-    assert labelled == [i for i in range(6) if part[(9, i)].keypoints_2d[:, 2].any()]
-    assert all(torch.equal(part[(0, i)].image, whole[(0, i)].image) for i in range(6))
-    with pytest.raises(ValueError, match=r"DATA\.LABELLED"):
-        choose_labelled(len(whole), 0.0, seed=0)
-
-
-def test_without_a_teacher_only_the_labelled_pictures_are_learnt_from(root, embedded):
-    whole = FreiHAND(root, "training", embedded)
-    kept = choose_labelled(len(whole), 1 / 3, seed=0)
-    only = LabelledOnly(whole, kept)
-    assert [int(only[(0, i)].index) for i in range(len(only))] == kept.tolist()
-
-
-class Numbered:
-    """Remembers which samples it was asked for."""
-
-    def __init__(self, item, size):
-        self.item, self.size, self.asked = item, size, []
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, key):
-        self.asked.append(key)
-        return self.item
-
-
-def test_synthetic_hands_fill_their_part_of_each_epoch_and_do_not_repeat_early(root, embedded):
-    photographs = FreiHAND(root, "training", embedded)
-    drawn = Numbered(photographs[(0, 0)], 20)
-    mixed = WithSynthetic(photographs, drawn, 0.6)
-    assert len(mixed) == 15  # 6 photographs are 40 %
-    items = [mixed[(epoch, i)] for epoch in range(3) for i in range(15)]
-    assert [int(item.index) for item in items] == list(range(15)) * 3
-    assert drawn.asked == [(0, i) for i in range(20)] + [(1, i) for i in range(7)]
-    with pytest.raises(ValueError, match=r"DATA\.MIX_SYNTHETIC"):
-        WithSynthetic(photographs, drawn, 1.0)
 
 
 def test_a_config_becomes_datasets(root, embedded, mano):

@@ -11,14 +11,13 @@ from miniatures_capture import (
     HO3D_TIPS,
     OPENGL,
     mano,
-    off_the_hand,
-    outline_error,
     posed,
     project,
     replaced,
     write_ho3d,
     write_python2_pickle,
 )
+from outlines import off_the_hand, outline_error
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset

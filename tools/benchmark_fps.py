@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         single = 1 in setting.batches and "model" in setting.stages and set(setting.precisions) != {"int8"}
         if scores and not single:
             raise ValueError(
-                "--scores draws speeds of single images, not in int8, whose answers the scores are not of: time the "
-                "stage model with --batch 1 and --precision fp32"
+                "--scores draws speeds of single images, none in int8, whose answers were not scored: time the stage "
+                "model with --batch 1 and --precision fp32"
             )
 
         def keep(report: Report) -> None:  # after each model: a long run that is stopped leaves what it has

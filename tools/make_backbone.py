@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ def learn(learner: Learner, loader: DataLoader, steps: int, rate: float) -> list
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     margin = (PICTURE - VIEW) // 2
     history = []
-    bar = tqdm(zip(range(steps), loader, strict=False), total=steps, unit="step")
-    for step, batch in bar:
+    bar = tqdm(islice(loader, steps), total=steps, unit="step")
+    for step, batch in enumerate(bar):
         image = batch[0][:, :, margin : margin + VIEW, margin : margin + VIEW].float()
         errors = learner(image.contiguous(memory_format=torch.channels_last), apart=step < APART * steps)
         optimizer.zero_grad()

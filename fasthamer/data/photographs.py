@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Photograph(NamedTuple):
     left: bool = False
 
 
-class Photographs(Dataset):
+class Photographs(Dataset, ABC):
     """`dataset[(epoch, index)]` is a `Batch` item, a pure function of (seed, epoch, index).
 
     A reader says how many hands there are and what is known about each (`__len__`, `photograph`).
@@ -44,16 +45,16 @@ class Photographs(Dataset):
     def __init__(self, image_size: int = 256, strength: augment.Strength | None = None, seed: int = 0) -> None:
         self.image_size, self.strength, self.seed = image_size, strength, seed
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def photograph(self, index: int) -> Photograph:
         """Hand `index` as its files have it.
 
         Raises:
             FileNotFoundError, ValueError: a damaged picture or label; the message names the file.
         """
-        raise NotImplementedError
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """Hand `index` as it looks in epoch `epoch`.

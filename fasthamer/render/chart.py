@@ -96,7 +96,7 @@ def panel(curves: Sequence[Curve], title: str, across: str, ticks: Sequence[floa
     for value in y.ticks():
         page.line(spot(x.low, value), spot(x.high, value))
         page.text((_LEFT - 8, spot(x.low, value)[1]), f"{value:g}", 12, "rm")
-    coloured = list(zip(curves, COLOURS, strict=False))
+    coloured = list(zip(curves, COLOURS[: len(curves)], strict=True))
     for curve, colour in reversed(coloured):
         _draw(page, [spot(*each) for each in zip(curve.xs, curve.ys, strict=True)], colour)
     for row, (curve, colour) in enumerate(coloured if len(curves) > 1 else []):

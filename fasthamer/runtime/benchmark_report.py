@@ -139,7 +139,7 @@ def _fastest(rows: Sequence[Mapping]) -> list[Mapping]:
 
 def _not_timed(report: Report) -> list[str]:
     """A line for each reason: what holds for every model is said once."""
-    timed = dict.fromkeys(f"{row['model']} {row['decoder']}" for row in report.rows)
+    timed = dict.fromkeys(f"{row['model']} {row['decoder']}" for row in report.rows if row["decoder"])
     models: dict[tuple[str, str], list[str]] = {}  # by reason and setting
     for note in report.left_out:
         models.setdefault((note.reason, note.setting), []).append(note.model)

@@ -40,6 +40,13 @@ class MeshDecoder(nn.Module):
         return self.mean + UNIT * self.out(self.layers(tokens)).float()
 
 
+def mesh_decoder_params(code_width: int, tokens: list[int], widths: list[int], blocks: int) -> int:
+    """How many numbers such a `MeshDecoder` has learnt; no weights are made."""
+    with torch.device("meta"):
+        decoder = MeshDecoder(code_width, tokens, widths, blocks, torch.empty(N_VERTICES, 3))
+    return sum(parameter.numel() for parameter in decoder.parameters())
+
+
 class _Layer(nn.Module):
     def __init__(self, inputs: int, width: int, number: int, more: int, blocks: int) -> None:
         super().__init__()

@@ -16,10 +16,10 @@ from fasthamer.registry import unknown
 from fasthamer.runtime.contract import MESH
 from fasthamer.runtime.fold import Folded
 from fasthamer.students.tokenhand.folded import FoldedMesh, FoldedTokens
-from fasthamer.students.tokenhand.mesh_decoder import MeshDecoder
+from fasthamer.students.tokenhand.mesh_decoder import mesh_decoder_params
 from fasthamer.students.tokenhand.placing import Placing
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
-from fasthamer.types import N_JOINTS, N_VERTICES, HandOutput
+from fasthamer.types import N_JOINTS, HandOutput
 
 GENERATORS = {"global": None, "map": 1, "upsampled": 4}  # TokenHand's A, its 7x7, its D (28x28): times finer
 WIDTH = 128  # channels of the map that tokens are read from
@@ -148,9 +148,10 @@ class TokenDecoder(TokenClassifier):
 def token_decoder_params(channels: int, spec: TokenizerSpec, generator: str = "upsampled") -> int:
     """How many numbers a `TokenDecoder` holds, trained or frozen; no weights are made."""
     with torch.device("meta"):
-        mesh = MeshDecoder(spec.code_width, spec.tokens, spec.widths, spec.blocks, torch.empty(N_VERTICES, 3))
-        parts = nn.ModuleList([TokenClassifier(channels, spec, generator), mesh])
-    return spec.codes * spec.code_width + sum(parameter.numel() for parameter in parts.parameters())
+        classifier = TokenClassifier(channels, spec, generator)
+    frozen = spec.codes * spec.code_width
+    frozen += mesh_decoder_params(spec.code_width, spec.tokens, spec.widths, spec.blocks)
+    return frozen + sum(parameter.numel() for parameter in classifier.parameters())
 
 
 class _Finer(nn.Sequential):

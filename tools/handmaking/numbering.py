@@ -24,7 +24,7 @@ def renumber(vertices: np.ndarray, faces: np.ndarray, skeleton: Skeleton) -> tup
         ring = ring[ring != tip]
         # neighbours that stay closest to the end of the finger
         ring = ring[np.argsort(-((vertices[ring] - vertices[tip]) @ along), kind="stable")]
-        for index, vertex in zip(wanted, [tip, *ring.tolist()], strict=False):
+        for index, vertex in zip(wanted, [tip, *ring[: len(wanted) - 1].tolist()], strict=True):
             place[vertex] = index
     owner = np.argmin(
         [np.linalg.norm(vertices - 0.5 * (skeleton.joints[b] + skeleton.ends[b]), axis=1) for b in range(16)], axis=0
