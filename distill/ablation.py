@@ -16,13 +16,13 @@ from yacs.config import CfgNode
 
 from fasthamer.config import differing, load_config
 from fasthamer.distill.ablation_points import Point, all_points, changes
-from fasthamer.distill.rundir import FREE
-from fasthamer.distill.session import execute, prepare
-from fasthamer.distill.side_by_side import Done, Work, side_by_side
-from fasthamer.distill.tokenizing import FILE, prepare_tokenizer, train_tokenizer
+from fasthamer.distill.parallel_runs import Done, Work, side_by_side
+from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
 from fasthamer.students.tokenhand.tokenizer import check_spec, spec_of
 from fasthamer.training.interrupt import StopWish
-from fasthamer.training.runlog import duration
+from fasthamer.training.log import duration
+from fasthamer.training.run_dir import FREE
 
 STUDENT_FILE = "student.safetensors"
 SCORED = 6  # times while a tokenizer trains: the curve of error against time

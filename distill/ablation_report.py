@@ -9,17 +9,17 @@ from typing import Any
 
 import cv2
 
+from fasthamer.benchmark.timing import machine
+from fasthamer.device import pick_device
 from fasthamer.distill.ablation import STUDENT_FILE, Plan, finished, student_config, tokenizer_config
 from fasthamer.distill.ablation_curves import curves, over_time
 from fasthamer.distill.ablation_points import GROUPS, PAPER, Group, Point, all_points, changes
-from fasthamer.distill.rundir import write_json, write_text
-from fasthamer.distill.tokenizing import FILE
-from fasthamer.runtime.device import pick_device
-from fasthamer.runtime.timing import machine
+from fasthamer.distill.tokenizer import FILE
+from fasthamer.files.atomic import write_bytes
 from fasthamer.students.tokenhand.files import tokenizer_metadata
 from fasthamer.students.tokenhand.mesh_decoder import mesh_decoder_params
 from fasthamer.training.provenance import revision
-from fasthamer.whole_file import write_bytes
+from fasthamer.training.run_dir import write_json, write_text
 
 Row = dict[str, Any]
 PICTURE = "ablation.png"

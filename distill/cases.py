@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.crop import transform
-from fasthamer.data.mixture import HandDataset
+from fasthamer.data.dataset import HandDataset
 from fasthamer.distill.evaluate import Predicted
 from fasthamer.render.overlay import (
     MESH_COLOURS,

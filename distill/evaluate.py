@@ -21,13 +21,13 @@ from tqdm import tqdm
 
 from fasthamer.camera import translation_to_fit
 from fasthamer.data.crop import mirror_points
-from fasthamer.data.mixture import HandDataset
+from fasthamer.data.dataset import HandDataset
+from fasthamer.data.loader import readable
 from fasthamer.hand.conventions import TIPS
 from fasthamer.metrics.pck import Annotated, score_pck
 from fasthamer.metrics.protocols import PROTOCOLS, protocol_joints
 from fasthamer.metrics.scores import Hands, score
 from fasthamer.registry import unknown
-from fasthamer.training.stream import readable
 from fasthamer.types import Batch
 
 

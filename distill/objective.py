@@ -17,7 +17,7 @@ from fasthamer.distill.losses import (
     token_divergence,
     token_relations,
 )
-from fasthamer.distill.token_labels import TokenLabels
+from fasthamer.distill.token_targets import TokenLabels
 from fasthamer.registry import unknown
 from fasthamer.types import Batch, HandOutput
 

@@ -15,18 +15,18 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
+from fasthamer.benchmark.timing import ms_per_image
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
+from fasthamer.device import pick_device
+from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
-from fasthamer.distill.pictures import comparison
-from fasthamer.distill.rundir import resumed_config, write_json
-from fasthamer.distill.session import execute, prepare
+from fasthamer.distill.run import execute, prepare
 from fasthamer.predict import open_model
-from fasthamer.runtime.device import pick_device
-from fasthamer.runtime.timing import ms_per_image
 from fasthamer.students import build_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.run_dir import resumed_config, write_json
 from fasthamer.types import Batch
 
 SHOWN = 6  # evaluation hands in the picture

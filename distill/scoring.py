@@ -12,17 +12,17 @@ from torch import nn
 from yacs.config import CfgNode
 
 from fasthamer.data import build_dataset, dataset_name
-from fasthamer.data.mixture import HandDataset
+from fasthamer.data.dataset import HandDataset
+from fasthamer.device import pick_device
 from fasthamer.distill.cases import case_sheet
 from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict, rules_for
-from fasthamer.distill.rundir import write_json
 from fasthamer.distill.submission import write_submission
 from fasthamer.hand.mano import Hand
-from fasthamer.metrics.keypoints import aligned_distances
+from fasthamer.metrics.points import aligned_distances
 from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.predict import open_model
-from fasthamer.runtime.device import pick_device
 from fasthamer.students.tokenhand.token_decoder import TokenDecoder
+from fasthamer.training.run_dir import write_json
 
 
 class Exam(NamedTuple):

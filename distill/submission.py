@@ -10,7 +10,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from fasthamer.data import build_dataset
-from fasthamer.data.mixture import HandDataset
+from fasthamer.data.dataset import HandDataset
 from fasthamer.distill.evaluate import Predicted
 from fasthamer.hand.conventions import MIDDLE_KNUCKLE, TIPS, WRIST
 from fasthamer.hand.mano import load_hand

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from yacs.config import CfgNode
 
-from fasthamer.distill.classroom import Classroom
-from fasthamer.distill.device import accelerator_for
+from fasthamer.benchmark.timing import Timing, flat, in_blocks, random_crops, synchronise, times_faster
 from fasthamer.distill.objective import MODES, Objective
+from fasthamer.distill.trainer import Classroom
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.nn.mano_head import SIZES, ManoHead
 from fasthamer.registry import unknown
-from fasthamer.runtime.timing import Timing, flat, in_blocks, random_crops, synchronise, times_faster
 from fasthamer.students import build_student
 from fasthamer.teachers import Teacher
-from fasthamer.teachers.cache_about import Wanted
-from fasthamer.teachers.cached import CachedTeacher
+from fasthamer.teachers.cache.cached_teacher import CachedTeacher
+from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.teachers.hamer import MARGIN, HaMeR
 from fasthamer.teachers.vit import PoseViT
+from fasthamer.training.accelerator import accelerator_for
 from fasthamer.types import Batch, HandOutput
 
 LOOPS = {  # name: what it changes about the config
@@ -59,7 +59,7 @@ class Row(NamedTuple):
     median_ms: float  # of a step
     p95_ms: float
     images_per_second: float
-    ratio: float  # to the naive loop's images per second, see `fasthamer.runtime.timing.times_faster`
+    ratio: float  # to the naive loop's images per second, see `fasthamer.benchmark.timing.times_faster`
     peak_mb: float  # 1e6 bytes, while it trains: of the device on cuda, else of the whole process; 0 = not measured
 
 

@@ -15,13 +15,13 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 import fasthamer
-from fasthamer.nn.weights import check_weights, shapes
+from fasthamer.files.weights import check_weights, shapes
 
 logger = logging.getLogger(__name__)
 
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # it warns of the classifier that we leave out
 
-SHIPPED = {  # timm's name: weights of its stages in the package, see tools/make_backbone.py
+SHIPPED = {  # timm's name: weights of its stages in the package, see tools/assets/make_backbone.py
     "mobilenetv3_large_100": Path(fasthamer.__file__).parent / "assets" / "mobilenetv3_l.safetensors",
 }
 HUB_TIMEOUT = 4.0  # seconds to wait for a sign of life before starting from scratch

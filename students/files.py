@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fasthamer.files.headed_tensors import Kind, read_headed, read_header, write_headed
+from fasthamer.files.weights import check_weights, shapes
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.nn.headed_file import Kind, read_headed, read_header, write_headed
-from fasthamer.nn.weights import check_weights, shapes
 from fasthamer.students.student import Student
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 from fasthamer.students.zoo import build_student

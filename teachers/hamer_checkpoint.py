@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fasthamer.files.safe_checkpoint import read_state_dict
+from fasthamer.files.weights import check_weights
 from fasthamer.hand.mano import Hand
-from fasthamer.nn.weights import check_weights
-from fasthamer.safe_checkpoint import read_state_dict
 from fasthamer.teachers.hamer import HaMeR, hollow_hamer
 
 # The rest of the file's state dict is the discriminator, MANO's arrays (`load_hand` reads those) and a flag.

@@ -12,8 +12,8 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.files import load_student
 from fasthamer.teachers.embedded import load_embedded
-from fasthamer.teachers.frozen import Teacher
 from fasthamer.teachers.hamer_checkpoint import load_hamer
+from fasthamer.teachers.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 

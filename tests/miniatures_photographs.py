@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fasthamer.camera import fit_weak_camera, project
 from fasthamer.data import augment
-from fasthamer.data.item import Labels, make_item
+from fasthamer.data.sample import Labels, make_item
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.types import Batch, HandOutput, ManoParams, View

@@ -15,7 +15,7 @@ from fasthamer.distill.ablation import Plan, ablate, check
 from fasthamer.distill.ablation_curves import over_time
 from fasthamer.distill.ablation_points import GROUPS, PAPER, all_points, changes, chosen_points
 from fasthamer.distill.ablation_report import markdown, write_report
-from fasthamer.distill.side_by_side import Done
+from fasthamer.distill.parallel_runs import Done
 from fasthamer.hand.mano import load_hand
 from fasthamer.students.tokenhand.token_decoder import GENERATORS
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
-from fasthamer.data.item import Labels, make_item, without_labels
+from fasthamer.data.sample import Labels, make_item, without_labels
 from fasthamer.hand.mano import load_hand
 from fasthamer.types import ManoParams
 

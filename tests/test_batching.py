@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import default_collate
 
 from fasthamer.data.batching import pack_batch, unpack_batch
-from fasthamer.data.item import Labels, make_item
+from fasthamer.data.sample import Labels, make_item
 from fasthamer.types import Batch
 
 

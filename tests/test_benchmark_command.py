@@ -7,13 +7,15 @@ import cv2
 import pytest
 import torch
 
+from fasthamer.benchmark import heads as benchmark_heads
+from fasthamer.benchmark import memory as peak
+from fasthamer.benchmark import report as benchmark_report
+from fasthamer.benchmark.group import COLUMNS
+from fasthamer.benchmark.heads import Map
+from fasthamer.benchmark.memory import Peaks
+from fasthamer.benchmark.run import LeftOut, Report
+from fasthamer.benchmark.timing import machine
 from fasthamer.hand.mano import load_hand
-from fasthamer.runtime import benchmark_heads, benchmark_report, peak
-from fasthamer.runtime.benchmark import LeftOut, Report
-from fasthamer.runtime.benchmark_group import COLUMNS
-from fasthamer.runtime.benchmark_heads import Map
-from fasthamer.runtime.peak import Peaks
-from fasthamer.runtime.timing import machine
 from fasthamer.students import build_student, save_student
 from fasthamer.tools import benchmark_fps
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from miniatures_tars import write_shards
 
-from fasthamer.data.tars import TarHands
+from fasthamer.data.readers.tars import TarHands
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.tools import benchmark_data

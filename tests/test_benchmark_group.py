@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from fasthamer.benchmark import group as benchmark_group
+from fasthamer.benchmark import timing
+from fasthamer.benchmark.costs import Work
+from fasthamer.benchmark.group import COLUMNS, Entry, Group, Setting
+from fasthamer.benchmark.memory import Peaks
+from fasthamer.benchmark.passes import PHOTO, crops, decode, photograph, stage_modules
 from fasthamer.data.crop import crop_affine, warp
-from fasthamer.runtime import benchmark_group, timing
-from fasthamer.runtime.benchmark_group import COLUMNS, Entry, Group, Setting
-from fasthamer.runtime.benchmark_passes import PHOTO, crops, decode, photograph, stage_modules
-from fasthamer.runtime.cost import Work
-from fasthamer.runtime.peak import Peaks
 
 CPU = torch.device("cpu")
 STAGES = ("decode", "crop", "backbone", "head", "mesh", "model", "whole", "frame")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fasthamer.runtime import peak
-from fasthamer.runtime.peak import Peaks, Probes
-from fasthamer.runtime.timing import in_blocks
+from fasthamer.benchmark import memory as peak
+from fasthamer.benchmark.memory import Peaks, Probes
+from fasthamer.benchmark.timing import in_blocks
 
 PEAKS = Peaks({"fp32": 100.0, "int8": 400.0}, {10: 40.0, 1000: 10.0})
 

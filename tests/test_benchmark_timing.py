@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fasthamer.runtime import timing
-from fasthamer.runtime.cost import peak_memory, work_of
-from fasthamer.runtime.timing import (
+from fasthamer.benchmark import timing
+from fasthamer.benchmark.costs import peak_memory, work_of
+from fasthamer.benchmark.timing import (
     StageClock,
     Timing,
     flat,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fasthamer.runtime.tradeoff import COLOURS, SIZE, Point, draw, points, read_scores
+from fasthamer.benchmark.tradeoff import COLOURS, SIZE, Point, draw, points, read_scores
 
 
 def row(model, backend="torch", precision="fp32", fps=10.0, **more):

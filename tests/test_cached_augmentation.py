@@ -11,15 +11,14 @@ from miniatures_photographs import SIZE, STRONG, KnowingTeacher, Photographs, ex
 from torch.utils.data import default_collate
 
 from fasthamer.data import augment, crop
-from fasthamer.data.mixture import WithSynthetic
-from fasthamer.data.synthetic import SyntheticHands
-from fasthamer.data.views import Views
+from fasthamer.data.loader import BadSample
+from fasthamer.data.subsets import Views, WithSynthetic
+from fasthamer.data.synthetic.dataset import SyntheticHands
 from fasthamer.hand.mano import load_hand
-from fasthamer.teachers.cache_about import Wanted
-from fasthamer.teachers.cache_check import check_photographs, drift
-from fasthamer.teachers.cache_geometry import motion_between, moved
-from fasthamer.teachers.cached import CachedTeacher
-from fasthamer.training.stream import BadSample
+from fasthamer.teachers.cache.cached_teacher import CachedTeacher
+from fasthamer.teachers.cache.check import check_photographs, drift
+from fasthamer.teachers.cache.geometry import motion_between, moved
+from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.types import Batch
 
 OUTPUTS = Wanted(maps=False, channels=0)

@@ -10,9 +10,9 @@ from torch.utils.data import default_collate
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
-from fasthamer.data.coco import CocoHands
-from fasthamer.data.item import Labels, make_item
-from fasthamer.data.json_stream import JsonStream
+from fasthamer.data.readers.coco import CocoHands
+from fasthamer.data.sample import Labels, make_item
+from fasthamer.files.json_stream import JsonStream
 from fasthamer.hand.mano import load_hand
 from fasthamer.types import Batch
 
@@ -132,12 +132,12 @@ def test_2d_samples_batch_with_fully_labelled_ones(drawn):
 
 
 def test_the_index_of_a_large_file_is_kept_until_the_file_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.coco.LARGE", 0)
+    monkeypatch.setattr("fasthamer.data.readers.coco.LARGE", 0)
     write_coco(tmp_path, 3)
     edited(tmp_path, lambda content: content["annotations"][2].update(keypoints=[0] * 63))
     first = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
     with monkeypatch.context() as patch:
-        patch.setattr("fasthamer.data.coco.read_coco", None)  # it is not read again
+        patch.setattr("fasthamer.data.readers.coco.read_coco", None)  # it is not read again
         again = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
     assert (len(again), again.skipped) == (len(first), first.skipped) == (2, 1)
     for one, two in zip(first[(0, 1)], again[(0, 1)], strict=True):
@@ -207,7 +207,7 @@ VALUES = {
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_streamed_file_is_what_json_reads_however_it_is_cut(tmp_path, monkeypatch, block, indent):
-    monkeypatch.setattr("fasthamer.data.json_stream._BLOCK", block)
+    monkeypatch.setattr("fasthamer.files.json_stream._BLOCK", block)
     path = tmp_path / "some.json"
     path.write_text(" " + json.dumps(VALUES, indent=indent, ensure_ascii=False), encoding="utf-8")
     with JsonStream(path) as stream:
@@ -223,7 +223,7 @@ def test_a_streamed_file_is_what_json_reads_however_it_is_cut(tmp_path, monkeypa
 
 
 def test_a_number_is_not_taken_for_whole_at_the_edge_of_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.json_stream._BLOCK", 3)
+    monkeypatch.setattr("fasthamer.files.json_stream._BLOCK", 3)
     (tmp_path / "n.json").write_text("[123456, 7]")
     with JsonStream(tmp_path / "n.json") as stream:
         assert list(stream.elements()) == [123456, 7]

@@ -23,16 +23,17 @@ from miniatures_capture import (
 from outlines import off_the_hand, outline_error
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset, dexycb_files
+from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import mirror_points
-from fasthamer.data.dexycb import DexYCB
-from fasthamer.data.dexycb_files import frames_of, read_betas, read_extrinsics, read_intrinsics
-from fasthamer.data.mano_labels import mano_vertices
-from fasthamer.data.pictures import read_picture
+from fasthamer.data.readers import dexycb_files
+from fasthamer.data.readers.dexycb import DexYCB
+from fasthamer.data.readers.dexycb_files import frames_of, read_betas, read_extrinsics, read_intrinsics
+from fasthamer.data.readers.mano_labels import mano_vertices
+from fasthamer.files.images import read_picture
+from fasthamer.files.safe_npz import read_npz
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
-from fasthamer.safe_npz import read_npz
 from fasthamer.types import ManoParams
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from miniatures_capture import SERIALS, SUBJECTS, npz_bytes, replaced
 
-from fasthamer.data.dexycb import DexYCB
-from fasthamer.data.dexycb_files import read_extrinsics
+from fasthamer.data.readers.dexycb import DexYCB
+from fasthamer.data.readers.dexycb_files import read_extrinsics
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.mano_files import read_hand_arrays
 

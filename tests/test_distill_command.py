@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fasthamer.config import load_config
+from fasthamer.data.loader import BadSample
 from fasthamer.students import load_student
 from fasthamer.students.files import save_student, student_metadata
 from fasthamer.tools.distill import main
-from fasthamer.training.stream import BadSample
 
 SMALL = [
     *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--steps", "2"),
@@ -116,7 +116,7 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
 
 
 def test_a_broken_evaluation_does_not_cost_the_training(tmp_path, capsys, monkeypatch):
-    import fasthamer.distill.session as session
+    import fasthamer.distill.run as session
 
     def broken(*_):
         raise BadSample("sample 1: damaged picture")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_tokenizers import SPEC, tiny_tokenizer
 
-from fasthamer.distill import session
+from fasthamer.distill import run as session
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.students import build_student, load_student, save_student

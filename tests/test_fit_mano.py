@@ -7,11 +7,11 @@ from miniatures_capture import left_arrays, mano
 from scipy.spatial.transform import Rotation
 
 from fasthamer.data.crop import mirror_points
-from fasthamer.data.posing import Poser
 from fasthamer.hand.fit import _Chain, fit_mano, mirror_fit
 from fasthamer.hand.left import left_hand
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
+from fasthamer.hand.posing import Poser
 from fasthamer.hand.procedural import sample_pose
 from fasthamer.predict import Prediction
 from fasthamer.types import ManoParams

@@ -7,9 +7,9 @@ from torch import nn
 
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.rotation import rot6d_to_matrix
+from fasthamer.hand.skinning import Skinning
 from fasthamer.nn.mano_head import SIZES, FlatHead, HeadSize, ManoHead
 from fasthamer.runtime.fold import FoldedHead, fold_backbone
-from fasthamer.runtime.skinning import Skinning
 from fasthamer.types import ManoParams
 
 ODD = HeadSize(width=24, depth=2, heads=3, head_width=5, mlp_width=20)

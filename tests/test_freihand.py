@@ -17,8 +17,8 @@ from fasthamer.camera import project_pixels
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
-from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.pictures import read_picture
+from fasthamer.data.readers.freihand import FreiHAND
+from fasthamer.files.images import read_picture
 from fasthamer.types import ManoParams
 
 K = np.array([[480.0, 0, 112], [0, 470, 112], [0, 0, 1]])

@@ -9,7 +9,7 @@ import pytest
 from fasthamer.hand.conventions import TIPS
 from fasthamer.metrics.alignment import procrustes
 from fasthamer.metrics.keypoint_files import read_annotated
-from fasthamer.metrics.keypoints import aligned_distances
+from fasthamer.metrics.points import aligned_distances
 from fasthamer.metrics.predictions import read_truth
 from fasthamer.metrics.protocols import FINGERTIPS
 from fasthamer.metrics.scores import Hands, score

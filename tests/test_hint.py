@@ -9,7 +9,7 @@ from miniatures_2d import SIZE, drawn_hands, write_hamer_list, write_hint
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
-from fasthamer.data.hint import HInt, read_hand
+from fasthamer.data.readers.hint import HInt, read_hand
 from fasthamer.hand.mano import load_hand
 from fasthamer.students import build_student, save_student
 from fasthamer.tools import eval as evaluation

@@ -22,10 +22,10 @@ from outlines import off_the_hand, outline_error
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
-from fasthamer.data.boxes import Boxes
 from fasthamer.data.crop import box_side
-from fasthamer.data.ho3d import HO3D
-from fasthamer.data.pictures import read_picture
+from fasthamer.data.readers.boxes import Boxes
+from fasthamer.data.readers.ho3d import HO3D
+from fasthamer.files.images import read_picture
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams

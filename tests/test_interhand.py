@@ -9,7 +9,7 @@ from miniatures_2d import K, drawn_hands, write_interhand
 from fasthamer.camera import project_pixels
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
-from fasthamer.data.interhand import InterHand
+from fasthamer.data.readers.interhand import InterHand
 from fasthamer.hand.mano import load_hand
 
 
@@ -110,12 +110,12 @@ def test_a_damaged_file_is_named(fresh, kind, change, message):
 
 
 def test_the_index_of_a_large_file_is_kept_until_the_file_changes(fresh, tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.interhand.LARGE", 0)
+    monkeypatch.setattr("fasthamer.data.readers.interhand.LARGE", 0)
     place = tmp_path / "indexes"
     first = InterHand(fresh, "training", cache=str(place))
     assert len(list(place.iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("fasthamer.data.interhand.read_coco", None)  # it is not read again
+        patch.setattr("fasthamer.data.readers.interhand.read_coco", None)  # it is not read again
         again = InterHand(fresh, "training", cache=str(place))
     for index in range(len(first)):
         assert first.sample_name(index) == again.sample_name(index)

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fasthamer.data import json_records
-from fasthamer.data.json_records import JsonRecords
+from fasthamer.files import json_records
+from fasthamer.files.json_records import JsonRecords
 
 
 @pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])

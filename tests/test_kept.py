@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from fasthamer.camera import project_pixels
 from fasthamer.data.augment import Strength
-from fasthamer.data.kept import KeptHands
-from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.data.synthetic.cached import KeptHands
+from fasthamer.data.synthetic.dataset import SyntheticHands
 from fasthamer.hand.mano import load_hand
 from fasthamer.types import ManoParams
 

@@ -15,7 +15,7 @@ ABOVE = {"fasthamer/predict.py": "teachers"}
 
 
 def layer_of(module: str) -> str:
-    """`fasthamer.distill.loop` belongs to distill, `fasthamer.camera` to fasthamer."""
+    """`fasthamer.training.loop` belongs to distill, `fasthamer.camera` to fasthamer."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in LAYERS else parts[0]
 

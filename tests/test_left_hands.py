@@ -9,10 +9,10 @@ from PIL import Image
 from fasthamer import predict
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import mirror_axis_angle, mirror_points
-from fasthamer.data.dexycb import DexYCB
-from fasthamer.data.mano_labels import mano_vertices
-from fasthamer.data.pictures import read_picture
+from fasthamer.data.readers.dexycb import DexYCB
+from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.distill.evaluate import predict as predict_set
+from fasthamer.files.images import read_picture
 from fasthamer.hand.left import left_hand, mirror_arrays
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import SHAPES, read_hand_arrays

@@ -17,17 +17,17 @@ from torch.utils.data import Dataset
 
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.config import load_config
-from fasthamer.distill.classroom import Classroom
-from fasthamer.distill.device import accelerator_for
+from fasthamer.data.loader import BadSample, Stream
 from fasthamer.distill.learner import Learner
-from fasthamer.distill.loop import train
+from fasthamer.distill.trainer import Classroom
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.students import build_student
+from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.checkpoint import checkpoints
 from fasthamer.training.interrupt import Interrupted
+from fasthamer.training.loop import train
 from fasthamer.training.schedule import learning_rate
-from fasthamer.training.stream import BadSample, Stream
 from fasthamer.types import Batch, ManoParams
 
 SIZE = 64

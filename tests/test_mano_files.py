@@ -11,7 +11,7 @@ import scipy.sparse
 import torch
 from yacs.config import CfgNode
 
-from fasthamer import safe_pickle
+from fasthamer.files import safe_pickle
 from fasthamer.hand.mano_files import SHAPES, check_hand_arrays, read_hand_arrays
 
 

@@ -10,8 +10,8 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
 from fasthamer.metrics.alignment import fit, procrustes
-from fasthamer.metrics.keypoints import AUC_THRESHOLDS, aligned_distances, auc, distances, pck
 from fasthamer.metrics.mesh import f_scores, nearest_distances
+from fasthamer.metrics.points import AUC_THRESHOLDS, aligned_distances, auc, distances, pck
 
 
 def official(pred, gt):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from miniatures_capture import write_freihand
 
-from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
+from fasthamer.data.readers.freihand import FreiHAND
+from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 
 
 @pytest.fixture

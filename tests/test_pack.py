@@ -10,10 +10,10 @@ from miniatures_capture import write_freihand
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop, pack
-from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.item import Labels
-from fasthamer.data.photographs import Photograph, Photographs
-from fasthamer.data.tars import TarHands, find_shards
+from fasthamer.data.readers.base import Photograph, Photographs
+from fasthamer.data.readers.freihand import FreiHAND
+from fasthamer.data.readers.tars import TarHands, find_shards
+from fasthamer.data.sample import Labels
 from fasthamer.hand.mano import load_hand
 
 

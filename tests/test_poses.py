@@ -10,14 +10,15 @@ from miniatures_capture import write_freihand, write_ho3d
 from scipy.spatial.transform import Rotation
 
 from fasthamer.config import load_config
-from fasthamer.data import parallel, pose_labels, poses
-from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.ho3d import HO3D
-from fasthamer.data.pose_labels import poses_of_dataset
+from fasthamer.data import parallel, poses
+from fasthamer.data import pose_sources as pose_labels
+from fasthamer.data.pose_sources import poses_of_dataset
 from fasthamer.data.poses import HandPoses, build_poses, gathered, poses_of_file, sampled_poses, split
+from fasthamer.data.readers.freihand import FreiHAND
+from fasthamer.data.readers.ho3d import HO3D
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.procedural import sample_betas, sample_pose
-from fasthamer.runtime.skinning import Skinning
+from fasthamer.hand.skinning import Skinning
 from fasthamer.types import ManoParams
 
 

@@ -13,18 +13,18 @@ from miniatures_tars import hand_record, write_tar
 from scipy.spatial.transform import Rotation
 
 from fasthamer.config import load_config
-from fasthamer.data.dexycb import DexYCB
-from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.ho3d import HO3D
-from fasthamer.data.interhand import InterHand
-from fasthamer.data.mixture import LabelledOnly, PartlyLabelled, WithSynthetic
-from fasthamer.data.pose_labels import poses_of_dataset
+from fasthamer.data.pose_sources import poses_of_dataset
 from fasthamer.data.poses import HandPoses, build_poses
+from fasthamer.data.readers.dexycb import DexYCB
+from fasthamer.data.readers.freihand import FreiHAND
+from fasthamer.data.readers.ho3d import HO3D
+from fasthamer.data.readers.interhand import InterHand
+from fasthamer.data.readers.tar_members import members
+from fasthamer.data.readers.tars import TarHands
 from fasthamer.data.streams import Indexed, Mix
-from fasthamer.data.synthetic import SyntheticHands
-from fasthamer.data.tar_members import members
-from fasthamer.data.tars import TarHands
-from fasthamer.runtime.skinning import Skinning
+from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic
+from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.hand.skinning import Skinning
 from fasthamer.types import ManoParams
 
 BROKEN = b"\xff\xd8\xff no picture"

@@ -13,9 +13,9 @@ from miniatures_tars import write_shards
 
 from fasthamer.config import load_config
 from fasthamer.data.check import Report, check, incomplete, picture
-from fasthamer.data.check_labels import item_problems, photograph_problems, reprojection, tips_apart
-from fasthamer.data.freihand import FreiHAND
-from fasthamer.data.item import Labels, make_item
+from fasthamer.data.label_checks import item_problems, photograph_problems, reprojection, tips_apart
+from fasthamer.data.readers.freihand import FreiHAND
+from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.zoo import DATASETS
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays

@@ -7,9 +7,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fasthamer.distill.device import accelerator_for
-from fasthamer.distill.prior import Discriminator, Prior, mocap_sampler, procedural_sampler
+from fasthamer.distill.adversarial import Discriminator, Prior, mocap_sampler, procedural_sampler
 from fasthamer.hand.rotation import axis_angle_to_matrix
+from fasthamer.training.accelerator import accelerator_for
 from fasthamer.types import ManoParams
 
 

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from fasthamer.hand.collision import PARENTS, Capsules, _segments_apart
 from fasthamer.hand.gestures import HIGHEST, LOWEST, PRESETS, REST, Axes, to_axis_angle
 from fasthamer.hand.procedural import ASSET, embedded_arrays, presets, sample_betas, sample_pose
-from fasthamer.tools.handmaking import shapes, skeleton
+from fasthamer.tools.assets.hand import shapes, skeleton
 
 DATA = Path(os.environ.get("FASTHAMER_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 # MANO joint of the last bone -> vertices that datasets take for the fingertip, HaMeR's first

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from fasthamer.render.forearm import ForearmAxis, boundary_loop, tube
+from fasthamer.data.synthetic.forearm import ForearmAxis, boundary_loop, tube
+from fasthamer.data.synthetic.shading import (
+    SKIN_WRAP,
+    Light,
+    ambient_occlusion,
+    decode,
+    diffuse,
+    encode,
+    highlight,
+    shadow,
+)
+from fasthamer.data.synthetic.skin import TONES, skin_colour
 from fasthamer.render.raster import vertex_normals
-from fasthamer.render.shading import SKIN_WRAP, Light, ambient_occlusion, decode, diffuse, encode, highlight, shadow
-from fasthamer.render.skin import TONES, skin_colour
 
 FROM_ABOVE = Light(np.array([0, -1, 0], np.float32), np.array([1, 1, 0.5], np.float32))  # y points down
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 import fasthamer.students.backbone as backbone_module
 from fasthamer.students.backbone import SHIPPED, Backbone
-from fasthamer.tools import make_backbone
+from fasthamer.tools.assets import make_backbone
 
 NAME = "mobilenetv3_large_100"
 

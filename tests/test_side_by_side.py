@@ -6,7 +6,7 @@ import operator
 import signal
 import time
 
-from fasthamer.distill.side_by_side import Work, side_by_side
+from fasthamer.distill.parallel_runs import Work, side_by_side
 from fasthamer.training.interrupt import StopWish
 
 

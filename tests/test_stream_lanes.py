@@ -11,12 +11,12 @@ from miniatures_tars import header_offsets, write_shards
 from torch.utils.data import Dataset
 
 from fasthamer.data.augment import Strength
-from fasthamer.data.item import Labels, make_item
+from fasthamer.data.loader import BadSample, Feed
+from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.streams import HandStream, Indexed, Mix
-from fasthamer.data.tars import TarHands
 from fasthamer.hand.mano import load_hand
 from fasthamer.training.lane_places import check_lanes
-from fasthamer.training.stream import BadSample, Feed
 
 BLANK = np.zeros((8, 8, 3), np.uint8)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import fasthamer.nn.headed_file as headed_file
+import fasthamer.files.headed_tensors as headed_file
 import fasthamer.students.files as files
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fasthamer.data import synthetic
 from fasthamer.data.crop import BOX_FACTOR, box_side
-from fasthamer.data.handscene import HAND, Scene
-from fasthamer.data.picture_edge import end_picture
-from fasthamer.data.synthetic import SyntheticHands
-from fasthamer.data.viewpoints import Crop
+from fasthamer.data.synthetic import dataset as synthetic
+from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.image_edge import end_picture
+from fasthamer.data.synthetic.scene import HAND, Scene
+from fasthamer.data.synthetic.viewpoints import Crop
 from fasthamer.hand.mano import load_hand
 from fasthamer.render.raster import vertex_normals
 from fasthamer.types import Batch, ManoParams

@@ -14,10 +14,10 @@ from miniatures_tars import hand_record, header_offsets, picture, write_shards, 
 
 from fasthamer.data import crop
 from fasthamer.data.augment import Strength
-from fasthamer.data.item import Labels
-from fasthamer.data.tar_members import members
-from fasthamer.data.tar_record import Filters, read_record, write_record
-from fasthamer.data.tars import TarHands
+from fasthamer.data.readers.tar_members import members
+from fasthamer.data.readers.tar_record import Filters, read_record, write_record
+from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.sample import Labels
 from fasthamer.types import ManoParams
 
 
@@ -220,7 +220,7 @@ def test_what_is_no_archive_says_so(tmp_path, content):
 
 
 def test_a_member_that_claims_to_be_huge_is_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.tar_members.LARGEST", 100)
+    monkeypatch.setattr("fasthamer.data.readers.tar_members.LARGEST", 100)
     found, skipped = names(small(tmp_path / "a.tar"))
     assert not found and len(skipped) == 6 and "0.txt: of 700 bytes" in skipped[0]
 

@@ -18,13 +18,13 @@ import torch
 from miniatures_photographs import KnowingTeacher, Photographs
 from torch.utils.data import default_collate
 
-import fasthamer.teachers.cache_shards as cache_shards
-from fasthamer.teachers.cache_about import Wanted
-from fasthamer.teachers.cache_build import Builder
-from fasthamer.teachers.cache_components import fit_components
-from fasthamer.teachers.cached import CachedTeacher
+import fasthamer.teachers.cache.shards as cache_shards
+from fasthamer.data.loader import BadSample
+from fasthamer.teachers.cache.build import Builder
+from fasthamer.teachers.cache.cached_teacher import CachedTeacher
+from fasthamer.teachers.cache.components import fit_components
+from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.training.interrupt import Interrupted
-from fasthamer.training.stream import BadSample
 from fasthamer.types import Batch
 
 LENGTH = 10  # photographs, in shards of four: 4, 4, 2
@@ -107,7 +107,7 @@ def test_size_and_time_are_told_first(tmp_path):
 def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, {tests!r})\n"
-        "import fasthamer.teachers.cache_shards as shards; shards.ROWS = 4\n"
+        "import fasthamer.teachers.cache.shards as shards; shards.ROWS = 4\n"
         "import test_teacher_cache as here\n"
         "teacher = here.KnowingTeacher(here.Photographs(here.LENGTH))\n"
         "teacher.disturb = lambda: time.sleep(1.0 if len(teacher.asked) > 10 else 0)\n"

@@ -11,13 +11,13 @@ import torch
 from tiny_tokenizers import tiny_tokenizer
 from torch import nn
 
+from fasthamer.benchmark import memory as peak
+from fasthamer.benchmark.passes import stage_modules
 from fasthamer.config import defaults
-from fasthamer.distill.contestants import Wanted, contestants
+from fasthamer.distill.benchmark_models import Wanted, contestants
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.posed_joints import joints_of_vertices
 from fasthamer.predict import HandMesh
-from fasthamer.runtime import peak
-from fasthamer.runtime.benchmark_passes import stage_modules
 from fasthamer.runtime.contract import MESH
 from fasthamer.runtime.export import contract_of, export
 from fasthamer.runtime.sessions import open_session

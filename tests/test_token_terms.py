@@ -11,7 +11,7 @@ from fasthamer.config import load_config
 from fasthamer.distill.learner import Lesson
 from fasthamer.distill.losses import token_cross_entropy, token_divergence, token_relations
 from fasthamer.distill.objective import Objective
-from fasthamer.distill.token_labels import TokenLabels
+from fasthamer.distill.token_targets import TokenLabels
 from fasthamer.hand.mano import load_hand
 from fasthamer.types import Batch, HandOutput
 

@@ -19,9 +19,9 @@ from tiny_tokenizers import SETTINGS, SPEC, meshes, tiny_tokenizer
 
 from fasthamer.config import load_config
 from fasthamer.data.poses import sampled_poses
-from fasthamer.distill import tokenizing
+from fasthamer.distill import tokenizer as tokenizing
+from fasthamer.distill.tokenizer import Meshes, Reconstruction
 from fasthamer.distill.tokenizer_scores import score_tokenizer
-from fasthamer.distill.tokenizing import Meshes, Reconstruction
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.rotation import random_rotations
 from fasthamer.students.tokenhand import codebook

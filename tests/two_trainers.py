@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from fasthamer.distill import tokenizing
+from fasthamer.distill import tokenizer as tokenizing
 from fasthamer.tools.train_tokenizer import main
 
 folder, *arguments = sys.argv[1:]

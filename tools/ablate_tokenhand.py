@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.distill.ablation_points import chosen_points, listing
     from fasthamer.distill.ablation_report import write_report
     from fasthamer.training.interrupt import StopWish
-    from fasthamer.training.runlog import duration
+    from fasthamer.training.log import duration
 
     if arguments.list:
         print(listing())

@@ -28,13 +28,13 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.data import build_training_set
-from fasthamer.data.item import Labels
-from fasthamer.data.synthetic import SyntheticHands
-from fasthamer.data.tar_record import write_record
-from fasthamer.data.tars import RECORD, webdataset
+from fasthamer.data.loader import BadSample, Feed
+from fasthamer.data.readers.tar_record import write_record
+from fasthamer.data.readers.tars import RECORD, webdataset
+from fasthamer.data.sample import Labels
+from fasthamer.data.synthetic.dataset import SyntheticHands
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import matrix_to_axis_angle
-from fasthamer.training.stream import BadSample, Feed
 from fasthamer.types import Batch
 
 BATCH = 32

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fasthamer.runtime.benchmark_group import Setting
+    from fasthamer.benchmark.group import Setting
 
 
 STAGES_HELP = "comma-separated: decode, crop, backbone, head, mesh, model (crop to mesh), whole, frame; no value: all"
@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from fasthamer.distill.contestants import Wanted, contestants
-    from fasthamer.runtime.benchmark import Report, benchmark
-    from fasthamer.runtime.benchmark_heads import benchmark_heads
-    from fasthamer.runtime.benchmark_report import write
-    from fasthamer.runtime.timing import machine
-    from fasthamer.runtime.tradeoff import points, read_scores
+    from fasthamer.benchmark.heads import benchmark_heads
+    from fasthamer.benchmark.report import write
+    from fasthamer.benchmark.run import Report, benchmark
+    from fasthamer.benchmark.timing import machine
+    from fasthamer.benchmark.tradeoff import points, read_scores
+    from fasthamer.distill.benchmark_models import Wanted, contestants
 
     command = shlex.join(["python", "tools/benchmark_fps.py", *(sys.argv[1:] if argv is None else argv)])
     try:
@@ -78,10 +78,10 @@ def _setting(arguments: argparse.Namespace) -> Setting:
     """
     import torch
 
-    from fasthamer.runtime.benchmark import STAGES
-    from fasthamer.runtime.benchmark_group import Setting
-    from fasthamer.runtime.device import pick_device
-    from fasthamer.runtime.peak import BYTES
+    from fasthamer.benchmark.group import Setting
+    from fasthamer.benchmark.memory import BYTES
+    from fasthamer.benchmark.run import STAGES
+    from fasthamer.device import pick_device
     from fasthamer.runtime.sessions import BACKENDS
 
     asked = {*_listed(arguments.backends), *_listed(arguments.precision)} - {"all"}

@@ -15,12 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fasthamer.benchmark.timing import machine
 from fasthamer.config import load_config
-from fasthamer.distill.rundir import write_json
+from fasthamer.device import pick_device
 from fasthamer.distill.training_speed import LOOPS, MEANING, WHOLE_DEPTH, Row, measure, peak_mb, table
 from fasthamer.registry import unknown
-from fasthamer.runtime.device import pick_device
-from fasthamer.runtime.timing import machine
+from fasthamer.training.run_dir import write_json
 
 STAND_IN_DEPTH = 8  # blocks, on a CPU
 

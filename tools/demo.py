@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import cv2
 
-    from fasthamer.data.pictures import read_picture
+    from fasthamer.files.images import read_picture
     from fasthamer.predict import HandMesh
 
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from fasthamer.config import load_config
-from fasthamer.distill.rundir import resumed_config
+from fasthamer.training.run_dir import resumed_config
 
 FLAGS = {  # flag: (config key, help)
     "--student": ("STUDENT.NAME", "see --list, or timm:<name>"),
@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         print(student_table(list_students(decoder_size=arguments.decoder_size or "full")))
         return 0
 
-    from fasthamer.distill.session import execute, prepare
+    from fasthamer.data.loader import BadSample
+    from fasthamer.distill.run import execute, prepare
     from fasthamer.training.interrupt import Interrupted
-    from fasthamer.training.stream import BadSample
 
     try:
         cfg, run = _settings(arguments, overrides)

@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     if bool(arguments.model) == bool(arguments.pred) or bool(arguments.pred) != bool(arguments.gt):
         parser.error("give --model, or --pred with --gt")
 
-    from fasthamer.distill.rundir import write_json
     from fasthamer.distill.scoring import examine, prepare, table
     from fasthamer.distill.submission import score_file
+    from fasthamer.training.run_dir import write_json
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: print(f"eval: warning: {message}", file=sys.stderr)

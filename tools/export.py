@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
 
+    from fasthamer.files.atomic import write_text
     from fasthamer.predict import open_model
     from fasthamer.runtime.exporting import Request, export_and_compare, summary
-    from fasthamer.whole_file import write_text
 
     out = arguments.out or Path("hand").with_suffix(SUFFIX[arguments.format])
     try:

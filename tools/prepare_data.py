@@ -52,7 +52,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
     """Checks the splits, prints what was found and writes the pictures."""
     from fasthamer.data.build import WITHOUT_EVALUATION
     from fasthamer.data.check import check, identity, picture
-    from fasthamer.whole_file import write_bytes
+    from fasthamer.files.atomic import write_bytes
 
     splits = [arguments.split] if arguments.split else [cfg.DATA.SPLIT, cfg.DATA.EVAL_SPLIT]
     if cfg.DATA.NAME in WITHOUT_EVALUATION:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from fasthamer.config import load_config
-from fasthamer.distill.rundir import resumed_config
+from fasthamer.training.run_dir import resumed_config
 
 FLAGS = {  # flag: (config key, help)
     "--poses": ("TOKENIZER.POSES", "sampled, data (the labels of --data), or an .npz of hand_pose and betas"),
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         overrides += [] if value is None else [key, value]
     run = arguments.out
 
-    from fasthamer.distill.tokenizing import FILE, prepare_tokenizer, train_tokenizer
+    from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
     from fasthamer.training.interrupt import Interrupted
 
     try:

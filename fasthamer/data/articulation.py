@@ -19,7 +19,7 @@ class Articulation(NamedTuple):
 
 
 def articulation_of(pose: NDArray, betas: NDArray | None, left: bool = False) -> Articulation:
-    """From labels as `fasthamer.data.item.Labels` has them.
+    """From labels as `fasthamer.data.sample.Labels` has them.
 
     Args:
         pose: (16, 3) axis-angle, absolute, wrist first, of the hand as it is.

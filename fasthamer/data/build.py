@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from fasthamer.data.mixture import HandDataset, LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
+from fasthamer.data.dataset import HandDataset
 from fasthamer.data.streams import HandStream, Indexed, Mix
+from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 from fasthamer.data.zoo import DATASETS
 from fasthamer.hand.mano import Hand
 

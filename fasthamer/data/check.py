@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.data.check_labels import (
+from fasthamer.data.dataset import HandDataset
+from fasthamer.data.label_checks import (
     REPROJECTION,
     TIPS_APART,
     item_problems,
@@ -22,11 +23,10 @@ from fasthamer.data.check_labels import (
     reprojection,
     tips_apart,
 )
-from fasthamer.data.mixture import HandDataset
-from fasthamer.data.photographs import Photographs, picture_size
-from fasthamer.data.pictures import JPEG_BEGIN, JPEG_END, TAIL
+from fasthamer.data.readers.base import Photographs, picture_size
+from fasthamer.data.readers.tars import TarHands
 from fasthamer.data.streams import HandStream, Indexed, Mix
-from fasthamer.data.tars import TarHands
+from fasthamer.files.images import JPEG_BEGIN, JPEG_END, TAIL
 from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
 from fasthamer.types import Batch
 

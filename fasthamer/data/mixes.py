@@ -7,12 +7,12 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from fasthamer.data.dataset import fingerprint
+from fasthamer.data.readers.tars import find_shards
 from fasthamer.data.streams import HandStream, Indexed, Mix
-from fasthamer.data.tars import find_shards
 from fasthamer.data.zoo import DATASETS
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import unknown
-from fasthamer.training.provenance import fingerprint
 
 KEYS = ("data", "root", "split", "weight", "shards")
 

@@ -2,7 +2,7 @@
 
 A shard is written beside its final name, read back and compared with what went in, and only then renamed; `pack.json`
 says how far packing got, so the same command goes on after an interruption. The form is HaMeR's, see
-`fasthamer.data.tar_record`.
+`fasthamer.data.readers.tar_record`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from fasthamer.data.item import Labels
-from fasthamer.data.photographs import Photograph, Photographs
-from fasthamer.data.pictures import JPEG_BEGIN, decode_picture
-from fasthamer.data.tar_members import members
-from fasthamer.data.tar_record import read_record, write_record
-from fasthamer.data.tars import ABOUT, RECORD, webdataset
-from fasthamer.whole_file import write_text
+from fasthamer.data.readers.base import Photograph, Photographs
+from fasthamer.data.readers.tar_members import members
+from fasthamer.data.readers.tar_record import read_record, write_record
+from fasthamer.data.readers.tars import ABOUT, RECORD, webdataset
+from fasthamer.data.sample import Labels
+from fasthamer.files.atomic import write_text
+from fasthamer.files.images import JPEG_BEGIN, decode_picture
 
 SHARD = 1000  # hands a shard, as HaMeR's
 REACH = 0.95  # of the box's side: what augmentation can bring into the crop, from its centre (1.3 / sqrt(2) + shift)

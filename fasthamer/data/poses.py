@@ -18,9 +18,9 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from fasthamer.data.parallel import Numbers, in_pieces
+from fasthamer.files.safe_npz import read_npz
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.procedural import sample_betas, sample_pose
-from fasthamer.safe_npz import read_npz
 from fasthamer.types import N_BETAS, N_HAND_JOINTS
 
 HELD_OUT_SEED = 77_003_917  # of the held-out hands: the same in every run, whatever its own seed
@@ -58,7 +58,7 @@ def build_poses(cfg: CfgNode, hand: Hand) -> tuple[HandPoses, HandPoses]:
         workers = cfg.DATA.WORKERS
         return sampled_poses(number, cfg.SEED, workers), sampled_poses(held_out, HELD_OUT_SEED, workers)
     if source == "data":
-        from fasthamer.data.pose_labels import poses_of_config
+        from fasthamer.data.pose_sources import poses_of_config
 
         return split(poses_of_config(cfg, hand), held_out, HELD_OUT_SEED)
     if not source.endswith(".npz"):

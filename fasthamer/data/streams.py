@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from fasthamer.data.mixture import HandDataset, LabelledOnly, PartlyLabelled, choose_labelled
+from fasthamer.data.dataset import HandDataset
+from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, choose_labelled
 from fasthamer.types import Batch
 
 Place = Any  # numbers in lists, as JSON has them; None is the start

@@ -7,7 +7,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from fasthamer.data.augment import Strength
-from fasthamer.data.mixture import HandDataset
+from fasthamer.data.dataset import HandDataset
 from fasthamer.data.streams import HandStream
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import Registry
@@ -19,7 +19,7 @@ EVALUATION_SEED = 77_003_917  # of the synthetic hands held out: the same in eve
 @DATASETS.register
 def freihand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """FreiHAND, or any set in its layout, in the folder `DATA.ROOT`."""
-    from fasthamer.data.freihand import FreiHAND
+    from fasthamer.data.readers.freihand import FreiHAND
 
     return FreiHAND(hand=hand, **_measured(cfg, train))
 
@@ -27,7 +27,7 @@ def freihand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def dexycb(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """DexYCB, both hands; splits s0_train to s3_test."""
-    from fasthamer.data.dexycb import DexYCB
+    from fasthamer.data.readers.dexycb import DexYCB
 
     return DexYCB(hand=hand, left_file=cfg.HAND.LEFT, **_measured(cfg, train))
 
@@ -35,7 +35,7 @@ def dexycb(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def ho3d(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """HO-3D, version 2 or 3."""
-    from fasthamer.data.ho3d import HO3D
+    from fasthamer.data.readers.ho3d import HO3D
 
     return HO3D(hand=hand, **_measured(cfg, train))
 
@@ -43,11 +43,11 @@ def ho3d(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def synthetic(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """Hands drawn on the fly; needs no file."""
-    from fasthamer.data.synthetic import SyntheticHands
+    from fasthamer.data.synthetic.dataset import SyntheticHands
 
     size, seed = cfg.DATA.SYNTHETIC_SIZE, cfg.SEED
     if train and cfg.DATA.SYNTHETIC_FOLDER:
-        from fasthamer.data.kept import KeptHands
+        from fasthamer.data.synthetic.cached import KeptHands
 
         hands = SyntheticHands(hand, size, seed, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
         return KeptHands(hands, cfg.DATA.SYNTHETIC_FOLDER, _strength(cfg))
@@ -59,7 +59,7 @@ def synthetic(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def hint(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """HInt: hands in the wild with 2D keypoints, from its folders or HaMeR's lists."""
-    from fasthamer.data.hint import HInt
+    from fasthamer.data.readers.hint import HInt
 
     return HInt(*_photographs(cfg, train))
 
@@ -67,7 +67,7 @@ def hint(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def coco(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """2D hand keypoints in COCO's JSON, or COCO-WholeBody's hands."""
-    from fasthamer.data.coco import CocoHands
+    from fasthamer.data.readers.coco import CocoHands
 
     return CocoHands(*_photographs(cfg, train), cfg.DATA.INDEX)
 
@@ -75,7 +75,7 @@ def coco(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def interhand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """InterHand2.6M: both hands, 3D joints and cameras."""
-    from fasthamer.data.interhand import InterHand
+    from fasthamer.data.readers.interhand import InterHand
 
     return InterHand(*_photographs(cfg, train), cfg.DATA.INDEX)
 
@@ -83,7 +83,7 @@ def interhand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def folder(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """Pictures without labels and a list of boxes: only a teacher can say anything about them."""
-    from fasthamer.data.folder import Folder
+    from fasthamer.data.readers.folder import Folder
 
     if train and cfg.KD.MODE == "none":
         raise ValueError("DATA.NAME folder has no labels to learn from: --kd output, feature or hybrid asks a teacher")
@@ -93,7 +93,7 @@ def folder(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def tars(cfg: CfgNode, hand: Hand, train: bool) -> HandStream:
     """Tar shards: HaMeR's training data, or what `tools/prepare_data.py pack` has packed; for training."""
-    from fasthamer.data.tars import TarHands
+    from fasthamer.data.readers.tars import TarHands
 
     if not train:
         raise ValueError("tar shards are for training: name the set to evaluate on with DATA.EVAL_NAME and EVAL_ROOT")

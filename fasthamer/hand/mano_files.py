@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fasthamer import safe_pickle
+from fasthamer.files import safe_pickle
 from fasthamer.hand.conventions import MANO_PARENTS
 from fasthamer.types import N_BETAS, N_FACES, N_VERTICES
 
@@ -157,7 +157,7 @@ def _from_npz(path: Path) -> dict[str, Any]:
 
 
 def _from_checkpoint(path: Path) -> dict[str, Any]:
-    from fasthamer.safe_checkpoint import read_state_dict
+    from fasthamer.files.safe_checkpoint import read_state_dict
 
     state = read_state_dict(path, prefix="mano.")
     found = {new: state[old].numpy() for old, new in _CHECKPOINT_NAMES.items() if old in state}

@@ -1,6 +1,6 @@
 """The embedded hand: our own licence-free mesh under MANO's keys, and samplers for its poses and shapes.
 
-How it is made: tools/make_hand.py and docs/embedded_hand.md.
+How it is made: tools/assets/make_hand.py and docs/embedded_hand.md.
 """
 
 from __future__ import annotations

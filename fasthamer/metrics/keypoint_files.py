@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.files.atomic import write_text
 from fasthamer.metrics.pck import Annotated
 from fasthamer.metrics.predictions import points_of, read_json
 from fasthamer.types import N_JOINTS
-from fasthamer.whole_file import write_text
 
 
 def write_keypoints(path: str | Path, points: NDArray) -> None:

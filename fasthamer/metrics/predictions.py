@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.files.atomic import write_text
 from fasthamer.metrics.alignment import require_finite
 from fasthamer.metrics.number_lists import read_number_lists
 from fasthamer.metrics.protocols import from_official, to_official
 from fasthamer.metrics.scores import Hands
 from fasthamer.types import N_JOINTS, N_VERTICES
-from fasthamer.whole_file import write_text
 
 _JOINTS, _MESH = (N_JOINTS, 3), (N_VERTICES, 3)
 

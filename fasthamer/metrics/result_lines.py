@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.files.atomic import write_text
 from fasthamer.metrics.alignment import require_finite
 from fasthamer.types import N_JOINTS
-from fasthamer.whole_file import write_text
 
 _NUMBERS = 1 + 3 * N_JOINTS
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.metrics import keypoints, mesh
+from fasthamer.metrics import mesh
+from fasthamer.metrics import points as keypoints
 from fasthamer.metrics.alignment import checked, fit, procrustes, scale_translation
 from fasthamer.metrics.intervals import summarise
 from fasthamer.metrics.protocols import Protocol, protocol

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.crop import crop_affine, image_box, warp
-from fasthamer.data.pictures import read_picture
-from fasthamer.data.synthetic import SyntheticHands
+from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.files.images import read_picture
 from fasthamer.hand.mano import Hand
 
 PICTURES = (".jpg", ".jpeg", ".png")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.camera import project, weak_to_translation
-from fasthamer.data.posing import Poser
 from fasthamer.hand.mano_files import read_hand_arrays
+from fasthamer.hand.posing import Poser
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 
 Answer = tuple[NDArray, NDArray, NDArray, NDArray]  # vertices, joints, keypoints_2d, camera; see `HandOutput`

@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import rot6d_to_matrix
+from fasthamer.hand.skinning import SkinnedHand
 from fasthamer.nn.mano_head import N_ROTATIONS, FlatHead, ManoHead, ManoReadout
 from fasthamer.runtime.contract import OUTPUTS
-from fasthamer.runtime.skinning import SkinnedHand
 from fasthamer.types import N_BETAS, ManoParams
 
 _HOOKED = (nn.Conv2d, nn.BatchNorm2d)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.metrics.keypoints import aligned_distances
+from fasthamer.metrics.points import aligned_distances
 from fasthamer.runtime.crops import Labelled
 from fasthamer.runtime.sessions import Session
 

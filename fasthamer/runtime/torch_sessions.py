@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
 
+from fasthamer.device import pick_device
 from fasthamer.runtime import torch_archive
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
-from fasthamer.runtime.device import pick_device
 from fasthamer.runtime.sessions import Session, Setting
 from fasthamer.types import HandOutput
 

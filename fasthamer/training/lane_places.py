@@ -10,9 +10,9 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from fasthamer.data.loader import Feed
 from fasthamer.data.streams import Place
-from fasthamer.training.runlog import RunLog
-from fasthamer.training.stream import Feed
+from fasthamer.training.log import RunLog
 
 NAMED = 3  # skipped samples that the summary names; the file has all
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 import sys
@@ -10,10 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import fasthamer
-from fasthamer.data.streams import HandStream
 
 PACKAGES = ("torch", "torchvision", "timm", "smplx", "accelerate", "safetensors", "numpy", "opencv-python-headless")
 
@@ -48,20 +44,6 @@ def revision() -> str | None:
         return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def fingerprint(dataset: Any) -> str:
-    """A hash of a dataset: its kind, its length and three of its items, which are pure functions of their number.
-
-    A walked set has its own.
-    """
-    if isinstance(dataset, HandStream):
-        return dataset.fingerprint
-    digest = hashlib.sha256(f"{type(dataset).__name__} {len(dataset)}".encode())
-    for index in sorted({0, len(dataset) // 2, len(dataset) - 1}):
-        for field in dataset[(0, index)]:
-            digest.update(np.ascontiguousarray(np.asarray(field)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import fasthamer
+from fasthamer.files.headed_tensors import Kind, read_headed, read_header, write_headed
+from fasthamer.files.weights import check_weights, shapes
 from fasthamer.hand.mano import Hand
-from fasthamer.nn.headed_file import Kind, read_headed, read_header, write_headed
-from fasthamer.nn.weights import check_weights, shapes
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 
 SHIPPED = Path(fasthamer.__file__).parent / "assets" / "embedded_tokenizer.safetensors"

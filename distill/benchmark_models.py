@@ -1,0 +1,89 @@
+"""Models by name for a speed comparison, where random weights are as good as trained ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from fasthamer.benchmark.run import Contestant
+from fasthamer.config import defaults
+from fasthamer.hand.mano import load_hand
+from fasthamer.nn.mano_head import SIZES
+from fasthamer.predict import open_model
+from fasthamer.registry import unknown
+from fasthamer.students import STUDENTS, Student, build_student
+from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
+from fasthamer.students.zoo import DECODERS
+from fasthamer.teachers import Teacher, random_hamer
+from fasthamer.teachers.zoo import HAMER_VARIABLE
+
+TEACHERS = ("hamer", "embedded")
+ALL_STUDENTS = "all-students"
+
+
+class Wanted(NamedTuple):
+    """What the user asked for."""
+
+    names: Sequence[str]  # hamer, embedded, a student's file, a run directory, a student's name, or ALL_STUDENTS
+    decoders: Sequence[str] = ("mano",)  # of students given by name
+    decoder_sizes: Sequence[str] = ("full",)  # the decoder token has this one only
+    hand: str | None = None  # embedded or a MANO file; None is each model's own
+    checkpoint: str = ""  # hamer.ckpt; without one HaMeR has random weights
+
+
+def contestants(wanted: Wanted, device: torch.device) -> tuple[list[Contestant], str]:
+    """The models, none of them built yet, and the name of the one to compare with: the first teacher, else the first.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: no such model, twice the same, or none.
+    """
+    names = [each for name in wanted.names for each in (STUDENTS if name == ALL_STUDENTS else [name])]
+    if not names:
+        raise ValueError("no model to time: --models takes names separated by commas")
+    if len(set(names)) != len(names):
+        raise ValueError(f"--models names one twice: {', '.join(names)}")
+    for kind, asked, known in (
+        ("decoder", wanted.decoders, DECODERS),
+        ("decoder size", wanted.decoder_sizes, SIZES),
+    ):
+        for name in asked:
+            if name not in known:
+                raise KeyError(unknown(kind, name, known))
+    found = [contestant for name in names for contestant in _named(name, wanted, device)]
+    return found, next((name for name in names if name in TEACHERS), names[0])
+
+
+def _named(name: str, wanted: Wanted, device: torch.device) -> list[Contestant]:
+    if name in STUDENTS or name.startswith("timm:"):
+        pairs = product(wanted.decoders, wanted.decoder_sizes)
+        sizes = dict.fromkeys((decoder, "full" if decoder == "token" else size) for decoder, size in pairs)
+        return [_random_student(name, decoder, size, wanted.hand, device) for decoder, size in sizes]
+    if name == "hamer" and not (wanted.checkpoint or os.environ.get(HAMER_VARIABLE)):
+        build = _on(device, lambda: random_hamer(load_hand(wanted.hand or "embedded")))
+        return [Contestant(name, "mano full", "random", build)]
+    if name not in TEACHERS and not Path(name).exists():
+        known = [*TEACHERS, *STUDENTS, ALL_STUDENTS]
+        raise KeyError(unknown("model", name, known) + "; timm:<name>, a student's file or a run's folder")
+    model = open_model(name, wanted.hand, wanted.checkpoint)  # now, so that a bad file does not wait for its turn
+    model = model.model if isinstance(model, Teacher) else model  # without its fixed precision
+    decoder = f"{model.spec['decoder']} {model.spec['decoder_size']}" if isinstance(model, Student) else "mano full"
+    return [Contestant(name, decoder, "trained", _on(device, lambda: model))]
+
+
+def _random_student(name: str, decoder: str, size: str, hand: str | None, device: torch.device) -> Contestant:
+    def build() -> nn.Module:
+        its_hand = load_hand(hand or "embedded")
+        tokenizer = Tokenizer(spec_of(defaults().TOKENIZER), its_hand) if decoder == "token" else None
+        return build_student(name, decoder, size, hand=its_hand, tokenizer=tokenizer)
+
+    return Contestant(name, f"{decoder} {size}", "random", _on(device, build))
+
+
+def _on(device: torch.device, build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: build().to(device).eval().requires_grad_(False)

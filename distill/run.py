@@ -1,0 +1,222 @@
+"""From a config to a trained, evaluated student in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+from yacs.config import CfgNode
+
+from fasthamer.data import build_dataset, build_training_set, dataset_name
+from fasthamer.data.dataset import HandDataset, fingerprint
+from fasthamer.data.streams import HandStream
+from fasthamer.distill.comparison import comparison
+from fasthamer.distill.evaluate import evaluate, predict, rules_for
+from fasthamer.distill.objective import Objective
+from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
+from fasthamer.distill.trainer import Classroom
+from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.students import Student, build_student, load_student, save_student
+from fasthamer.students.tokenhand.files import load_tokenizer
+from fasthamer.students.tokenhand.tokenizer import Tokenizer
+from fasthamer.students.zoo import parameter_count
+from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
+from fasthamer.teachers.cache.cached_teacher import CachedTeacher
+from fasthamer.training.accelerator import accelerator_for, precision_of
+from fasthamer.training.checkpoint import read_facts
+from fasthamer.training.lane_places import check_lanes
+from fasthamer.training.log import RunLog
+from fasthamer.training.loop import train
+from fasthamer.training.provenance import provenance
+from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign, write_json, write_text
+from fasthamer.types import Batch
+
+PICTURED = 4  # evaluation samples in a prediction picture
+
+
+class Session(NamedTuple):
+    """All that a run needs, built and checked; nothing has been written yet."""
+
+    cfg: CfgNode
+    run: Path
+    resume_from: Path | None
+    hand: Hand
+    room: Classroom
+    images: HandDataset | HandStream  # training set
+    held_out: HandDataset  # evaluation set
+    origin: dict[str, Any]  # see `fasthamer.training.provenance`
+    announcement: str  # what was resolved, a line each
+
+
+def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
+    """Builds everything a config names.
+
+    Args:
+        cfg: frozen; see `fasthamer.config`.
+        run: the run directory; may exist only if `resume`.
+        resume: continue from the last complete checkpoint, or from the start if there is none yet.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: something the user named cannot be had; one line says what and why.
+    """
+    if not resume:
+        refuse_foreign(run)
+    objective = Objective.of(cfg)
+    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
+    if cfg.TRAIN.THREADS:
+        torch.set_num_threads(cfg.TRAIN.THREADS)
+    name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
+    model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
+    hand = load_hand(model)
+    images, held_out = build_training_set(cfg, hand), build_dataset(cfg, hand, train=False)
+    rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
+    torch.manual_seed(cfg.SEED)
+    tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None
+    student = _student(cfg, hand, tokenizer)
+    teacher: nn.Module | None = None
+    spoken = "none: ground truth only"
+    if objective.outputs is not None or objective.features:
+        asked = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
+        if cfg.TEACHER.COMPILE:
+            asked.model.backbone.compile()  # type: ignore[operator, union-attr]
+        teacher, spoken = asked, f"{name}: {why}"
+        if cfg.TEACHER.CACHE:
+            teacher, images = cached_teacher(cfg, asked, hand, images)
+            spoken += f"; its answers are cached in {cfg.TEACHER.CACHE}"
+    fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
+    origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
+    if tokenizer is not None:
+        origin["tokenizer"] = tokenizer.digest
+    resume_from = last_checkpoint(run) if resume else None
+    if resume_from:
+        origin = continued(run, origin, resume_from)
+        check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
+    room = Classroom(cfg, student, teacher, accelerator, tokenizer)
+    announcement = _announce(cfg, student, spoken, room, images, held_out, run)
+    return Session(cfg, run, resume_from, hand, room, images, held_out, origin, announcement)
+
+
+def execute(session: Session) -> dict[str, Any]:
+    """Trains, evaluates and saves; returns the scores (empty on all but the main process).
+
+    Raises:
+        Interrupted, FloatingPointError, BadSample: see `train`.
+        OSError: no room on the disk for the teacher's cache.
+    """
+    cfg, run, accelerator = session.cfg, session.run, session.room.accelerator
+    if accelerator.is_main_process:
+        write_text(run / "config.yaml", cfg.dump())
+        write_json(run / "provenance.json", session.origin)
+    accelerator.wait_for_everyone()
+    if isinstance(session.room.teacher, CachedTeacher):
+        assert not isinstance(session.images, HandStream), "streams are not cached"
+        complete_cache(cfg, session.room.teacher, session.images, accelerator, lambda text: print(text, flush=True))
+
+    def score(done: int, student: nn.Module, log: RunLog) -> None:
+        log.scalars(
+            done, {name: value for name, value in _scores(session, student).items() if name.endswith("_mm")}, "eval"
+        )
+
+    def picture(done: int, student: nn.Module, log: RunLog) -> None:
+        log.picture(done, "predictions", draw(session, student, run / "pictures" / f"step_{done}.png"))
+
+    student = train(session.room, session.images, run, session.resume_from, score, picture)
+    if not accelerator.is_main_process:
+        return {}
+    scores: dict[str, Any] = {}
+    try:
+        scores = _scores(session, student)
+        draw(session, student, run / "pictures" / "final.png")
+        write_json(run / "eval" / "scores.json", scores)
+    finally:  # a broken evaluation picture must not cost the training
+        header = {"config": cfg.dump(), "metrics": scores, "provenance": session.origin}
+        save_student(run / "student.safetensors", student, header)
+    return scores
+
+
+def draw(session: Session, student: nn.Module, path: Path) -> Any:
+    """Saves (and returns) a picture of the first evaluation samples: photo, truth, teacher (if at hand), student."""
+    indices = range(min(PICTURED, len(session.held_out)))
+    batch = Batch(*default_collate([session.held_out[(0, index)] for index in indices]))
+    batch = Batch(*(each.to(session.room.accelerator.device) for each in batch))
+    teacher = session.room.teacher
+    shown = {} if teacher is None or isinstance(teacher, CachedTeacher) else {"teacher": teacher}
+    image = comparison(batch, {**shown, "student": student}, session.hand.faces)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    return image
+
+
+def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
+    cfg, device = session.cfg, session.room.accelerator.device
+    predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
+    rules = rules_for(session.held_out, cfg.EVAL.PROTOCOL)
+    return evaluate(predicted, rules, session.hand.J_regressor.cpu().numpy())
+
+
+def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
+    student = build_student(
+        cfg.STUDENT.NAME,
+        cfg.STUDENT.DECODER,
+        cfg.STUDENT.DECODER_SIZE,
+        cfg.STUDENT.IMAGE_SIZE,
+        view=cfg.STUDENT.VIEW,
+        pretrained=cfg.STUDENT.PRETRAINED and not cfg.STUDENT.INIT,
+        hand=hand,
+        feature_layer=cfg.KD.LAYER,
+        backbone_file=cfg.STUDENT.BACKBONE_FILE or None,
+        tokenizer=tokenizer,
+        generator=cfg.STUDENT.GENERATOR,
+    )
+    if student.spec["decoder"] == "token" and cfg.LOSS.ADVERSARIAL:
+        raise ValueError("LOSS.ADVERSARIAL judges MANO parameters, which the decoder token does not give: set it to 0")
+    if cfg.STUDENT.INIT:
+        before = load_student(cfg.STUDENT.INIT, hand)
+        for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):
+            if before.spec.get(key) != student.spec.get(key):
+                raise ValueError(
+                    f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec.get(key)!r}; this run asks for "
+                    f"{student.spec.get(key)!r}"
+                )
+        # Half precision, in which a student may be stored, moves codes by less than this.
+        if tokenizer and not torch.allclose(before.decoder.codes, tokenizer.codebook.codes, atol=0.01):  # type: ignore[arg-type, union-attr]
+            raise ValueError(f"{cfg.STUDENT.INIT} speaks the words of another tokenizer: give its own (--tokenizer)")
+        student.load_state_dict(before.state_dict())
+    student.backbone.freeze(cfg.STUDENT.FREEZE)
+    return student
+
+
+def _announce(
+    cfg: CfgNode,
+    student: Student,
+    teacher: str,
+    room: Classroom,
+    images: HandDataset | HandStream,
+    held_out: HandDataset,
+    run: Path,
+) -> str:
+    """What was resolved, a line each."""
+    millions = [parameter_count(part) / 1e6 for part in (student.backbone, student.decoder)]
+    name, processes = dataset_name(cfg), room.accelerator.num_processes
+    told = images.told if isinstance(images, HandStream) else f"{len(images)} images"
+    why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
+    labelled = ""
+    if cfg.DATA.LABELLED < 1:
+        labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if room.teacher else ", the labelled ones"
+    lines = {
+        "student": f"{cfg.STUDENT.NAME}, {millions[0]:.1f} M parameters; decoder {cfg.STUDENT.DECODER} "
+        f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",
+        "teacher": teacher,
+        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if room.teacher else ""),
+        "hand": f"{student.hand.name} ({student.hand.fingerprint})",
+        "data": f"{name}{why}: {told}{labelled}; {len(held_out)} to evaluate on",
+        "device": f"{room.accelerator.device}, {precision_of(room.accelerator)}"
+        + (f", {processes} processes" if processes > 1 else ""),
+        "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
+        "run": str(run),
+    }
+    return "\n".join(f"{key:8s} {value}" for key, value in lines.items())

@@ -1,0 +1,93 @@
+"""Distillation from a teacher's cached answers: what is cached for a config, and when it is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch.utils.data import default_collate
+from yacs.config import CfgNode
+
+from fasthamer.data import build_dataset
+from fasthamer.data.dataset import HandDataset
+from fasthamer.data.streams import HandStream
+from fasthamer.data.subsets import Views
+from fasthamer.distill.objective import Objective
+from fasthamer.hand.mano import Hand
+from fasthamer.teachers import Teacher
+from fasthamer.teachers.cache.cached_teacher import CachedTeacher
+from fasthamer.teachers.cache.check import check_photographs, drift
+from fasthamer.teachers.cache.manifest import Wanted
+from fasthamer.types import Batch
+
+COMPARED = 32  # augmented crops on which a new cache is compared with its teacher
+PLAIN = ("SCALE", "ROTATION", "ROTATION_PROBABILITY", "SHIFT", "COLOUR")  # of AUGMENT, all 0: crops as they are
+
+
+def cached_teacher(
+    cfg: CfgNode, teacher: Teacher, hand: Hand, images: HandDataset | HandStream
+) -> tuple[CachedTeacher, HandDataset]:
+    """The teacher behind its cache TEACHER.CACHE, and the set to train on with it.
+
+    Every label is left out of account (DATA.LABELLED), so one cache serves runs with few labels and with many.
+
+    Args:
+        cfg: the resolved config.
+        teacher: asked for what is missing.
+        hand: the hand model.
+        images: the training set of the config.
+
+    Raises:
+        ValueError: this set cannot be cached, or the folder holds another cache; the message says what to do.
+    """
+    keeps_maps, views = Objective.of(cfg).features > 0, cfg.TEACHER.CACHE_VIEWS
+    if isinstance(images, HandStream):
+        raise ValueError(
+            "TEACHER.CACHE needs a set whose samples have numbers; this one is read in an order of its own: leave "
+            "--teacher-cache out"
+        )
+    if views:
+        photographs: HandDataset = Views(build_dataset(_with(cfg, labelled=1.0), hand, train=True), views)
+        images = Views(images, views)
+    else:
+        photographs = build_dataset(_with(cfg, labelled=1.0, plain=True), hand, train=True)
+        check_photographs(photographs, build_dataset(_with(cfg, labelled=1.0), hand, train=True), keeps_maps)
+    wanted = Wanted(keeps_maps, cfg.TEACHER.CACHE_CHANNELS)
+    return CachedTeacher(Path(cfg.TEACHER.CACHE), teacher, photographs, wanted), images
+
+
+def complete_cache(
+    cfg: CfgNode, cached: CachedTeacher, images: HandDataset, accelerator: Accelerator, say: Callable[[str], None]
+) -> None:
+    """Fills what is missing and opens the cache; of a new one, says how well it follows augmentation.
+
+    Args:
+        cfg: the resolved config.
+        cached: on the accelerator's device.
+        images: the training set.
+        accelerator: of all processes, which share the work.
+        say: gets lines for the user.
+
+    Raises:
+        OSError, Interrupted, FloatingPointError, BadSample: see `CachedTeacher.build`.
+    """
+    teacher = cached.teacher
+    assert teacher is not None, "a cache is completed once"
+    where = accelerator.process_index, accelerator.num_processes
+    new = cached.build(cfg.EVAL.BATCH, cfg.DATA.WORKERS, say, *where, wait=accelerator.wait_for_everyone)
+    if new and not cfg.TEACHER.CACHE_VIEWS:
+        keys = [(1, index) for index in range(min(COMPARED, len(images)))]
+        say(str(drift(cached, teacher, Batch(*default_collate([images[key] for key in keys])))))
+
+
+def _with(cfg: CfgNode, labelled: float, plain: bool = False) -> CfgNode:
+    """The config with another share of labels and, if `plain`, without augmentation."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATA.LABELLED = labelled
+    if plain:
+        for name in PLAIN:
+            cfg.AUGMENT[name] = 0.0
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,1 @@
+"""Timing, memory and cost of models, measured in turns in one run."""

@@ -1,0 +1,124 @@
+"""What the machine can do at most, measured beside the models: matrix products and reading memory.
+
+A model's time is compared with two floors. *Arithmetic*: its operations at the best rate of a square matrix product in
+the same precision on the same threads. *Weights*: reading every weight once at the best rate of a matrix-vector product
+whose matrix is as large as they are (small weights stay in caches and are read faster).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasthamer.benchmark.timing import interleaved, synchronise
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of a weight
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+_SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square products that are tried
+_READ_MB = (8, 64, 512)  # 1e6 bytes, of the matrices that are read
+_ROW = 1000  # float32 numbers
+_TRIES = 3
+
+Probe = tuple[str, str | int]  # ("product", precision) or ("read", megabytes)
+
+
+class Peaks(NamedTuple):
+    """Of one machine, on so many threads."""
+
+    gflops: dict[str, float]  # 1e9 operations a second, 2 per multiply-add, by precision
+    read_gbs: dict[int, float]  # 1e9 bytes a second, by megabytes that are read over and over
+
+    def bandwidth(self, megabytes: float) -> float:
+        """1e9 bytes a second when weights of this size are read, between the measured sizes by their logarithm."""
+        sizes = sorted(self.read_gbs)
+        rates = [self.read_gbs[size] for size in sizes]
+        return float(np.interp(np.log(max(megabytes, 1e-3)), np.log(sizes), rates))
+
+    def bound(self, milliseconds: float, gflops: float, weights_mb: float, precision: str) -> Bound:
+        """What a pass spends its time on.
+
+        Args:
+            milliseconds: of the pass.
+            gflops: 1e9 operations of the pass, the whole batch.
+            weights_mb: 1e6 bytes of weights that it reads.
+        """
+        arithmetic = 1000 * gflops / self.gflops[precision]
+        weights = weights_mb / self.bandwidth(weights_mb)
+        overhead = milliseconds - max(arithmetic, weights)
+        parts = {"arithmetic": arithmetic, "weights": weights, "overhead": overhead}
+        return Bound(arithmetic, weights, arithmetic / milliseconds, max(parts, key=parts.__getitem__))
+
+
+class Bound(NamedTuple):
+    """The floors of one pass. Both may go on at the same time, so the rest is the time minus the larger one.
+
+    `bound` is the largest of arithmetic, weights and overhead; overhead is that rest: starting kernels, kernels that
+    run below the peak (depthwise convolutions, normalisation), reading and writing activations.
+    """
+
+    arithmetic_ms: float
+    weights_ms: float
+    peak_fraction: float  # achieved, of the matrix products' peak
+    bound: str
+
+
+class Probes:
+    """Calls to be timed in turn with the models.
+
+    Args:
+        device: where.
+        precisions: whose products are measured; of `BYTES`.
+    """
+
+    def __init__(self, device: torch.device, precisions: Iterable[str]) -> None:
+        self._operations: dict[Probe, float] = {}
+        self.calls: dict[Probe, Callable[[], object]] = {}
+        for precision in dict.fromkeys(precisions):
+            call, operations = _best_product(device, precision)
+            self._add(("product", precision), call, operations)
+        vector = torch.randn(_ROW, 1, device=device)
+        for size in _READ_MB:
+            matrix = torch.randn(size * 1_000_000 // (4 * _ROW), _ROW, device=device)
+            self._add(("read", size), _synchronised(torch.matmul, matrix, vector, device), matrix.numel() * 4)
+
+    def _add(self, probe: Probe, call: Callable[[], object], work: float) -> None:
+        self.calls[probe], self._operations[probe] = call, work
+
+    def peaks(self, blocks: Mapping[Probe, Sequence[Sequence[float]]]) -> Peaks:
+        """From the blocks of `calls`: each block's best call, the median over rounds."""
+        rates = {
+            probe: work / float(np.median([min(block) for block in blocks[probe]])) / 1e9
+            for probe, work in self._operations.items()
+        }
+        products = {str(key): rate for (kind, key), rate in rates.items() if kind == "product"}
+        return Peaks(products, {int(key): rate for (kind, key), rate in rates.items() if kind == "read"})
+
+
+def _best_product(device: torch.device, precision: str) -> tuple[Callable[[], object], float]:
+    """The square product that runs at the highest rate, and its operations."""
+    product = torch._int_mm if precision == "int8" else torch.matmul
+    calls = {}
+    for side in _SIDES.get(device.type, _SIDES["cpu"]):
+        left, right = (_numbers(side, _DTYPES[precision], device) for _ in range(2))
+        calls[side] = _synchronised(product, left, right, device)
+    times = interleaved(calls, _TRIES, warmup=1)
+    best = max(calls, key=lambda side: side**3 / min(times[side]))
+    return calls[best], 2.0 * best**3
+
+
+def _numbers(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if dtype == torch.int8:
+        return torch.randint(-99, 99, (side, side), dtype=dtype, device=device)
+    return torch.randn(side, side, device=device).to(dtype)
+
+
+def _synchronised(product: Callable, left: Tensor, right: Tensor, device: torch.device) -> Callable[[], object]:
+    def call() -> None:
+        product(left, right)
+        synchronise(device)
+
+    return call

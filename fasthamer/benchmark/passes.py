@@ -1,0 +1,145 @@
+"""The calls that the benchmark times: a model's forward pass, its parts, and the way from a photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fasthamer.benchmark.timing import StageClock, synchronise
+from fasthamer.camera import full_image_focal, full_image_translation
+from fasthamer.data.crop import crop_affine, mirror_points, warp
+from fasthamer.runtime.sessions import Session
+
+PARTS = ("backbone", "head", "mesh")
+MESH = ("mesh", "placing", "hand")  # whichever of these modules a model has, together they are its stage mesh
+PHOTO = (480, 640)  # height, width of the photograph, pixels
+JPEG_QUALITY = 90
+_BOX = 300.0  # pixels; the side of a hand's box in it
+
+
+class Passes:
+    """Calls of one session on a batch; each returns when its results are in main memory.
+
+    Args:
+        session: of `fasthamer.runtime.sessions`.
+        image: (B, 3, S, S) uint8 crops on the session's device.
+        jpeg: the photograph that the crops of `whole` and `frame` are cut from.
+    """
+
+    def __init__(self, session: Session, image: torch.Tensor, jpeg: NDArray[np.uint8]) -> None:
+        self.session, self.image, self.jpeg = session, image, jpeg
+        self.photo = decode(jpeg)
+
+    def model(self) -> None:
+        """From crops on the device to meshes there."""
+        self.session(self.image)
+        synchronise(self.image.device)
+
+    def whole(self) -> None:
+        """From a decoded photograph to meshes."""
+        self.session(crops(self.photo, len(self.image), self.image.shape[2]))
+
+    def frame(self) -> None:
+        """From a JPEG file's bytes to all the hands in it, every second a left one, each placed before the camera."""
+        count, size = len(self.image), self.image.shape[2]
+        result = self.session(crops(decode(self.jpeg), count, size))
+        vertices, camera = result["vertices"].copy(), result["camera"].astype(np.float64)
+        vertices[1::2] = mirror_points(vertices[1::2])
+        camera[1::2, 1] *= -1
+        height, width = PHOTO
+        full_image_translation(
+            torch.from_numpy(camera),
+            torch.from_numpy(np.stack([_centre(index) for index in range(count)])),
+            torch.full((count,), _BOX, dtype=torch.float64),
+            torch.tensor([[width, height]], dtype=torch.float64),
+            full_image_focal(width, height),
+        )
+
+
+class PartsPass:
+    """One pass through a network in torch that notes the time in each of its parts.
+
+    Waiting for the device at their boundaries makes the whole a little slower than an undisturbed pass.
+    """
+
+    def __init__(self, session: Session, network: nn.Module, image: torch.Tensor) -> None:
+        self.session, self.image = session, image
+        self.clock = StageClock(stage_modules(network), image.device)
+        self.seconds: dict[str, list[float]] = {part: [] for part in PARTS}  # warm-up included
+
+    def __call__(self) -> None:
+        with self.clock.running() as clock:
+            self.session(self.image)
+        spent = clock.seconds
+        self.seconds["backbone"].append(spent["normalise"] + spent["backbone"])
+        mesh = sum(spent.get(name, 0.0) for name in MESH)
+        self.seconds["head"].append(spent["head"] if "head" in spent else spent["decoder"] - mesh)
+        self.seconds["mesh"].append(mesh)
+
+    def warm(self, warmup: int) -> dict[str, list[float]]:
+        """Seconds in each part, without the first `warmup` passes, or the first third where there are few."""
+        return {part: each[min(warmup, len(each) // 3) :] for part, each in self.seconds.items()}
+
+
+@cache
+def photograph() -> NDArray[np.uint8]:
+    """The bytes of a JPEG of `PHOTO` pixels, the same each time: blurred noise, some 60 kB as a photograph has."""
+    noise = np.random.default_rng(0).normal(0, 1, (*PHOTO, 3)).astype(np.float32)
+    smooth = sum(cv2.GaussianBlur(noise, (0, 0), width) * width for width in (1.5, 6.0, 24.0))
+    picture = np.clip(128 + 40 * np.asarray(smooth), 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].reshape(-1).astype(np.uint8)
+
+
+def decode(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB."""
+    return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def crops(photo: NDArray[np.uint8], count: int, size: int) -> NDArray[np.uint8]:
+    """(count, 3, size, size): hands in a row, every second mirrored."""
+    cut = [warp(photo, crop_affine(_centre(index), _BOX, size, mirror=index % 2 == 1), size) for index in range(count)]
+    return np.ascontiguousarray(np.stack(cut).transpose(0, 3, 1, 2))
+
+
+def before_the_model(batch: int, size: int, device: torch.device, jpeg: NDArray[np.uint8]) -> dict[str, Callable]:
+    """The stages that every model shares: `decode` so many photographs, `crop` so many hands onto the device."""
+    photo = decode(jpeg)
+
+    def cut() -> None:
+        torch.from_numpy(crops(photo, batch, size)).to(device)
+        synchronise(device)
+
+    return {"decode": lambda: [decode(jpeg) for _ in range(batch)], "crop": cut}
+
+
+def stage_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The parts of a hand model: normalise, backbone, and head and mesh, or the decoder and what is its mesh.
+
+    In the training graph of a student that speaks tokens, mixing the codes belongs to the head; the inference graph,
+    in which it is one product with the mesh decoder's first layer, has it in the mesh.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    parts = dict(model.named_children())
+    if "mano_head" in parts:  # HaMeR's name for its decoder, kept because its checkpoint has it
+        parts["decoder"] = parts["mano_head"]
+    names = ["normalise", "backbone", *(("head", "mesh") if "mesh" in parts else ("decoder", "hand"))]
+    if "decoder" in names and hasattr(parts.get("decoder"), "placing"):  # it has a mesh decoder: no hand is posed
+        parts |= dict(parts["decoder"].named_children())
+        names[-1:] = ["mesh", "placing"]
+    missing = [name for name in names if name not in parts]
+    if missing:
+        raise ValueError(f"{type(model).__name__} has no part named {', '.join(missing)}: its stages cannot be timed")
+    return {name: parts[name] for name in names}
+
+
+def _centre(index: int) -> NDArray[np.float64]:
+    """Pixels; the hands' boxes overlap, as far as time is concerned that changes nothing."""
+    return np.array([PHOTO[1] / 2 + 10 * (index % 8), PHOTO[0] / 2])

@@ -1,0 +1,203 @@
+"""Hand models side by side: every backend and precision, in turns with the teacher and the machine's peaks."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fasthamer.benchmark.costs import Work, peak_memory, work_of
+from fasthamer.benchmark.footprint import footprint_mb
+from fasthamer.benchmark.group import EAGER, Entry, Group, Setting
+from fasthamer.benchmark.memory import BYTES, Peaks, Probes
+from fasthamer.benchmark.passes import MESH, PARTS, stage_modules
+from fasthamer.benchmark.timing import random_crops
+from fasthamer.runtime.deploy import inference_graph
+from fasthamer.runtime.export import TooLarge
+from fasthamer.runtime.sessions import Session, open_session
+from fasthamer.types import View
+
+FIXED_BATCH = ("cudagraphs",)  # backends whose graphs are made for one number of images
+EXPORTED = ("onnxruntime", "openvino")  # backends that run a file
+STAGES = ("decode", "crop", *PARTS, "model", "whole", "frame")
+
+
+class Contestant(NamedTuple):
+    """A model that can be timed."""
+
+    name: str
+    decoder: str
+    weights: str  # trained or random
+    build: Callable[[], nn.Module]  # in eval mode, on the device
+
+
+class LeftOut(NamedTuple):
+    """What could not be timed, and why."""
+
+    model: str  # with its decoder
+    setting: str  # backend and precision
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.setting}: {self.reason}"
+
+
+class Report(NamedTuple):
+    """What a benchmark found."""
+
+    rows: list[dict[str, Any]]  # with the keys of COLUMNS; None where there is nothing to say
+    left_out: list[LeftOut]
+    peaks: list[Peaks]  # of each group of rows that took turns
+
+
+@torch.no_grad()
+def benchmark(
+    contestants: Sequence[Contestant],
+    setting: Setting,
+    teacher: str,
+    progress: Callable[[str], None] = lambda line: None,
+    keep: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """One row for each model, backend, precision, batch and stage.
+
+    One model at a time is in memory, beside the teacher. Its rows, the teacher's eager passes and the machine's peaks
+    take turns, so that ratios hold on a noisy machine.
+
+    Args:
+        teacher: name of the contestant that `ratio_to_teacher` compares with (2 = twice as fast).
+        keep: gets the report so far after each model.
+
+    Raises:
+        ValueError: a backend or a precision that the first model cannot be timed with; the message says why.
+    """
+    report = Report([], [], [])
+    probes = Probes(setting.device, setting.precisions)
+    first = next(contestant for contestant in contestants if contestant.name == teacher)
+    reference = _Lineup(first, setting)
+    for number, contestant in enumerate(contestants):
+        lineup = reference if contestant is first else _Lineup(contestant, setting)
+        for batch in setting.batches:
+            progress(f"{contestant.name}, {contestant.decoder}, batch {batch}")
+            group = Group(batch, setting, probes)
+            for entry in lineup.entries(batch, report.left_out):
+                group.add(entry, is_teacher=lineup is reference)
+            if number == 0:
+                _check_opened(group.entries, report.left_out, set(setting.must) - lineup.too_large_for)
+                group.add_shared()
+            if not group.has_teacher:
+                group.add_teacher(reference.eager(batch))
+            rows, peaks = group.run()
+            report.rows.extend(rows)
+            report.peaks.append(peaks)
+            del group  # it holds sessions
+        lineup.close()
+        del lineup
+        keep(report)
+    return report
+
+
+class _Lineup:
+    """One model in every backend and precision that takes it."""
+
+    def __init__(self, contestant: Contestant, setting: Setting) -> None:
+        self.contestant, self.setting = contestant, setting
+        self.model = contestant.build()
+        self.params_m = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        view: View = self.model.view  # type: ignore[assignment]
+        image_size: int = self.model.image_size  # type: ignore[assignment]
+        self.size = round(image_size / (view.bottom - view.top))  # pixels of a crop that is then not resized
+        self.too_large_for: set[str] = set()  # precisions: not the machine's fault
+        self._opened: dict[tuple, tuple[Session, nn.Module | None]] = {}
+        self._work: dict[bool, dict[str, Work]] = {}
+
+    def entries(self, batch: int, left_out: list[LeftOut]) -> Iterator[Entry]:
+        """For images of this number; what cannot be opened is noted."""
+        name, decoder, weights, _ = self.contestant
+        for backend, precision in product(self.setting.backends, self.setting.precisions):
+            try:
+                session, network = self._open(backend, precision, batch)
+            except (ValueError, KeyError, ImportError, RuntimeError) as error:  # RuntimeError: torch.compile, no memory
+                reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
+                note = LeftOut(f"{name} {decoder}", f"{backend} {precision}", reason)
+                if note not in left_out:
+                    left_out.append(note)
+                if isinstance(error, TooLarge):
+                    self.too_large_for.add(precision)
+                continue
+            about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
+            work = self._works(backend, precision)
+            if precision == "int8":  # an int8 graph may keep parts in fp32: its file says what there is to read
+                work["model"] = work["model"]._replace(weights_mb=session.size_bytes / 1e6)
+            costs = {
+                "params_m": self.params_m,
+                "file_mb": session.size_bytes / 1e6,
+                "peak_mb": self._peak_mb(backend, precision, batch, network),
+            }
+            yield Entry(about, costs, session, network, work, self.size)
+
+    def eager(self, batch: int) -> Entry:
+        """To compare with, for no row of its own."""
+        session, network = self._open(*EAGER, batch)
+        return Entry({"backend": EAGER[0], "precision": EAGER[1]}, {}, session, network, {}, self.size)
+
+    def close(self) -> None:
+        """Frees what was opened; `eager` opens again what it needs."""
+        self._opened.clear()
+        gc.collect()
+
+    def _open(self, backend: str, precision: str, batch: int) -> tuple[Session, nn.Module | None]:
+        """A session, and what runs in it where that is a network in torch that can be looked into."""
+        key = backend, precision, batch if backend in FIXED_BATCH else None
+        if key not in self._opened:
+            network = {"torch": lambda: self.model, "folded": lambda: inference_graph(self.model)}.get(backend)
+            runs = network() if network else self.model
+            device, threads = str(self.setting.device), self.setting.threads
+            session = open_session(runs, backend, precision, device, batch, threads)
+            session(random_crops(batch, self.size, self.setting.device))  # some can tell only now that they cannot
+            self._opened[key] = session, runs if network else None
+        return self._opened[key]
+
+    def _peak_mb(self, backend: str, precision: str, batch: int, network: nn.Module | None) -> float | None:
+        """Peak memory, where it can be told apart from everything else in this process."""
+        device, threads = self.setting.device, self.setting.threads
+        if network is not None:
+            if backend == "torch" and precision != "fp32":
+                return None  # the copies that autocast makes are not seen
+            return peak_memory(network, random_crops(batch, self.size, device)) / 1e6
+        if backend not in EXPORTED or device.type != "cpu":
+            return None
+        from fasthamer.runtime.exported import onnx_file  # what it imports is there, or no such session were open
+
+        stored = precision if backend == "onnxruntime" or precision == "int8" else "fp32"
+        return footprint_mb(onnx_file(self.model, stored), backend, precision, batch, self.size, threads)
+
+    def _works(self, backend: str, precision: str) -> dict[str, Work]:
+        """By stage, of the graph that the backend runs, with the bytes of its weights in this precision."""
+        folded = backend != "torch"
+        if folded not in self._work:
+            image = random_crops(1, self.size, self.setting.device)
+            self._work[folded] = _work(inference_graph(self.model) if folded else self.model, image)
+        share = BYTES[precision] / BYTES["fp32"]
+        return {stage: work._replace(weights_mb=work.weights_mb * share) for stage, work in self._work[folded].items()}
+
+
+def _check_opened(entries: Sequence[Entry], left_out: Sequence[LeftOut], must: Collection[str]) -> None:
+    for name in sorted(must):
+        if not any(name in (entry.about["backend"], entry.about["precision"]) for entry in entries):
+            reasons = [str(note) for note in left_out if name in note.setting.split()]
+            raise ValueError(f"{name} cannot be timed here; {'; '.join(reasons[:1])}")
+
+
+def _work(network: nn.Module, image: Tensor) -> dict[str, Work]:
+    """Of the whole and of each part."""
+    parts = stage_modules(network)
+    work = work_of({"model": network, **parts}, network, image)
+    mesh = Work(*map(sum, zip(*(work[name] for name in MESH if name in parts), strict=True)))
+    head = work["head"] if "head" in parts else work["decoder"]._replace(gflops=work["decoder"].gflops - mesh.gflops)
+    if "decoder" in parts and "hand" not in parts:  # a hand is no part of the decoder, a mesh decoder is
+        head = head._replace(weights_mb=head.weights_mb - mesh.weights_mb)
+    return {"model": work["model"], "backbone": work["backbone"], "head": head, "mesh": mesh}

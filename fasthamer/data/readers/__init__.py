@@ -1,0 +1,1 @@
+"""A reader for each dataset: its file formats and conventions end here."""

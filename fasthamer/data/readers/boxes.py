@@ -1,0 +1,58 @@
+"""Which square of a photograph is cropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fasthamer.data import crop
+from fasthamer.data.readers.base import picture_size
+from fasthamer.files.safe_npz import read_npz
+
+Box = tuple[np.ndarray, float]  # centre (2,) and side, pixels
+
+
+class Boxes:
+    """The setting DATA.BOX at work.
+
+    Args:
+        choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole picture, as HaMeR
+            evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz, whose boxes are already enlarged and
+            only grow to its aspect ratio here.
+
+    Raises:
+        FileNotFoundError, ValueError: none of these, or no such list.
+    """
+
+    def __init__(self, choice: str) -> None:
+        self.choice = choice
+        if choice in ("keypoints", "image"):
+            return
+        if not choice.endswith(".npz"):
+            raise ValueError(f"DATA.BOX is {choice!r}, expected keypoints, image or one of HaMeR's lists (.npz)")
+        found = read_npz(Path(choice), {"imgname": (None,), "center": (None, 2), "scale": (None, 2)})
+        if not len(found["imgname"]) == len(found["center"]) == len(found["scale"]) or (found["scale"] <= 0).any():
+            raise ValueError(f"{choice}: every imgname needs a center and a scale above 0")
+        self.centres, self.extents = found["center"], found["scale"]
+        self.rows = {str(name): row for row, name in enumerate(found["imgname"])}
+
+    def __call__(self, picture: Path, name: str, keypoints: np.ndarray | None) -> Box:
+        """The box of one hand.
+
+        Args:
+            picture: its file.
+            name: as HaMeR's lists have it.
+            keypoints: (N, 2) pixels, or the two corners of a box; None takes the whole picture.
+
+        Raises:
+            KeyError: the list has no such picture.
+        """
+        if self.choice not in ("keypoints", "image"):
+            if name not in self.rows:
+                raise KeyError(f"{self.choice} has no box for {name}: it is the list of another set")
+            row = self.rows[name]
+            return self.centres[row], crop.box_side(self.extents[row])
+        if keypoints is None or self.choice == "image":
+            return crop.image_box(*picture_size(picture))
+        return crop.keypoint_box(keypoints)

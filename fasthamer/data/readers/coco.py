@@ -1,0 +1,259 @@
+"""Hands with 2D keypoints in COCO's JSON: 21 keypoints an annotation, or COCO-WholeBody's two hands a person.
+
+    ROOT/ANY.json or ROOT/annotations/ANY.json      `DATA.SPLIT` names the file, or a word in its name
+    ROOT/..., ROOT/images/..., ROOT/ANY/...         where the pictures' `file_name` leads to one of them
+
+Keypoints are pixels in OpenPose order, wrist first. An annotation's side is its `hand_type` (left or right), else the
+word left or right in its category's name, else right: sets that do not say are taken to hold right hands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.data import augment, crop
+from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, Photograph, Photographs
+from fasthamer.data.sample import Labels
+from fasthamer.files.index import Arrays, cached
+from fasthamer.files.json_stream import JsonStream
+from fasthamer.types import N_JOINTS
+
+LARGE = 1 << 25  # bytes of a file from which on its index is kept
+SPLIT_WORDS = {"training": ("training", "train"), "evaluation": ("evaluation", "test", "val")}
+
+
+class CocoHands(Photographs):
+    """One sample for each annotated hand; what 2D keypoints cannot say is no label.
+
+    The crop is the box of keypoints where all 21 are known, else of the annotated box, see `crop.keypoint_box`.
+
+    Args:
+        root: the folder with annotations and pictures.
+        split: an annotation file's name inside it, or a word in it; training also finds train, evaluation test or val.
+        image_size, strength, seed: see `Photographs`.
+        cache: see `fasthamer.files.index.cached`.
+
+    Raises:
+        FileNotFoundError: no such folder, annotation file or pictures.
+        ValueError: not COCO's JSON, or no hands in it.
+    """
+
+    protocol = "hint"  # keypoints alone: PCK
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+        cache: str = "auto",
+    ) -> None:
+        super().__init__(image_size, strength, seed)
+        self.file = find_annotations(Path(root), split)
+        cache = cache if self.file.stat().st_size >= LARGE else "none"
+        table = cached(f"coco {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
+        self.keypoints, self.boxes, self.left = table["keypoints"], table["boxes"], table["left"]
+        self.names, self.skipped = table["names"], int(table["skipped"])  # the latter: hands with too few keypoints
+        if not len(self.left):
+            raise ValueError(
+                f"{self.file}: no hand with {MINIMUM_KEYPOINTS} keypoints or more among its annotations "
+                f"({self.skipped} have fewer)"
+            )
+        self.folder = find_pictures(Path(root), self.names[0].decode())
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def photograph(self, index: int) -> Photograph:
+        keypoints = self.keypoints[index].astype(np.float64)
+        known = keypoints[:, 2] > 0
+        corners = keypoints[known, :2]
+        if not known.all() and self.boxes[index, 2:].min() > 0:
+            corners = self.boxes[index].astype(np.float64).reshape(2, 2)
+            corners[1] += corners[0]
+        return Photograph(self.picture(index), Labels(keypoints), crop.keypoint_box(corners), self.is_left(index))
+
+    def picture(self, index: int) -> Path:
+        return self.folder / self.names[index].decode()
+
+    def is_left(self, index: int) -> bool:
+        return bool(self.left[index])
+
+    def sample_name(self, index: int) -> str:
+        """The picture's name and the hand's side."""
+        return f"{self.names[index].decode()}:{'left' if self.left[index] else 'right'}"
+
+
+def read_coco(path: Path, image: Callable[[dict], None], annotation: Callable[[dict], None]) -> list[dict]:
+    """Hands each record of a COCO file to `image` or `annotation`, in the file's order; returns its categories.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, or a record lacks something or is of another form; the message names it.
+    """
+    takers = {"images": image, "annotations": annotation}
+    categories: list[dict] = []
+    found = set()
+    with JsonStream(path) as stream:
+        for section in stream.members():
+            if section == "categories":
+                categories = stream.value()
+            elif section in takers:
+                found.add(section)
+                for number, record in enumerate(stream.elements()):
+                    try:
+                        takers[section](record)
+                    except KeyError as error:
+                        raise ValueError(f"{path}: {section}[{number}] has no {error}") from None
+                    except (ValueError, TypeError) as error:
+                        raise ValueError(f"{path}: {section}[{number}]: {error}") from None
+            else:
+                stream.skip()
+    if missing := takers.keys() - found:
+        raise ValueError(f"{path} has no {' and no '.join(sorted(missing))}: not a COCO annotation file")
+    return categories
+
+
+def rows_of(ids: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
+    """Where each wanted image id stands among `ids`.
+
+    Raises:
+        ValueError: an annotation is of an image that the file does not list.
+    """
+    if not len(ids):
+        raise ValueError(f"{path} lists no images")
+    order = np.argsort(ids)
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    if (ids[rows] != wanted).any():
+        stray = int(wanted[ids[rows] != wanted][0])
+        raise ValueError(f"{path}: annotations of image {stray}, which is not among its images")
+    return rows
+
+
+def find_annotations(root: Path, split: str) -> Path:
+    """The JSON file that `split` names, in `root` or its folder `annotations`.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: several fit.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold COCO annotations and pictures")
+    folders = [root, root / "annotations"]
+    if split.endswith(".json"):
+        for folder in folders:
+            if (folder / split).is_file():
+                return folder / split
+    files = sorted(path for folder in folders for path in folder.glob("*.json") if not _is_list(path))
+    there = ", ".join(path.name for path in files) or "no .json file"
+    for word in SPLIT_WORDS.get(split, (split,)):
+        fitting = [p for p in files if word in (p.stem, *re.split(r"[^a-z0-9]+", p.stem.lower()))]
+        if len(fitting) > 1:
+            names = ", ".join(path.name for path in fitting)
+            raise ValueError(f"{root}: several annotation files fit {split!r} ({names}): name one with DATA.SPLIT")
+        if fitting:
+            return fitting[0]
+    raise FileNotFoundError(f"{root}: no annotation file fits {split!r} (there: {there}): name one with DATA.SPLIT")
+
+
+def find_pictures(root: Path, name: str) -> Path:
+    """The folder from which a `file_name` leads to a picture.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folders = [root, root / "images"]
+    folders += sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir())
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder
+    raise FileNotFoundError(f"no picture {name} in {root} or its folders: DATA.ROOT is to hold the pictures too")
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a JSON file holds a list, as FreiHAND's do; COCO's hold an object."""
+    with open(path, "rb") as file:
+        return file.read(64).lstrip()[:1] == b"["
+
+
+def _read(path: Path) -> Arrays:
+    """The hands of a file.
+
+    Returns:
+        `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros where there is none;
+        `left` (N,) bool; `names` (N,) of the pictures; `skipped`, how many hands have too few keypoints.
+    """
+    ids: list[int] = []
+    files: list[bytes] = []
+    hands: list[_Hand] = []
+    skipped = 0
+
+    def image(record: dict) -> None:
+        ids.append(int(record["id"]))
+        files.append(record["file_name"].encode())
+
+    def annotation(record: dict) -> None:
+        nonlocal skipped
+        for hand in _hands(record):
+            if (hand.keypoints[:, 2] > 0).sum() < MINIMUM_KEYPOINTS:
+                skipped += 1
+            else:
+                hands.append(hand)
+
+    categories = {each["id"]: str(each.get("name", "")).lower() for each in read_coco(path, image, annotation)}
+    rows = rows_of(np.array(ids, np.int64), np.array([hand.image for hand in hands], np.int64), path)
+    return {
+        "keypoints": np.array([hand.keypoints for hand in hands], dtype=np.float32).reshape(-1, N_JOINTS, 3),
+        "boxes": np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
+        "left": np.array(["left" in (hand.side or categories.get(hand.category, "")) for hand in hands], dtype=bool),
+        "names": np.array(files)[rows],
+        "skipped": np.array(skipped),
+    }
+
+
+class _Hand(NamedTuple):
+    image: int
+    keypoints: NDArray[np.float32]  # (21, 3)
+    box: NDArray[np.float32]  # (4,)
+    side: str  # left, right, or empty: as the category says
+    category: Any
+
+
+def _hands(record: dict) -> Iterator[_Hand]:
+    """The hands of one annotation."""
+    image, category = int(record["image_id"]), record.get("category_id")
+    if "lefthand_kpts" in record:  # COCO-WholeBody
+        for side in ("left", "right"):
+            if record[f"{side}hand_valid"]:
+                points, box = _keypoints(record[f"{side}hand_kpts"]), _box(record[f"{side}hand_box"])
+                yield _Hand(image, points, box, side, category)
+        return
+    side = record.get("hand_type", "")
+    if side not in ("left", "right", ""):
+        raise ValueError(f"hand_type is {side!r}, expected left or right")
+    yield _Hand(image, _keypoints(record["keypoints"]), _box(record.get("bbox", (0, 0, 0, 0))), side, category)
+
+
+def _keypoints(numbers: list[float]) -> NDArray[np.float32]:
+    points = np.array(numbers, dtype=np.float32)
+    if points.size != N_JOINTS * 3:
+        raise ValueError(f"{points.size} numbers for keypoints, a hand has 21 of x, y, visibility")
+    points = points.reshape(N_JOINTS, 3)
+    if not np.isfinite(points).all():
+        raise ValueError("keypoints that are not finite")
+    points[:, 2] = points[:, 2].clip(0, 1)  # COCO: 0 unknown, 1 hidden, 2 visible
+    return points
+
+
+def _box(numbers: list[float] | tuple[float, ...]) -> NDArray[np.float32]:
+    box = np.array(numbers, dtype=np.float32)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise ValueError(f"box {numbers}, expected x, y, width and height")
+    return box

@@ -1,0 +1,160 @@
+"""DexYCB (Chao et al. 2021): both hands grasping objects before eight cameras; see `dexycb_files` for the layout.
+
+A label file has `joint_3d` (metres, camera frame, manopth's tips), `joint_2d` and `pose_m`: rotation of the wrist, 45
+principal components about MANO's mean pose, translation. Left hands were annotated with MANO_LEFT as released
+(toolkit issue 28), so their betas are no labels for a right hand, and their meshes come from that model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.data import augment
+from fasthamer.data.plausible import check_in_front, check_sides
+from fasthamer.data.readers.base import Photograph, Photographs, check_metres
+from fasthamer.data.readers.boxes import Boxes
+from fasthamer.data.readers.dexycb_files import SERIALS, frames_of, read_betas, read_extrinsics, read_intrinsics
+from fasthamer.data.readers.mano_labels import mano_vertices
+from fasthamer.data.sample import Labels
+from fasthamer.files.safe_npz import read_npz
+from fasthamer.hand.left import left_hand
+from fasthamer.hand.mano import Hand
+
+_LABEL = {"joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2), "pose_m": (1, 51)}
+
+
+class DexYCB(Photographs):
+    """The frames of a split that show a hand, in the toolkit's order.
+
+    Poses, betas and meshes are labels only for a MANO hand with all its 45 principal components.
+
+    Args:
+        root: the folder that contains the subjects and `calibration/`.
+        split: s0_train to s3_test; training and evaluation are s0's train and test.
+        hand: whose parameters are to be learned.
+        image_size, strength, seed: see `Photographs`.
+        box: see `fasthamer.data.readers.boxes.Boxes`.
+        meshes: whether vertices are made from the parameters.
+        left_file: MANO_LEFT.pkl for the meshes of left hands; empty takes `hand` for its mirror image.
+        cache: see `fasthamer.files.index.cached`.
+
+    Raises:
+        FileNotFoundError: something of the layout is missing.
+        ValueError: no such split, or files that are not what they should be.
+    """
+
+    protocol, tips = "dexycb", "dexycb"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        hand: Hand,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+        box: str = "keypoints",
+        meshes: bool = True,
+        left_file: str = "",
+        cache: str = "auto",
+    ) -> None:
+        super().__init__(image_size, strength, seed)
+        self.root, self.split = Path(root), split
+        self.boxes = Boxes(box)
+        self.frames = frames_of(self.root, split, cache)
+        self.hands = self._hands(hand, left_file)
+        self.has_poses = bool(self.hands)
+        self.meshes = meshes
+        self.intrinsics = {serial: read_intrinsics(self.root, serial) for serial in SERIALS}
+        calibrations = sorted(set(self.frames.calibrations))
+        self.betas = {name: read_betas(self.root, name) for name in calibrations} if self.hands else {}
+        check_sides(self._joints, self.is_left, len(self), f"{self.root} {split}")
+
+    def __len__(self) -> int:
+        return len(self.frames.image_id)
+
+    def photograph(self, index: int) -> Photograph:
+        """See `Photographs.photograph`."""
+        picture, labels = self.picture(index), self.labels(index)
+        seen = None if labels.keypoints is None else labels.keypoints[:, :2]
+        return Photograph(picture, labels, self.boxes(picture, self.sample_name(index), seen), self.is_left(index))
+
+    def labels(self, index: int) -> Labels:
+        """What the files say about frame `index`, before any crop."""
+        label, where = self._label(index)
+        left = self.is_left(index)
+        joints, pixels = (label[name][0].astype(np.float64) for name in ("joint_3d", "joint_2d"))
+        if (joints == -1).all():  # the toolkit's mark of a frame without a hand; pose.npz had one
+            return Labels()
+        check_metres(joints, where)
+        check_in_front(joints, where)
+        known = np.ones((21, 1))
+        pose = betas = vertices = None
+        if self.hands:
+            hand, shape = self.hands[left], self.betas[self.frames.calibrations[self.frames.sequence[index]]]
+            pose, translation = _absolute(label["pose_m"][0].astype(np.float64), hand, left)
+            betas = None if left else shape
+            if self.meshes:
+                vertices = mano_vertices(hand, pose, shape, translation, left)
+        return Labels(np.hstack((pixels, known)), np.hstack((joints, known)), vertices, pose, betas)
+
+    def picture(self, index: int) -> Path:
+        return self._folder(index) / f"color_{self.frames.time[index]:06d}.jpg"
+
+    def is_left(self, index: int) -> bool:
+        return bool(self.frames.left[self.frames.sequence[index]])
+
+    def camera(self, index: int) -> NDArray[np.float64]:
+        """(3, 3) intrinsics of the photograph, pixels."""
+        return self.intrinsics[SERIALS[self.frames.camera[index]]]
+
+    def extrinsics(self, index: int) -> NDArray[np.float64]:
+        """(3, 4) from the photograph's camera frame to the master camera's, which all cameras of a sequence share."""
+        name = self.frames.extrinsics[self.frames.sequence[index]]
+        return _extrinsics(self.root, name)[SERIALS[self.frames.camera[index]]]
+
+    def sample_name(self, index: int) -> str:
+        """The image_id of the official result files: the number in the split, frames without hands counted."""
+        return str(self.frames.image_id[index])
+
+    def _folder(self, index: int) -> Path:
+        return self.root / self.frames.folders[self.frames.sequence[index]] / SERIALS[self.frames.camera[index]]
+
+    def _label(self, index: int) -> tuple[dict[str, NDArray], str]:
+        path = self._folder(index) / f"labels_{self.frames.time[index]:06d}.npz"
+        return read_npz(path, _LABEL), str(path)
+
+    def _hands(self, hand: Hand, left_file: str) -> dict[bool, Hand]:
+        """Whether it is a left hand -> the hand of its labels; empty where parameters are no labels."""
+        if hand.is_embedded:
+            return {}
+        if len(hand.hands_components) < 45:
+            warnings.warn(
+                f"{hand.name} has {len(hand.hands_components)} of MANO's 45 pose components, so DexYCB's poses cannot "
+                "be read: only joints and keypoints are labels (HAND.MODEL MANO_RIGHT.pkl has all)",
+                stacklevel=3,
+            )
+            return {}
+        return {False: hand, True: left_hand(hand, left_file)}
+
+    def _joints(self, index: int) -> NDArray | None:
+        joints = self._label(index)[0]["joint_3d"][0]
+        return None if (joints == -1).all() else joints
+
+
+def _absolute(pose: NDArray, hand: Hand, left: bool) -> tuple[NDArray, NDArray]:
+    """`pose_m` (51,) as absolute axis-angles (16, 3) of the hand as it is, and its translation (3,)."""
+    articulation = (hand.hands_mean + pose[3:48] @ hand.hands_components).reshape(15, 3)
+    if left:  # the hand at hand is the mirror image, whose components mirror the rotations
+        articulation = articulation * [1, -1, -1]
+    return np.vstack((pose[None, :3], articulation)), pose[48:]
+
+
+@lru_cache(maxsize=16)
+def _extrinsics(root: Path, name: str) -> dict[str, NDArray[np.float64]]:
+    return read_extrinsics(root, name)

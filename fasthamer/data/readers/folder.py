@@ -1,0 +1,129 @@
+"""Pictures without labels, for distillation that needs none: a folder and a list of boxes.
+
+    ROOT/boxes.csv       path,x,y,width,height,side         one line a hand
+    ROOT/boxes.json      [{"path": "a/b.jpg", "box": [x, y, width, height], "side": "left"}, ...]
+
+A box holds the hand tightly, in pixels from the picture's upper left corner; side is left or right. Paths are relative
+to ROOT.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fasthamer.data import augment, crop
+from fasthamer.data.readers.base import Photograph, Photographs
+from fasthamer.data.sample import Labels
+from fasthamer.files.json_stream import JsonStream
+
+LISTS = ("boxes.csv", "boxes.json")
+COLUMNS = ("path", "x", "y", "width", "height", "side")
+_Row = tuple[str, list[float], str]
+
+
+class Folder(Photographs):
+    """One sample for each box. The crop is `crop.BOX_FACTOR` times the box, as around labelled keypoints.
+
+    Args:
+        root: the folder.
+        split: the name of a list in it that ends in .csv or .json; anything else stands for boxes.csv or boxes.json.
+        image_size, strength, seed: see `Photographs`.
+
+    Raises:
+        FileNotFoundError: no such folder or list, or the first picture is missing.
+        ValueError: a list of another form; the message names the line.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "training",
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(image_size, strength, seed)
+        self.root = Path(root)
+        self.file = _find(self.root, split)
+        names, boxes, left = [], [], []
+        rows = _rows_of_csv(self.file) if self.file.suffix == ".csv" else _rows_of_json(self.file)
+        for number, (name, box, side) in enumerate(rows, start=1):
+            where = f"{self.file}: box {number} ({name})"
+            if side not in ("left", "right"):
+                raise ValueError(f"{where}: side is {side!r}, expected left or right")
+            if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+                raise ValueError(f"{where}: {box} is no box; expected x, y, width, height in pixels")
+            names.append(name.encode())
+            boxes.append(np.array(box, dtype=np.float32))
+            left.append(side == "left")
+        if not names:
+            raise ValueError(f"{self.file} lists no boxes")
+        self.names, self.boxes, self.left = np.array(names), np.array(boxes), np.array(left)
+        if not self.picture(0).is_file():
+            raise FileNotFoundError(f"no picture {self.picture(0)}, the first that {self.file.name} names")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def photograph(self, index: int) -> Photograph:
+        corner, extent = self.boxes[index].astype(np.float64).reshape(2, 2)
+        box = crop.keypoint_box(np.stack((corner, corner + extent)))
+        return Photograph(self.picture(index), Labels(), box, self.is_left(index))
+
+    def picture(self, index: int) -> Path:
+        return self.root / self.names[index].decode()
+
+    def is_left(self, index: int) -> bool:
+        return bool(self.left[index])
+
+    def sample_name(self, index: int) -> str:
+        """The path in the list."""
+        return self.names[index].decode()
+
+
+def _find(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold pictures and a list of boxes")
+    wanted = (split,) if split.endswith((".csv", ".json")) else LISTS
+    for name in wanted:
+        if (root / name).is_file():
+            return root / name
+    raise FileNotFoundError(
+        f"{root} has no {' or '.join(wanted)}: list the hands there, one a line: {','.join(COLUMNS)} "
+        "(pixels; side left or right)"
+    )
+
+
+def _rows_of_csv(path: Path) -> Iterator[_Row]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            heading = tuple(name.strip() for name in next(reader, ()))
+            if heading != COLUMNS:
+                raise ValueError(f"{path} begins with {','.join(heading)!r}, expected {','.join(COLUMNS)!r}")
+            for row in reader:
+                if not row:
+                    continue
+                try:
+                    name, x, y, width, height, side = row
+                    yield name, [float(number) for number in (x, y, width, height)], side.strip()
+                except ValueError:
+                    line = f"{path}: line {reader.line_num} is {','.join(row)!r}"
+                    raise ValueError(f"{line}, expected {','.join(COLUMNS)}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV text file ({error})") from None
+
+
+def _rows_of_json(path: Path) -> Iterator[_Row]:
+    with JsonStream(path) as stream:
+        for number, record in enumerate(stream.elements(), start=1):
+            try:
+                yield str(record["path"]), [float(each) for each in record["box"]], str(record["side"])
+            except KeyError as error:
+                raise ValueError(f"{path}: record {number} has no {error}; expected path, box and side") from None
+            except (TypeError, ValueError):
+                raise ValueError(f"{path}: record {number} is not {{path, box: [x, y, width, height], side}}") from None

@@ -1,0 +1,171 @@
+"""FreiHAND (Zimmermann et al. 2019) in its official layout, and any set of photographs kept in the same layout.
+
+    ROOT/training/rgb/00000000.jpg ...      K, xyz (metres, camera frame, OpenPose order): needed for training
+    ROOT/training_{K,xyz,verts,mano}.json   verts and mano: used if there
+    ROOT/evaluation/rgb/..., evaluation_{K,xyz,...}.json
+
+The training set shows every annotated hand before four backgrounds: picture i belongs to annotation i modulo the
+number of annotations (32,560). All hands are right hands.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.camera import project_pixels
+from fasthamer.data import augment
+from fasthamer.data.plausible import check_in_front, check_sides
+from fasthamer.data.readers.base import Photograph, Photographs, check_metres
+from fasthamer.data.readers.boxes import Boxes
+from fasthamer.data.sample import Labels
+from fasthamer.files.json_records import JsonRecords
+from fasthamer.hand.mano import Hand
+
+_SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (1, 61)}
+_GET_IT = "https://lmb.informatik.uni-freiburg.de/resources/datasets/FreihandDataset.en.html"
+
+
+class FreiHAND(Photographs):
+    """All pictures of a split, in their numbers' order.
+
+    The vertices and MANO parameters are labels only for a MANO hand: the embedded hand has another surface and other
+    parameters, so with it joints and keypoints alone are used. Poses on disk are relative to MANO's mean pose, which
+    is added here.
+
+    Args:
+        root: the folder that contains `training/` and the JSON files.
+        split: training or evaluation.
+        hand: whose parameters are to be learned.
+        image_size, strength, seed: see `Photographs`.
+        box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR evaluates this set with `image`. Images without joints
+            always take the whole image.
+        meshes: whether vertices are read.
+        cache: see `fasthamer.files.index.cached`.
+
+    Raises:
+        FileNotFoundError: folder or file missing.
+        ValueError: JSON files and pictures that do not fit together.
+    """
+
+    protocol = "freihand"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        hand: Hand,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+        box: str = "keypoints",
+        meshes: bool = True,
+        cache: str = "auto",
+    ) -> None:
+        super().__init__(image_size, strength, seed)
+        self.root, self.split = Path(root), split
+        self.boxes = Boxes(box)
+        self.folder = self.root / split / "rgb"
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT is to be an unpacked FreiHAND set ({_GET_IT})")
+        # FreiHAND's joints are regressed from its meshes; sets that only share its layout have no meshes
+        self.tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
+        names = ["K", "xyz"] if hand.is_embedded else ["K", "xyz", "verts", "mano"] if meshes else ["K", "xyz", "mano"]
+        required = ("K", "xyz") if split == "training" else ()
+        self.records = {
+            name: self._open(name, cache) for name in names if name in required or self._path(name).is_file()
+        }
+        self.has_poses = "mano" in self.records
+        self.hands_mean = hand.hands_mean.reshape(15, 3)
+        self.size = _count_pictures(self.folder)
+        self._check_lengths()
+        if "xyz" in self.records:
+            xyz = self.records["xyz"]
+            check_sides(xyz.__getitem__, self.is_left, len(xyz), str(xyz.path))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def photograph(self, index: int) -> Photograph:
+        """See `Photographs.photograph`."""
+        picture, labels = self.picture(index), self.labels(index)
+        seen = None if labels.keypoints is None else labels.keypoints[:, :2]
+        return Photograph(picture, labels, self.boxes(picture, picture.name, seen))
+
+    def labels(self, index: int) -> Labels:
+        """What the files say about picture `index`, before any crop."""
+        found = {name: records[index % len(records)] for name, records in self.records.items()}
+        keypoints = joints = pose = betas = None
+        if "xyz" in found:
+            where = f"{self._path('xyz')}: record {index % len(self.records['xyz'])}"
+            check_metres(found["xyz"], where)
+            check_in_front(found["xyz"], where)
+            joints = np.column_stack((found["xyz"], np.ones(21)))
+            if "K" in found:
+                keypoints = np.column_stack((project_pixels(found["xyz"], found["K"]), np.ones(21)))
+        if "mano" in found:
+            pose = found["mano"][0, :48].reshape(16, 3).copy()
+            pose[1:] += self.hands_mean
+            betas = found["mano"][0, 48:58]
+        return Labels(keypoints, joints, found.get("verts"), pose, betas)
+
+    def picture(self, index: int) -> Path:
+        return self.folder / f"{self.sample_name(index)}.jpg"
+
+    def is_left(self, index: int) -> bool:
+        return False
+
+    def camera(self, index: int) -> NDArray[np.float64]:
+        """(3, 3) intrinsics of the photograph, pixels.
+
+        Raises:
+            FileNotFoundError: the set has none.
+        """
+        if "K" not in self.records:
+            raise FileNotFoundError(f"{self._path('K')} is missing: without it nothing is known about the camera")
+        return self.records["K"][index % len(self.records["K"])]
+
+    def sample_name(self, index: int) -> str:
+        return f"{index:08d}"
+
+    def _path(self, name: str) -> Path:
+        return self.root / f"{self.split}_{name}.json"
+
+    def _open(self, name: str, cache: str) -> JsonRecords:
+        try:
+            return JsonRecords(self._path(name), _SHAPES[name], cache)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}: FreiHAND's {self.split} split needs it ({_GET_IT})") from None
+
+    def _check_lengths(self) -> None:
+        lengths = {self._path(name).name: len(records) for name, records in self.records.items()}
+        if not lengths:
+            return
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"{self.root}: the JSON files have different lengths ({told}): they are not of one set")
+        length = next(iter(lengths.values()))
+        if self.size % length:
+            raise ValueError(
+                f"{self.folder} holds {self.size} pictures, {next(iter(lengths))} {length} annotations: "
+                "expected one picture, or a fixed number of backgrounds, for each annotation"
+            )
+
+
+def _count_pictures(folder: Path) -> int:
+    """How many pictures there are.
+
+    Raises:
+        ValueError: none, or the numbering has a gap.
+    """
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries if entry.name.endswith(".jpg")}
+    if not names:
+        raise ValueError(f"{folder} holds no .jpg pictures")
+    gap = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
+    if gap is not None:
+        raise ValueError(f"{folder}: {gap:08d}.jpg is missing among {len(names)} pictures")
+    return len(names)

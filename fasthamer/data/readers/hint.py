@@ -1,0 +1,219 @@
+"""HInt (Pavlakos et al. 2024): hands in the wild with 2D keypoints, hidden ones marked.
+
+    ROOT/{TRAIN,VAL,TEST}_{newdays,epick,ego4d}_img/NAME.jpg, NAME.json     and VAL_ego4d_seq, TEST_ego4d_seq
+    ROOT/TEST_newdays_img_{all,vis,occ}.npz ...                             HaMeR's evaluation lists, if wanted
+
+A folder's JSON is a list of one hand: `keypoints` (21, 2) pixels in OpenPose order, `occlusion` (21,) with 1 for
+hidden, `bbox` [[x1, y1, x2, y2]]; the name ends in _l or _r. A keypoint counts if it lies inside the picture: in
+HaMeR's list of newdays every keypoint of confidence 0 lies outside what the counted ones of its video span.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fasthamer.data import augment, crop
+from fasthamer.data.readers.base import Photograph, Photographs, picture_size
+from fasthamer.data.sample import Labels
+from fasthamer.files.safe_npz import read_npz
+from fasthamer.types import N_JOINTS
+
+FOLDERS = {"training": "TRAIN_*_img", "evaluation": "TEST_*_img"}  # split: the official folders it stands for
+POINTS = ("all", "vis", "occ")  # keypoints that count: all, visible, occluded
+_SPLIT = re.compile(r"(training|evaluation|(?:TRAIN|VAL|TEST)_(?:newdays|epick|ego4d)_(?:img|seq))(?:_(all|vis|occ))?")
+_LIST: dict[str, tuple[int | None, ...]] = {  # what is read of HaMeR's lists
+    "imgname": (None,),
+    "center": (None, 2),
+    "scale": (None, 2),
+    "right": (None,),
+    "hand_keypoints_2d": (None, N_JOINTS, 3),
+}
+_GET_IT = "https://github.com/ddshan/hint"
+
+
+class HInt(Photographs):
+    """Labels are keypoints only. The crop is twice the annotated box's larger side, as in HaMeR's evaluation.
+
+    Args:
+        root: the folder that contains the official ones.
+        split: an official folder's name; or training or evaluation, all `_img` folders of that split that hold
+            pictures; either may end in _vis or _occ: only visible or only hidden keypoints count. Or the name of one
+            of HaMeR's .npz lists in `root` (or a path), whose pictures lie in the folder of that name.
+        image_size, strength, seed: see `Photographs`.
+
+    Raises:
+        FileNotFoundError: folder, list or pictures missing.
+        ValueError: no such split, or a damaged list.
+    """
+
+    protocol = "hint"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(image_size, strength, seed)
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT is to be the unpacked HInt ({_GET_IT})")
+        self.left_out: list[str] = []  # folders without pictures: Ego4D's have to be fetched by the user
+        self._list = _HaMeRList(self.root, split) if split.endswith(".npz") else None
+        self._names: list[tuple[Path, str]] = []  # folder and name without ending
+        self.points = "all"
+        if self._list is None:
+            self._names, self.points = self._find(split)
+
+    def __len__(self) -> int:
+        return len(self._names) if self._list is None else len(self._list)
+
+    def photograph(self, index: int) -> Photograph:
+        if self._list is not None:
+            return self._list.photograph(index)
+        path = self.picture(index)
+        hand = read_hand(path.with_suffix(".json"))
+        width, height = picture_size(path)
+        x, y = hand.keypoints.T
+        counts = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        if self.points != "all":
+            counts &= hand.hidden == (self.points == "occ")
+        labels = Labels(keypoints=np.column_stack((hand.keypoints, counts)))
+        return Photograph(path, labels, box_of(hand.low, hand.high - hand.low), self.is_left(index))
+
+    def picture(self, index: int) -> Path:
+        if self._list is not None:
+            return self._list.picture(index)
+        folder, name = self._names[index]
+        return folder / f"{name}.jpg"
+
+    def is_left(self, index: int) -> bool:
+        if self._list is not None:
+            return not self._list.right[index]
+        return self._names[index][1].endswith("_l")
+
+    def sample_name(self, index: int) -> str:
+        """The picture's file name, by which HaMeR's lists know it."""
+        return self.picture(index).name
+
+    def _find(self, split: str) -> tuple[list[tuple[Path, str]], str]:
+        match = _SPLIT.fullmatch(split)
+        if match is None:
+            raise ValueError(
+                f"HInt has no split {split!r}: expected training, evaluation, a folder such as TEST_newdays_img "
+                "(each may end in _vis or _occ), or one of HaMeR's .npz lists"
+            )
+        folder, points = match.group(1), match.group(2) or "all"
+        if folder not in FOLDERS:
+            return _pairs(self.root / folder), points
+        names: list[tuple[Path, str]] = []
+        for path in sorted(self.root.glob(FOLDERS[folder])):
+            if any(each.suffix == ".jpg" for each in path.iterdir()):
+                names += _pairs(path)
+            else:
+                self.left_out.append(path.name)
+        if not names:
+            raise FileNotFoundError(f"{self.root} has no folder {FOLDERS[folder]} with pictures ({_GET_IT})")
+        return names, points
+
+
+class OneHand(NamedTuple):
+    """What a JSON file of HInt says."""
+
+    keypoints: np.ndarray  # (21, 2) pixels, also outside of the picture
+    hidden: np.ndarray  # (21,) bool
+    low: np.ndarray  # (2,) the box's corners, pixels
+    high: np.ndarray
+
+
+def read_hand(path: Path) -> OneHand:
+    """One annotation.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not as HInt writes it; the message names the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: every picture of HInt has one ({_GET_IT})")
+    try:
+        (record,) = json.loads(path.read_text(encoding="utf-8"))
+        keypoints = np.array(record["keypoints"], dtype=np.float64).reshape(N_JOINTS, 2)
+        hidden = np.array(record["occlusion"]).astype(bool).reshape(N_JOINTS)
+        corners = np.array(record["bbox"], dtype=np.float64).reshape(2, 2)
+    except KeyError as error:
+        raise ValueError(f"{path}: no {error}; a hand of HInt has keypoints, occlusion and bbox") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not one hand of HInt ({error}); unpack it again") from None
+    if not (np.isfinite(keypoints).all() and np.isfinite(corners).all()):
+        raise ValueError(f"{path}: numbers that are not finite")
+    if not (corners[1] > corners[0]).all():
+        raise ValueError(f"{path}: box {corners.ravel().tolist()} is empty, expected x1, y1, x2, y2")
+    return OneHand(keypoints, hidden, *corners)
+
+
+def box_of(low: np.ndarray, extent: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre and side of HaMeR's evaluation box: square, twice the annotated box's larger side.
+
+    PCK counts distances in the annotated box's larger side: in crop units, halves of a unit.
+    """
+    return low + extent / 2, float(max(extent.max() * crop.BOX_FACTOR, 2.0))
+
+
+class _HaMeRList:
+    """One of HaMeR's evaluation lists (`hamer_evaluation_data/*.npz`): boxes in pixels, confidence 0 or 1."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.path = root / split  # an absolute split stays what it is
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no list {self.path}: HaMeR's evaluation data hold it")
+        arrays = read_npz(self.path, _LIST)
+        if len({len(array) for array in arrays.values()}) > 1:
+            raise ValueError(f"{self.path}: its arrays are of different lengths")
+        if arrays["scale"].min() <= 0:
+            raise ValueError(f"{self.path}: boxes without extent")
+        self.names, self.right = arrays["imgname"], arrays["right"].astype(bool)
+        self.centre, self.extent, self.keypoints = arrays["center"], arrays["scale"], arrays["hand_keypoints_2d"]
+        self.folder = root / re.sub(r"_(all|vis|occ)$", "", self.path.stem)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"no folder {self.folder} with the pictures of {self.path.name} ({_GET_IT})")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def picture(self, index: int) -> Path:
+        return self.folder / str(self.names[index])
+
+    def photograph(self, index: int) -> Photograph:
+        labels = Labels(keypoints=self.keypoints[index].astype(np.float64))
+        box = box_of(self.centre[index] - self.extent[index] / 2, self.extent[index])
+        return Photograph(self.picture(index), labels, box, not self.right[index])
+
+
+def _pairs(folder: Path) -> list[tuple[Path, str]]:
+    """The pictures of a folder, each with its annotation, by name.
+
+    Raises:
+        FileNotFoundError: no such folder, or one of a pair is missing.
+        ValueError: a name that does not tell the hand's side.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: DATA.ROOT is to be the unpacked HInt ({_GET_IT})")
+    pictures = {path.stem for path in folder.glob("*.jpg")}
+    annotations = {path.stem for path in folder.glob("*.json")}
+    if not pictures:
+        frames = ": Ego4D's frames have to be fetched separately" if "ego4d" in folder.name else ""
+        raise FileNotFoundError(f"{folder} holds no .jpg pictures{frames} ({_GET_IT})")
+    if alone := sorted(pictures ^ annotations):
+        missing = "json" if alone[0] in pictures else "jpg"
+        raise FileNotFoundError(f"{folder}: {alone[0]}.{missing} is missing, {len(alone)} pairs are incomplete")
+    nameless = next((name for name in sorted(pictures) if name[-2:] not in ("_l", "_r")), None)
+    if nameless is not None:
+        raise ValueError(f"{folder}: {nameless}.jpg does not tell its hand's side; HInt's names end in _l or _r")
+    return [(folder, name) for name in sorted(pictures)]

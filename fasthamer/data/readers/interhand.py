@@ -1,0 +1,267 @@
+"""InterHand2.6M (Moon et al. 2020): COCO's JSON with cameras and the 3D joints of both hands in files of their own.
+
+    ROOT/annotations/SPLIT/InterHand2.6M_SPLIT_{data,camera,joint_3d}.json     SPLIT: train, val or test
+    ROOT/images/SPLIT/Capture0/...
+
+On disk lengths are millimetres in the world's frame, and each hand's joints run from fingertip to knuckle, wrist last;
+the right hand's 21 come first. Here they are metres in the camera's frame, in OpenPose order.
+The MANO fits that the authors publish beside it (NeuralAnnot) are not read.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthamer.camera import project_pixels
+from fasthamer.data import augment, crop
+from fasthamer.data.plausible import check_in_front, check_sides
+from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, Photograph, Photographs, check_metres
+from fasthamer.data.readers.coco import LARGE, find_pictures, read_coco, rows_of
+from fasthamer.data.sample import Labels
+from fasthamer.files.index import Arrays, cached
+from fasthamer.files.json_stream import JsonStream
+from fasthamer.types import N_JOINTS
+
+SPLITS = {"training": "train", "evaluation": "test"}  # ours: theirs
+TO_OPENPOSE = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)  # of one hand's 21
+_GET_IT = "https://mks0601.github.io/InterHand2.6M/"
+
+
+class InterHand(Photographs):
+    """One sample for each hand of each picture, the right one first; needs no MANO.
+
+    As in the official code, a joint is a label where `joint_valid` says so (annotated and inside the picture), and in
+    3D only if the wrist is one too.
+
+    Args:
+        root: the folder with `annotations` and `images`; both may also lie in it flat.
+        split: training, evaluation, or an official name: train, val, test.
+        image_size, strength, seed: see `Photographs`.
+        cache: see `fasthamer.files.index.cached`.
+
+    Raises:
+        FileNotFoundError: folder or file missing.
+        ValueError: a file is damaged, the three do not belong together, or left and right are swapped.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+        cache: str = "auto",
+    ) -> None:
+        super().__init__(image_size, strength, seed)
+        name = SPLITS.get(split, split)
+        self.file = _find(Path(root), name)
+        joints = _beside(self.file, "joint_3d")
+        found = cached(
+            f"interhand {self.file.resolve()}",
+            [self.file, joints],
+            lambda: {**_read_data(self.file), **_read_joints(joints)},
+            cache if self.file.stat().st_size >= LARGE else "none",
+        )
+        self.pictures = _Pictures(*(found[key] for key in _Pictures._fields))
+        self.hands = _Hands(*(found[key] for key in _Hands._fields))
+        if not len(self.hands.picture):
+            raise ValueError(f"{self.file}: no hand with {MINIMUM_KEYPOINTS} joints or more among its annotations")
+        self.world, self.measured = found["world"], found["measured"]
+        self.frames = {(capture, frame): row for row, (capture, frame) in enumerate(found["moments"].tolist())}
+        self.cameras = _read_cameras(_beside(self.file, "camera"))
+        first = self.pictures.names[self.hands.picture[0]].decode()
+        official = Path(root) / "images" / name
+        self.folder = official if official.is_dir() else find_pictures(Path(root), first)
+        check_sides(self._whole, self.is_left, len(self), str(self.file))
+
+    def __len__(self) -> int:
+        return len(self.hands.picture)
+
+    def photograph(self, index: int) -> Photograph:
+        left, where = self.is_left(index), f"{self.file}: hand {index} ({self.sample_name(index)})"
+        row = self._frame(index)
+        part = slice(N_JOINTS, None) if left else slice(0, N_JOINTS)
+        rotation, position, intrinsics = self._camera(index)
+        millimetres = (self.world[row, part].astype(np.float64) - position) @ rotation.T
+        joints = millimetres[list(TO_OPENPOSE)] / 1000
+        valid = self.hands.valid[index][list(TO_OPENPOSE)]
+        measured = self.measured[row, part][list(TO_OPENPOSE)]
+        if valid[0] and valid[9]:
+            check_metres(joints, where)
+        check_in_front(joints[measured], where)
+        pixels = project_pixels(np.where(measured[:, None], joints, (0, 0, 1)), intrinsics)
+        labels = Labels(keypoints=np.column_stack((pixels, valid)), joints=np.column_stack((joints, valid & valid[0])))
+        return Photograph(self.picture(index), labels, crop.keypoint_box(pixels[measured]), left)
+
+    def picture(self, index: int) -> Path:
+        return self.folder / self.pictures.names[self.hands.picture[index]].decode()
+
+    def is_left(self, index: int) -> bool:
+        return bool(self.hands.left[index])
+
+    def camera(self, index: int) -> NDArray[np.float64]:
+        """(3, 3) intrinsics of the photograph of hand `index`."""
+        return self._camera(index)[2]
+
+    def sample_name(self, index: int) -> str:
+        """The picture's name and the hand's side."""
+        name = self.pictures.names[self.hands.picture[index]].decode()
+        return f"{name}:{'left' if self.hands.left[index] else 'right'}"
+
+    def _whole(self, index: int) -> NDArray[np.float64] | None:
+        """The joints (21, 3) of hand `index` if all are labels."""
+        joints = self.labels(index).joints
+        return joints[:, :3] if joints is not None and joints[:, 3].all() else None
+
+    def _camera(self, index: int) -> _Camera:
+        row = self.hands.picture[index]
+        key = int(self.pictures.captures[row]), self.pictures.cameras[row].decode()
+        if key not in self.cameras:
+            raise ValueError(f"{_beside(self.file, 'camera')} has no camera {key[1]} of capture {key[0]}")
+        return self.cameras[key]
+
+    def _frame(self, index: int) -> int:
+        row = self.hands.picture[index]
+        key = int(self.pictures.captures[row]), int(self.pictures.frames[row])
+        if key not in self.frames:
+            raise ValueError(f"{_beside(self.file, 'joint_3d')} has no frame {key[1]} of capture {key[0]}")
+        return self.frames[key]
+
+
+class _Pictures(NamedTuple):
+    """The photographs of a split. N = photographs."""
+
+    names: NDArray[np.bytes_]  # (N,) file names
+    captures: NDArray[np.int32]  # (N,)
+    cameras: NDArray[np.bytes_]  # (N,) their names
+    frames: NDArray[np.int32]  # (N,)
+
+
+class _Hands(NamedTuple):
+    """The hands in them. M = hands."""
+
+    picture: NDArray[np.int64]  # (M,) row of `_Pictures`
+    left: NDArray[np.bool_]  # (M,)
+    valid: NDArray[np.bool_]  # (M, 21) in the file's order
+
+
+class _Camera(NamedTuple):
+    rotation: NDArray[np.float64]  # (3, 3) world to camera
+    position: NDArray[np.float64]  # (3,) in the world, millimetres
+    intrinsics: NDArray[np.float64]  # (3, 3) pixels
+
+
+def _find(root: Path, name: str) -> Path:
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be an unpacked InterHand2.6M ({_GET_IT})")
+    for folder in (root / "annotations" / name, root / "annotations" / "all", root / "annotations", root):
+        for path in sorted(folder.glob("*_data.json")):
+            if name in path.name.lower().split("_"):
+                return path
+    raise FileNotFoundError(f"{root}: no InterHand2.6M_{name}_data.json in it or its annotations ({_GET_IT})")
+
+
+def _beside(data: Path, kind: str) -> Path:
+    return data.with_name(data.name.replace("_data.json", f"_{kind}.json"))
+
+
+def _read_data(path: Path) -> Arrays:
+    """The photographs and hands of a split, 1.4 million in training: kept in plain arrays as they are read.
+
+    Returns:
+        the fields of `_Pictures` and `_Hands`.
+    """
+    names: list[bytes] = []
+    cameras: dict[str, bytes] = {}  # one object for each name, not for each photograph
+    camera_of: list[bytes] = []
+    ids, captures, frames = array("q"), array("i"), array("i")
+    images, left, valid = array("q"), array("b"), bytearray()
+
+    def image(record: dict) -> None:
+        camera = str(record["camera"])
+        camera_of.append(cameras.setdefault(camera, camera.encode()))
+        names.append(record["file_name"].encode())
+        captures.append(int(record["capture"]))
+        frames.append(int(record["frame_idx"]))
+        ids.append(int(record["id"]))
+
+    def annotation(record: dict) -> None:
+        both = np.array(record["joint_valid"]).astype(bool).reshape(-1)
+        if both.size != 2 * N_JOINTS:
+            raise ValueError(f"joint_valid of {both.size} joints, expected 42")
+        for part in range(2):
+            its = both[part * N_JOINTS : (part + 1) * N_JOINTS]
+            if its.sum() >= MINIMUM_KEYPOINTS:
+                images.append(int(record["image_id"]))
+                left.append(part)
+                valid.extend(its.tobytes())
+
+    read_coco(path, image, annotation)
+    pictures = _Pictures(
+        np.array(names, dtype=bytes),
+        np.array(captures, dtype=np.int32),
+        np.array(camera_of, dtype=bytes),
+        np.array(frames, dtype=np.int32),
+    )
+    rows = rows_of(np.array(ids), np.array(images), path)
+    flags = np.frombuffer(valid, dtype=bool).reshape(-1, N_JOINTS)
+    return {**pictures._asdict(), **_Hands(rows, np.array(left, dtype=bool), flags)._asdict()}
+
+
+def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
+    """The cameras by capture and name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing ({_GET_IT})")
+    found = {}
+    try:
+        for capture, its in json.loads(path.read_text(encoding="utf-8")).items():
+            for name, position in its["campos"].items():
+                (fx, fy), (cx, cy) = its["focal"][name], its["princpt"][name]
+                rotation = np.array(its["camrot"][name], dtype=np.float64).reshape(3, 3)
+                intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
+                found[int(capture), name] = _Camera(rotation, np.array(position, dtype=np.float64), intrinsics)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); download it again") from None
+    except KeyError as error:
+        raise ValueError(f"{path}: a camera without {error}; download it again") from None
+    return found
+
+
+def _read_joints(path: Path) -> Arrays:
+    """The joints of both hands at each moment.
+
+    Returns:
+        `moments` (K, 2) capture and frame, `world` (K, 42, 3) millimetres, `measured` (K, 42) bool.
+    """
+    moments = []
+    world: list[NDArray[np.float32]] = []
+    measured: list[NDArray[np.bool_]] = []
+    with JsonStream(path) as stream:
+        for capture in stream.members():
+            for frame in stream.members():
+                where = f"{path}: capture {capture}, frame {frame}"
+                record = stream.value()
+                try:
+                    joints = np.array(record["world_coord"], dtype=np.float32)
+                    known = np.array(record["joint_valid"]).astype(bool).reshape(-1)
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{where}: no world_coord and joint_valid ({error})") from None
+                if joints.shape != (2 * N_JOINTS, 3) or known.shape != (2 * N_JOINTS,):
+                    raise ValueError(f"{where}: {joints.shape[0]} joints, expected 42")
+                if not np.isfinite(joints[known]).all():
+                    raise ValueError(f"{where}: joints that are not finite")
+                moments.append((int(capture), int(frame)))
+                world.append(joints)
+                measured.append(known)
+    return {
+        "moments": np.array(moments, dtype=np.int64).reshape(-1, 2),
+        "world": np.array(world, dtype=np.float32).reshape(-1, 2 * N_JOINTS, 3),
+        "measured": np.array(measured, dtype=bool).reshape(-1, 2 * N_JOINTS),
+    }

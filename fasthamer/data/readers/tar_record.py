@@ -1,0 +1,144 @@
+"""A hand's labels as HaMeR's training tars hold them: `<key>.data.pyd`, a pickled list of dictionaries.
+
+    keypoints_2d (21, 3) pixels, confidence      keypoints_3d (21, 4) metres, confidence
+    center (2,) pixels, scale (2,) box / 200     right, has_hand_pose, has_betas
+    hand_pose (48,) axis-angle, absolute         betas (10,)
+    extra_info (optional) with fitting_loss      vertices (778, 3) metres: only in tars that were packed here
+
+Joints are in OpenPose order; lengths are metres in the camera's frame.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fasthamer.data import crop
+from fasthamer.data.sample import Labels
+from fasthamer.files import safe_pickle
+from fasthamer.types import N_BETAS, N_JOINTS, N_VERTICES
+
+BOX_UNIT = 200.0  # pixels: what `scale` counts in
+PICKLE_PROTOCOL = 4  # readable by every Python 3
+
+
+class TarHand(NamedTuple):
+    """One hand of a record."""
+
+    labels: Labels
+    box: tuple[np.ndarray, float]  # centre (2,) and side, pixels
+    left: bool
+
+
+class Filters(NamedTuple):
+    """HaMeR's filters of its own training tars; the defaults are its released configuration's."""
+
+    confidence: float = 0.3  # keypoints below are unknown
+    keypoints: int = 4  # hands with no more known keypoints are left out
+    fitting_loss: float = 31000.0  # hands whose fit reprojects worse than this are left out
+    betas: float = 3.0  # a shape with any larger entry is no label, and nor is its pose
+    regular_betas: bool = True  # hands without a shape are taught the mean one
+
+
+def read_record(data: bytes, source: str, filters: Filters | None) -> list[TarHand]:
+    """The hands of a `.data.pyd` that are of use.
+
+    Args:
+        data: the file.
+        source: its name, for errors.
+        filters: None keeps every hand and label.
+
+    Raises:
+        ValueError: it asks for anything but plain data, lacks something, or holds numbers that cannot be.
+    """
+    content = safe_pickle.loads(data, source=source)
+    hands = content if isinstance(content, list) else [content]
+    found = (_read_hand(hand, f"{source}: hand {number}", filters) for number, hand in enumerate(hands))
+    return [hand for hand in found if hand is not None]
+
+
+def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name: str) -> bytes:
+    """The `.data.pyd` of one hand, which `read_record` without filters reads back to float32.
+
+    Args:
+        labels: of the hand in the picture that it is stored with.
+        box: centre and side of what is cropped, pixels of that picture.
+        left: whether it is a left hand.
+        name: where it comes from, kept for whoever wonders.
+    """
+    pose, betas = labels.pose, labels.betas
+    record = {
+        "keypoints_2d": _float32(labels.keypoints, (N_JOINTS, 3)),
+        "keypoints_3d": _float32(labels.joints, (N_JOINTS, 4)),
+        "center": np.asarray(box[0], np.float64),
+        "scale": np.full(2, box[1] / BOX_UNIT * np.array([crop.BOX_SHAPE[0] / crop.BOX_SHAPE[1], 1.0])),
+        "hand_pose": _float32(None if pose is None else pose.reshape(48), (48,)),
+        "betas": _float32(betas, (N_BETAS,)),
+        "has_hand_pose": np.array(pose is not None, np.float32),
+        "has_betas": np.array(betas is not None, np.float32),
+        "right": np.array(not left, np.float32),
+        "extra_info": {"name": name},
+    }
+    if labels.vertices is not None:
+        record["vertices"] = _float32(labels.vertices, (N_VERTICES, 3))
+    return pickle.dumps([record], protocol=PICKLE_PROTOCOL)
+
+
+def _read_hand(hand: Any, where: str, filters: Filters | None) -> TarHand | None:
+    if not isinstance(hand, dict):
+        raise ValueError(f"{where} is a {type(hand).__name__}, expected a dictionary")
+    keypoints = _numbers(hand, "keypoints_2d", (N_JOINTS, 3), where)
+    joints = _numbers(hand, "keypoints_3d", (N_JOINTS, 4), where)
+    pose, betas = _numbers(hand, "hand_pose", (48,), where), _numbers(hand, "betas", (N_BETAS,), where)
+    centre, scale = _numbers(hand, "center", (2,), where), _numbers(hand, "scale", (2,), where)
+    has_pose, has_betas = (bool(_numbers(hand, name, (), where)) for name in ("has_hand_pose", "has_betas"))
+    if not (np.isfinite(centre).all() and np.isfinite(scale).all() and scale.max() > 0):
+        raise ValueError(f"{where} has no box: center {centre.tolist()}, scale {scale.tolist()}")
+    for values, known, name in ((pose, has_pose, "hand_pose"), (betas, has_betas, "betas")):
+        if known and not np.isfinite(values).all():
+            raise ValueError(f"{where}: {name} holds numbers that are not finite")
+    vertices = _numbers(hand, "vertices", (N_VERTICES, 3), where) if "vertices" in hand else None
+    left = not _numbers(hand, "right", (), where)
+    if filters is not None:
+        keypoints = np.where(keypoints[:, 2:] < filters.confidence, 0.0, keypoints)
+        if (keypoints[:, 2] > 0).sum() <= filters.keypoints or _fitting_loss(hand) >= filters.fitting_loss:
+            return None
+        has_pose = has_betas = has_pose and has_betas and bool(np.abs(betas).max() <= filters.betas)
+        if filters.regular_betas and not has_betas:
+            betas, has_betas = np.zeros(N_BETAS), True
+    labels = Labels(
+        keypoints if keypoints[:, 2].any() else None,
+        joints if joints[:, 3].any() else None,
+        vertices,
+        pose.reshape(16, 3) if has_pose else None,
+        betas if has_betas else None,
+    )
+    return TarHand(labels, (centre, crop.box_side(scale * BOX_UNIT)), left)
+
+
+def _numbers(hand: dict, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:
+    if name not in hand:
+        raise ValueError(f"{where} has no {name}")
+    try:
+        values = np.asarray(hand[name], dtype=np.float64)
+    except (ValueError, TypeError):
+        raise ValueError(f"{where}: {name} is not of numbers") from None
+    if values.shape != shape:
+        raise ValueError(f"{where}: {name} is {values.shape}, expected {shape}")
+    return values
+
+
+def _fitting_loss(hand: dict) -> float:
+    """How badly the fitted hand reprojects, as the authors of the labels measured it; 0 where they did not say."""
+    info = hand.get("extra_info")
+    loss = info.get("fitting_loss") if isinstance(info, dict) else None
+    if isinstance(loss, np.ndarray) and loss.dtype == object and loss.ndim == 0:
+        loss = loss.item()
+    value = loss.get("reprojection_loss") if isinstance(loss, dict) else None
+    return 0.0 if value is None else float(np.asarray(value, dtype=np.float64))
+
+
+def _float32(values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, np.float32) if values is None else np.asarray(values, np.float32).reshape(shape)

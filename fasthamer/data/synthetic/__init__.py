@@ -1,0 +1,1 @@
+"""Synthetic images of hands with exact labels."""

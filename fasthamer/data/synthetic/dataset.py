@@ -1,0 +1,169 @@
+"""Synthetic photographs of hands, made on the fly: every label exact, no dataset needed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from fasthamer.data.articulation import Articulation
+from fasthamer.data.crop import BOX_FACTOR, box_side
+from fasthamer.data.synthetic.background import background
+from fasthamer.data.synthetic.camera_effects import photograph
+from fasthamer.data.synthetic.forearm import boundary_loop
+from fasthamer.data.synthetic.image_edge import end_picture
+from fasthamer.data.synthetic.occluders import occlude
+from fasthamer.data.synthetic.painting import HandPaint, paint
+from fasthamer.data.synthetic.scene import build_scene
+from fasthamer.data.synthetic.skin import draw_skin_maps, map_coordinates
+from fasthamer.data.synthetic.viewpoints import Crop, orientation, place
+from fasthamer.hand.mano import Hand
+from fasthamer.hand.posing import Poser
+from fasthamer.hand.procedural import sample_betas, sample_pose
+from fasthamer.render.raster import vertex_normals
+from fasthamer.types import Batch, ManoParams
+
+LARGEST = 512  # pixels
+VIRTUAL_FOCAL = 1000.0  # pixels of the camera whose picture is never drawn; only ratios matter
+THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # where the rest pose's thumb looks
+
+
+class PlacedHand(NamedTuple):
+    """A sampled hand before a camera; metres, camera frame."""
+
+    mano: ManoParams  # without batch axis
+    vertices: NDArray[np.float32]  # (778, 3)
+    joints: NDArray[np.float32]  # (21, 3)
+    rng: np.random.Generator  # for its surroundings
+
+
+class SyntheticHands(Dataset):
+    """`ds[(epoch, index)]` is a pure function of (seed, epoch, index), whichever process asks.
+
+    The hand, its surroundings and its light belong to the index; the epoch frames them anew, as augmentation does
+    with a photograph.
+
+    Vertices, joints and orientation are in the axes of the whole picture's camera, as FreiHAND's labels are: the crop
+    is a piece of that picture and is not turned towards the hand (HaMeR ignores the difference too).
+
+    Args:
+        hand: the model that is drawn; its arrays are copied, so the set can be sent to worker processes.
+        size: samples per epoch.
+        seed: of everything.
+        image_size: pixels, side of the crops.
+        scale: the crop's side varies by up to this fraction, as HaMeR's augmentation.
+        shift: standard deviation of the crop's centre in crop widths, clipped at once this.
+
+    Raises:
+        ValueError: an image or a set of no use.
+    """
+
+    has_poses = True
+
+    def __init__(
+        self,
+        hand: Hand,
+        size: int,
+        seed: int = 0,
+        image_size: int = 256,
+        scale: float = 0.3,
+        shift: float = 0.02,
+    ) -> None:
+        if not 16 <= image_size <= LARGEST:
+            raise ValueError(f"image_size is {image_size}, synthetic hands are drawn at 16 to {LARGEST} pixels")
+        if size < 1:
+            raise ValueError(f"a synthetic set has at least one sample, size is {size}")
+        self.size, self.seed, self.image_size = size, seed, image_size
+        self.scale, self.shift = scale, shift
+        self.fingerprint = hand.fingerprint
+        self.faces = np.asarray(hand.faces, np.int64)
+        self.loop = boundary_loop(self.faces)
+        self.poser = Poser.of(hand)
+        self.paints = _paints(self.poser, self.faces)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        hand = self.hand(index)
+        # A spawn key, because (seed, index, 0) and (seed, index) seed the same numbers.
+        framing = np.random.default_rng(np.random.SeedSequence((self.seed, index), spawn_key=(epoch,)))
+        crop = self.frame(framing, hand.joints)
+        image = self.draw(hand, crop)
+
+        size = self.image_size
+        keypoints = np.column_stack([crop.project(hand.joints) / size - 0.5, np.ones(21)])
+        one = torch.tensor(1.0)
+        return Batch(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            keypoints_2d=torch.from_numpy(keypoints.astype(np.float32)),
+            joints=torch.from_numpy(np.column_stack([hand.joints, np.ones(21, np.float32)])),
+            vertices=torch.from_numpy(hand.vertices),
+            has_vertices=one,
+            global_orient=hand.mano.global_orient,
+            hand_pose=hand.mano.hand_pose,
+            betas=hand.mano.betas,
+            has_pose=one,
+            has_betas=one,
+            mirrored=torch.tensor(0.0),
+            crop=torch.eye(3)[:2],
+            index=torch.tensor(index),
+        )
+
+    def hand(self, index: int) -> PlacedHand:
+        """Hand `index` before its camera, not yet drawn."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"sample {index} of {self.size}")
+        rng = np.random.default_rng((self.seed, index))
+        mano = _sample_hand(rng)
+        vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
+        translation = place(rng, joints).astype(np.float32)
+        return PlacedHand(mano, vertices + translation, joints + translation, rng)
+
+    def articulation(self, index: int) -> Articulation:
+        """The pose and shape of hand `index`."""
+        mano = _sample_hand(np.random.default_rng((self.seed, index)))
+        return Articulation(mano.hand_pose.numpy(), mano.betas.numpy())
+
+    def draw(self, hand: PlacedHand, crop: Crop) -> NDArray[np.uint8]:
+        """(image_size, image_size, 3) RGB: this piece of the picture; uses up the rng of the hand."""
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # one core per worker
+        scene = build_scene(hand.rng, hand.vertices, hand.joints, self.faces, self.loop)
+        painted = paint(hand.rng, scene, crop, self.paints, background(hand.rng, self.image_size))
+        keypoints = crop.project(hand.joints)
+        image = photograph(hand.rng, occlude(hand.rng, painted.image, keypoints))
+        return end_picture(hand.rng, image, keypoints)
+
+    def frame(self, rng: np.random.Generator, joints: NDArray) -> Crop:
+        """HaMeR's box around the keypoints with its augmentation; in-plane rotation is the orientation's own."""
+        pixels = joints[:, :2] / joints[:, 2:] * VIRTUAL_FOCAL
+        low, high = pixels.min(0), pixels.max(0)
+        side = box_side((high - low) * BOX_FACTOR) * (1 + self.scale * np.clip(rng.standard_normal(), -1, 1))
+        middle = (low + high) / 2 + side * self.shift * np.clip(rng.standard_normal(2), -1, 1)
+        zoom = self.image_size / side
+        return Crop(VIRTUAL_FOCAL * zoom, self.image_size / 2 - middle * zoom)
+
+
+def _sample_hand(rng: np.random.Generator) -> ManoParams:
+    rotations = np.stack([cv2.Rodrigues(angle)[0] for angle in sample_pose(rng)])
+    return ManoParams(
+        torch.from_numpy(orientation(rng)[None].astype(np.float32)),
+        torch.from_numpy(rotations.astype(np.float32)),
+        torch.from_numpy(np.asarray(sample_betas(rng), np.float32)),
+    )
+
+
+def _paints(poser: Poser, faces: NDArray) -> HandPaint:
+    """Skin maps and their coordinates from the flat rest hand; works for any mesh with MANO's topology and frame."""
+    vertices, joints = poser(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10))
+    normals = vertex_normals(vertices, faces)
+    thumb = poser.weights[:, 13:].sum(1)[:, None]
+    outward = np.array([0.0, 1.0, 0.0]) * (1 - thumb) + THUMB_NAIL * thumb
+    backness = 0.5 + 0.5 * (normals * outward).sum(1)
+    return HandPaint(draw_skin_maps(joints), map_coordinates(vertices, joints[0]), backness.astype(np.float32))

@@ -1,0 +1,1 @@
+"""Reading and writing files safely: nothing is executed, nothing is left half-written."""

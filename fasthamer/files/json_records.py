@@ -1,0 +1,99 @@
+"""One record at a time out of a large JSON file of nested lists, such as FreiHAND's 1.6 GB of vertices.
+
+Parsing such a file whole takes minutes and many gigabytes; here one pass finds where each record starts, and a record
+is parsed when it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from fasthamer.files.index import Arrays, cached
+
+_LARGE = 4 << 20  # bytes; smaller files are searched faster than an index is kept
+_BLOCK = 8 << 20  # bytes read at once
+_GAP = 4096  # bytes; longer than any space between brackets
+_BETWEEN = re.compile(rb"\]\s*\](\s*,\s*)\[\s*\[")  # the end of one record, the comma, the start of the next
+
+
+class JsonRecords:
+    """A file `[[[..], ..], [[..], ..], ..]` as a sequence of 2D float64 arrays.
+
+    Args:
+        path: the file.
+        shape: rows and columns that every record must have.
+        cache: where the places of the records are kept, see `fasthamer.files.index.cached`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a list, or cut short.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], cache: str = "auto") -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing")
+        self.path, self.shape = path, shape
+        if path.stat().st_size < _LARGE:
+            cache = "none"
+        places = cached(f"json records {path.resolve()}", [path], self._find_records, cache)
+        self.starts, self.stops = places["starts"], places["stops"]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Record `number`.
+
+        Raises:
+            ValueError: it is damaged, has another shape, or holds numbers that are not finite.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(int(self.starts[number]))
+            text = file.read(int(self.stops[number] - self.starts[number]))
+        where = f"{self.path}: record {number}"
+        try:
+            record = np.array(json.loads(text), dtype=np.float64)
+        except (ValueError, TypeError) as error:  # JSON damaged, or rows of different lengths
+            raise ValueError(f"{where} is damaged ({error})") from None
+        if record.shape != self.shape:
+            raise ValueError(f"{where} is {'x'.join(map(str, record.shape))}, expected {self.shape[0]}x{self.shape[1]}")
+        if not np.isfinite(record).all():
+            raise ValueError(f"{where} holds numbers that are not finite: correct the file or leave the sample out")
+        return record
+
+    def _find_records(self) -> Arrays:
+        path, shape = self.path, self.shape
+        if not path.stat().st_size:
+            raise ValueError(f"{path}: empty file")
+        with open(path, "rb") as file:
+            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", file.read(_GAP))
+            if opening is None:
+                raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
+            tail = file.seek(max(0, path.stat().st_size - _GAP))
+            ending = file.read()
+            if not b"".join(ending.split()).endswith(b"]]]"):
+                raise ValueError(f"{path}: cut short, its last brackets are missing; download or copy it again")
+            file.seek(0)
+            commas = list(_commas(file))
+        starts = [opening.end(), *(stop for _, stop in commas)]
+        stops = [*(start for start, _ in commas), tail + ending.rfind(b"]")]
+        return {"starts": np.array(starts), "stops": np.array(stops)}
+
+
+def _commas(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where in the file the commas between records start and stop, with the space around them."""
+    buffer, place = b"", 0  # what is looked at, and where in the file it begins
+    while block := file.read(_BLOCK):
+        buffer += block
+        done = 0
+        for match in _BETWEEN.finditer(buffer):
+            yield place + match.start(1), place + match.end(1)
+            done = match.end()
+        done = max(done, len(buffer) - _GAP)  # a comma may be cut in two by the end of the block
+        buffer, place = buffer[done:], place + done

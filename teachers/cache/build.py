@@ -1,0 +1,205 @@
+"""Filling a teacher cache: one pass of the teacher over every photograph as it is, shard by shard."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from fasthamer.data.dataset import HandDataset
+from fasthamer.data.loader import quiet_worker, readable
+from fasthamer.teachers.cache.components import FITTED_ON, components_fingerprint, fit_components, save_components
+from fasthamer.teachers.cache.manifest import (
+    ABOUT,
+    COMPONENTS,
+    FORMAT,
+    Subject,
+    Wanted,
+    components_of,
+    read_about,
+    shards_of,
+)
+from fasthamer.teachers.cache.shards import Shards, write_whole
+from fasthamer.teachers.teacher import Teacher
+from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.log import duration
+from fasthamer.types import Batch, HandOutput
+
+
+class Builder:
+    """Makes a cache complete; several processes may share the work, and a killed one's is taken up again."""
+
+    def __init__(
+        self, folder: Path, teacher: Teacher, photographs: HandDataset, subject: Subject, wanted: Wanted
+    ) -> None:
+        """
+        Args:
+            folder: of the cache.
+            teacher: on the device on which it is to answer.
+            photographs: not augmented, indexed by (epoch, index).
+            subject: of those two.
+            wanted: what to keep.
+        """
+        self.folder, self.teacher, self.photographs = folder, teacher, photographs
+        self.subject, self.wanted = subject, wanted
+        self.device = next(teacher.parameters()).device
+
+    def shards(self) -> Shards:
+        """Once `begin` has settled what is kept."""
+        return shards_of(self.folder, self._about())
+
+    def begin(self, batch: int, workers: int) -> None:
+        """Writes `about.json`, and the components of the maps if they are wanted; does nothing where they are there.
+
+        Raises:
+            ValueError: a setting that the teacher cannot meet; see `read_about`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for draft in self.folder.glob(".*.part"):  # a killed process left it, or another one is writing it just now
+            if time.time() - draft.stat().st_mtime > 3600:
+                draft.unlink()
+        if read_about(self.folder, self.subject, self.wanted) is not None:
+            return
+        _, answer = next(self._ask([[0]], 0))
+        about: dict[str, Any] = {"format": FORMAT, **self.subject._asdict(), "mano": answer.mano is not None}
+        about |= {"maps": None, "components": None}
+        if self.wanted.maps:
+            channels, height, width = answer.features.shape[1:]
+            kept = self.wanted.channels or channels
+            about["maps"] = {"channels": channels, "kept": kept, "height": height, "width": width}
+            if kept != channels:
+                about["components"] = self._fit(kept, batch, workers)
+        write_whole(self.folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+
+    def estimate(self, batch: int, processes: int = 1) -> str:
+        """One line: what is there, how large the whole will be and how long the rest takes; runs one batch twice.
+
+        Raises:
+            OSError: the disk has no room for it.
+        """
+        shards = self.shards()
+        missing = sum(len(shards.samples(number)) for number in shards.missing())
+        answers, maps = (shards.length * each for each in shards.row_bytes)
+        size = f"{shards.length} answers, {_bytes(answers)}"
+        if shards.map_shape:
+            size += " and feature maps {} x {} x {}, {}".format(*shards.map_shape, _bytes(maps))
+        if not missing:
+            return f"teacher cache {self.folder}: complete ({size})"
+        left, free = missing * sum(shards.row_bytes), shutil.disk_usage(self.folder).free
+        if left > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"the teacher cache {self.folder} needs {_bytes(left)} more and its disk has {_bytes(free)}: set "
+                "TEACHER.CACHE_CHANNELS lower if it keeps feature maps, or give --teacher-cache another disk's folder",
+            )
+        group = list(range(min(batch, shards.length)))
+        for _ in range(2):  # the first pass warms up
+            since = time.perf_counter()
+            next(self._ask([group], 0))
+        pace = len(group) / (time.perf_counter() - since) * processes
+        there = f"{shards.total - len(shards.missing())} of {shards.total} shards are there"
+        return (
+            f"teacher cache {self.folder}: {size}; {there}; about {duration(missing / pace)} for the other "
+            f"{missing} at {pace:.1f} images/s"
+        )
+
+    def fill(self, batch: int, workers: int, rank: int = 0, processes: int = 1) -> None:
+        """Computes this process's part of the missing shards, those whose number is `rank` modulo `processes`.
+
+        Raises:
+            Interrupted: on Ctrl-C, between two batches.
+            FloatingPointError: an answer that is not finite, or does not fit half precision.
+            BadSample: a photograph cannot be read.
+        """
+        shards, components = self.shards(), components_of(self.folder, self._about())
+        mine = [number for number in shards.missing() if number % processes == rank]
+        groups = [(number, part) for number in mine for part in _parts(shards.samples(number), batch)]
+        bar = tqdm(total=sum(len(part) for _, part in groups), desc="teacher cache", unit="image", disable=rank > 0)
+        rows, maps = [], []
+        with StopWish() as wish, bar:
+            answers = self._ask([part for _, part in groups], workers)
+            for (number, part), (crop, answer) in zip(groups, answers, strict=True):
+                rows.append(_rows(answer, crop, shards.kind, part))
+                if shards.map_shape:
+                    maps.append(_half(components.compress(answer.features) if components else answer.features, part))
+                bar.update(len(part))
+                if part[-1] == shards.samples(number)[-1]:
+                    shards.write(number, np.concatenate(rows), np.concatenate(maps) if maps else None)
+                    rows, maps = [], []
+                if wish.made:
+                    break
+        if wish.made:
+            left = len(shards.missing())
+            raise Interrupted(
+                f"stopped while the teacher answered: {left} of {shards.total} shards of its cache are left"
+            )
+
+    def _ask(self, groups: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[Tensor, HandOutput]]:
+        """The crop's map and the teacher's answer, for each group of samples."""
+        keys = [[(0, index) for index in group] for group in groups]
+        loader: DataLoader = DataLoader(
+            self.photographs,  # type: ignore[arg-type]
+            batch_sampler=keys,  # type: ignore[arg-type]
+            num_workers=workers,
+            worker_init_fn=quiet_worker,
+        )
+        for loaded in readable(loader):
+            samples = Batch(*loaded)
+            yield samples.crop, self.teacher(samples.image.to(self.device))
+
+    def _fit(self, kept: int, batch: int, workers: int) -> str:
+        path = self.folder / COMPONENTS
+        if not path.is_file():
+            spread = np.linspace(0, self.subject.samples - 1, min(FITTED_ON, self.subject.samples)).astype(int).tolist()
+            groups = _parts(spread, batch)
+            maps = (answer.features for _, answer in tqdm(self._ask(groups, workers), "components", len(groups)))
+            components, explained = fit_components(maps, kept)
+            tqdm.write(f"{kept} principal components explain {explained:.1%} of the variance of the teacher's features")
+            save_components(path, components)
+        return components_fingerprint(path)
+
+    def _about(self) -> dict[str, Any]:
+        about = read_about(self.folder, self.subject, self.wanted)
+        assert about is not None, "begin() comes first"
+        return about
+
+
+def _rows(answer: HandOutput, crop: Tensor, kind: np.dtype, samples: Sequence[int]) -> NDArray:
+    parts: dict[str, Tensor] = {"crop": crop, **answer._asdict(), **(answer.mano._asdict() if answer.mano else {})}
+    rows = np.zeros(len(samples), dtype=kind)
+    for name in kind.names or ():
+        if name in parts:
+            rows[name] = parts[name].float().cpu().numpy()
+            if not np.isfinite(rows[name]).all():
+                raise FloatingPointError(
+                    f"the teacher's {name} for samples {samples[0]} to {samples[-1]} are not finite"
+                )
+    return rows
+
+
+def _half(features: Tensor, samples: Sequence[int]) -> NDArray[np.float16]:
+    half = features.half()
+    if not half.isfinite().all():
+        raise FloatingPointError(
+            f"the teacher's features for samples {samples[0]} to {samples[-1]} do not fit half precision (largest "
+            f"{features.abs().max().item():.3g}): use KD.MODE output with the cache"
+        )
+    return half.cpu().numpy()
+
+
+def _parts(samples: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [samples[begin : begin + size] for begin in range(0, len(samples), size)]
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"

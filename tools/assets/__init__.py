@@ -1,0 +1,1 @@
+"""How the files in fasthamer/assets were made: for maintainers, not needed to use fasthamer."""
