@@ -1,7 +1,7 @@
 """TokenHand's ablations: a tokenizer for each point, and a student that speaks its tokens.
 
 OUT/tokenizers/NAME, OUT/students/NAME   run directories
-OUT/drawn                                the photographs that all students share
+OUT/drawn                                the images that all students share
 OUT/logs                                 what each training says
 """
 
@@ -20,7 +20,7 @@ from fasthamer.distill.parallel_runs import Done, Work, side_by_side
 from fasthamer.distill.run import execute, prepare
 from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
 from fasthamer.students.tokenhand.tokenizer import check_spec, spec_of
-from fasthamer.training.interrupt import StopWish
+from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.training.run_dir import FREE
 
@@ -110,13 +110,13 @@ def finished(run: Path, file: str) -> bool:
     return (run / "eval" / "scores.json").is_file() and (run / file).is_file()
 
 
-def ablate(plan: Plan, wish: StopWish, say: Callable[[str], None]) -> Iterator[Done]:
+def ablate(plan: Plan, interrupt: InterruptHandler, say: Callable[[str], None]) -> Iterator[Done]:
     """Trains what is not finished, tokenizers first, and goes on where a training was interrupted.
 
     A student whose tokenizer cannot be had is told and left out.
 
     Args:
-        wish: already listening; what runs is stopped after a checkpoint.
+        interrupt: already listening; what runs is stopped after a checkpoint.
         say: one line of progress.
 
     Yields:
@@ -124,14 +124,14 @@ def ablate(plan: Plan, wish: StopWish, say: Callable[[str], None]) -> Iterator[D
     """
     left, took, foretold = estimate(plan), 0.0, 0.0
     for gather in (_tokenizers, _students):
-        works = [] if wish.made else gather(plan)
+        works = [] if interrupt.requested else gather(plan)
         ready = [work for work in works if _tokenizer_is_there(plan, work)]
         for work in works:
             if work not in ready:
                 yield Done(work, 0.0, "its tokenizer is not there")
-        for done in side_by_side(ready, plan.jobs, plan.out / "logs", wish):
+        for done in side_by_side(ready, plan.jobs, plan.out / "logs", interrupt):
             left, took, foretold = left - _seconds(done.work), took + done.seconds, foretold + _seconds(done.work)
-            if wish.made and done.trouble:
+            if interrupt.requested and done.trouble:
                 say(f"{done.work.name}: stopped, {done.trouble}")
             else:
                 how = f"failed: {done.trouble}" if done.trouble else f"done in {duration(done.seconds)}"

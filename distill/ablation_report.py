@@ -22,7 +22,7 @@ from fasthamer.training.provenance import revision
 from fasthamer.training.run_dir import write_json, write_text
 
 Row = dict[str, Any]
-PICTURE = "ablation.png"
+IMAGE = "ablation.png"
 _HEADS = (
     *("what", "point", "tokenizer PA-MPVPE", "codes in use", "mesh decoder, millions", "student PA-MPJPE", "PA-MPVPE"),
     *("the paper's PA-MPJPE", "PA-MPVPE"),
@@ -42,7 +42,7 @@ def write_report(plan: Plan) -> str:
     if rows:
         done, png = cv2.imencode(".png", curves(rows)[:, :, ::-1])
         assert done
-        write_bytes(plan.out / PICTURE, png.tobytes())
+        write_bytes(plan.out / IMAGE, png.tobytes())
     return text
 
 
@@ -109,7 +109,7 @@ def markdown(rows: dict[str, Row], told: dict[str, Any]) -> str:
     groups = groups or [Group("", tuple(rows))]
     blocks = [
         *_heading(told),
-        *([f"![error against M, K and training time]({PICTURE})"] if rows else []),
+        *([f"![error against M, K and training time]({IMAGE})"] if rows else []),
         "\n".join(
             [_cells(_HEADS), "|" + "---|" * len(_HEADS), *(each for group in groups for each in _lines(group, rows))]
         ),
@@ -124,7 +124,7 @@ def _heading(told: dict[str, Any]) -> list[str]:
     if second:
         students = (
             f"Students: {second['name']} at {second['pixels']} pixels, {second['steps']} steps of {second['batch']} of "
-            f"{second['photographs']} drawn photographs, scored on {second['scored_on']} others."
+            f"{second['photographs']} drawn images, scored on {second['scored_on']} others."
         )
     hardware = ", ".join(str(told[key]) for key in ("cpu", "gpu", "torch", "system", "load") if key in told)
     settings = f" Settings: {told['settings']}." if told["settings"] else ""

@@ -47,8 +47,8 @@ class Discriminator(nn.Module):
         return torch.cat([each, self.shape(betas), self.pose(joints.flatten(1))], dim=1)
 
 
-class Prior:
-    """The game between student and discriminator: `fool` is the student's term, `learn` the discriminator's step.
+class AdversarialLoss:
+    """Student against discriminator: `generator_loss` is the student's term, `discriminator_step` trains the other.
 
     Both losses are means over the batch and multiplied by the weight, as in HaMeR.
     """
@@ -67,13 +67,13 @@ class Prior:
         optimizer = torch.optim.AdamW(self.discriminator.parameters(), lr=rate, weight_decay=decay)
         self.shared, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
 
-    def fool(self, mano: ManoParams) -> Tensor:
+    def generator_loss(self, mano: ManoParams) -> Tensor:
         """How far the student's hands are from being judged real; moves the student only."""
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         scores = functional_call(self.discriminator, frozen, (mano.hand_pose, mano.betas))
         return self.weight * (scores - 1).square().sum(1).mean()
 
-    def learn(self, mano: ManoParams, random: np.random.Generator) -> Tensor:
+    def discriminator_step(self, mano: ManoParams, random: np.random.Generator) -> Tensor:
         """One step towards telling the student's hands from real ones; moves the discriminator only."""
         fake = mano.hand_pose.detach().float(), mano.betas.detach().float()
         n = len(fake[0])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from fasthamer.benchmark.run import Contestant
+from fasthamer.benchmark.run import BenchmarkModel
 from fasthamer.config import defaults
 from fasthamer.hand.mano import load_hand
 from fasthamer.nn.mano_head import SIZES
@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
     checkpoint: str = ""  # hamer.ckpt; without one HaMeR has random weights
 
 
-def contestants(wanted: Wanted, device: torch.device) -> tuple[list[Contestant], str]:
+def benchmark_models(wanted: Wanted, device: torch.device) -> tuple[list[BenchmarkModel], str]:
     """The models, none of them built yet, and the name of the one to compare with: the first teacher, else the first.
 
     Raises:
@@ -55,34 +55,34 @@ def contestants(wanted: Wanted, device: torch.device) -> tuple[list[Contestant],
         for name in asked:
             if name not in known:
                 raise KeyError(unknown(kind, name, known))
-    found = [contestant for name in names for contestant in _named(name, wanted, device)]
+    found = [model for name in names for model in _named(name, wanted, device)]
     return found, next((name for name in names if name in TEACHERS), names[0])
 
 
-def _named(name: str, wanted: Wanted, device: torch.device) -> list[Contestant]:
+def _named(name: str, wanted: Wanted, device: torch.device) -> list[BenchmarkModel]:
     if name in STUDENTS or name.startswith("timm:"):
         pairs = product(wanted.decoders, wanted.decoder_sizes)
         sizes = dict.fromkeys((decoder, "full" if decoder == "token" else size) for decoder, size in pairs)
         return [_random_student(name, decoder, size, wanted.hand, device) for decoder, size in sizes]
     if name == "hamer" and not (wanted.checkpoint or os.environ.get(HAMER_VARIABLE)):
         build = _on(device, lambda: random_hamer(load_hand(wanted.hand or "embedded")))
-        return [Contestant(name, "mano full", "random", build)]
+        return [BenchmarkModel(name, "mano full", "random", build)]
     if name not in TEACHERS and not Path(name).exists():
         known = [*TEACHERS, *STUDENTS, ALL_STUDENTS]
         raise KeyError(unknown("model", name, known) + "; timm:<name>, a student's file or a run's folder")
     model = open_model(name, wanted.hand, wanted.checkpoint)  # now, so that a bad file does not wait for its turn
     model = model.model if isinstance(model, Teacher) else model  # without its fixed precision
     decoder = f"{model.spec['decoder']} {model.spec['decoder_size']}" if isinstance(model, Student) else "mano full"
-    return [Contestant(name, decoder, "trained", _on(device, lambda: model))]
+    return [BenchmarkModel(name, decoder, "trained", _on(device, lambda: model))]
 
 
-def _random_student(name: str, decoder: str, size: str, hand: str | None, device: torch.device) -> Contestant:
+def _random_student(name: str, decoder: str, size: str, hand: str | None, device: torch.device) -> BenchmarkModel:
     def build() -> nn.Module:
         its_hand = load_hand(hand or "embedded")
         tokenizer = Tokenizer(spec_of(defaults().TOKENIZER), its_hand) if decoder == "token" else None
         return build_student(name, decoder, size, hand=its_hand, tokenizer=tokenizer)
 
-    return Contestant(name, f"{decoder} {size}", "random", _on(device, build))
+    return BenchmarkModel(name, f"{decoder} {size}", "random", _on(device, build))
 
 
 def _on(device: torch.device, build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

@@ -1,4 +1,4 @@
-"""The worst and the typical cases of an evaluation, as one picture."""
+"""The worst and the typical cases of an evaluation, as one image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def case_sheet(
     faces: NDArray,
     rows: int = 4,
 ) -> NDArray[np.uint8]:
-    """`rows` worst samples, then `rows` around the median: photo, overlay, the mesh from another side, the skeleton.
+    """`rows` worst samples, then `rows` around the median: image, overlay, the mesh from another side, the skeleton.
 
     Args:
         dataset: what was predicted, indexed by (epoch, index).
@@ -73,5 +73,5 @@ def _skeletons(joints: NDArray, truth: NDArray) -> list[NDArray[np.uint8]]:
 
 def _keypoints(crop: NDArray[np.uint8], predicted: Predicted, sample: int) -> NDArray[np.uint8]:
     truth = predicted.true_keypoints[sample]
-    picture = draw_keypoints(crop, transform(predicted.crop[sample], truth[:, :2]), GREY, truth[:, 2] > 0)
-    return draw_keypoints(picture, transform(predicted.crop[sample], predicted.keypoints[sample]))
+    image = draw_keypoints(crop, transform(predicted.crop[sample], truth[:, :2]), GREY, truth[:, 2] > 0)
+    return draw_keypoints(image, transform(predicted.crop[sample], predicted.keypoints[sample]))

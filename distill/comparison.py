@@ -1,4 +1,4 @@
-"""Pictures of what a student sees, beside the truth and its teacher."""
+"""Images of what a student sees, beside the truth and its teacher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fasthamer.types import Batch
 
 @torch.no_grad()
 def comparison(batch: Batch, models: Mapping[str, nn.Module], faces: NDArray, cell: int = 192) -> NDArray[np.uint8]:
-    """One row a sample: photo, truth, then each model's mesh over the photo.
+    """One row a sample: image, truth, then each model's mesh over the image.
 
     Args:
         batch: on the models' device.
@@ -38,7 +38,7 @@ def comparison(batch: Batch, models: Mapping[str, nn.Module], faces: NDArray, ce
 
 
 def _truth(batch: Batch, index: int, image: NDArray[np.uint8], faces: NDArray) -> NDArray[np.uint8]:
-    """The labelled mesh where there is one, else the labelled keypoints, else the photo."""
+    """The labelled mesh where there is one, else the labelled keypoints, else the image."""
     one = Batch(*(each[index : index + 1].cpu() for each in batch))
     points, sure = one.keypoints_2d[..., :2], one.keypoints_2d[..., 2]
     if one.has_vertices.item() and sure.any():

@@ -3,7 +3,7 @@
 What a dataset may say about its evaluation, beside its items:
     protocol: str               one of `fasthamer.metrics.protocols.PROTOCOLS`; else freihand
     tips: str                   what its labels mean by a joint: a convention of `fasthamer.hand.conventions.TIPS`
-    camera(index) -> (3, 3)     intrinsics of the photograph; its 3D labels are then in that camera's frame
+    camera(index) -> (3, 3)     intrinsics of the image; its 3D labels are then in that camera's frame
     sample_name(index) -> str   the frame's name in the official submission
 """
 
@@ -40,14 +40,14 @@ class Predicted(NamedTuple):
     joints: NDArray  # (N, 21, 3) metres, the model's own joints
     vertices: NDArray  # (N, 778, 3) metres
     camera: NDArray  # (N, 3) weak perspective
-    keypoints: NDArray  # (N, 21, 2) pixels of the photograph
+    keypoints: NDArray  # (N, 21, 2) pixels of the image
     true_joints: NDArray  # (N, 21, 4) with confidence
     true_vertices: NDArray | None  # (N, 778, 3); None unless all samples have them
-    true_keypoints: NDArray  # (N, 21, 3) pixels of the photograph, confidence
-    crop: NDArray  # (N, 2, 3) pixels of the photograph to pixels of the crop
-    crop_side: NDArray  # (N,) of the crop, in pixels of the photograph
+    true_keypoints: NDArray  # (N, 21, 3) pixels of the image, confidence
+    crop: NDArray  # (N, 2, 3) pixels of the image to pixels of the crop
+    crop_side: NDArray  # (N,) of the crop, in pixels of the image
     mirrored: NDArray  # (N,) 1 where the crop shows a mirrored left hand
-    intrinsics: NDArray | None = None  # (N, 3, 3) of the photographs; None: the dataset does not know them
+    intrinsics: NDArray | None = None  # (N, 3, 3) of the images; None: the dataset does not know them
 
 
 class Rules(NamedTuple):
@@ -92,10 +92,10 @@ def predict(
         joints,
         vertices,
         camera,
-        _in_photograph(points, crop, size),
+        _in_image(points, crop, size),
         true_joints,
         true_vertices if has_vertices.all() else None,
-        np.concatenate([_in_photograph(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
+        np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
         crop,
         size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))),
         mirrored,
@@ -199,8 +199,8 @@ def _unmirrored(points: NDArray, mirrored: NDArray) -> NDArray:
     return np.where(mirrored[:, None, None] > 0, mirror_points(points), points)
 
 
-def _in_photograph(points: NDArray, crop: NDArray, size: int) -> NDArray:
-    """Crop units (N, J, 2) to pixels of the photograph."""
+def _in_image(points: NDArray, crop: NDArray, size: int) -> NDArray:
+    """Crop units (N, J, 2) to pixels of the image."""
     pixels = (points.astype(np.float64) + 0.5) * size
     linear, offset = crop[:, :, :2].astype(np.float64), crop[:, :, 2].astype(np.float64)
     return np.linalg.solve(linear, (pixels - offset[:, None]).swapaxes(1, 2)).swapaxes(1, 2)

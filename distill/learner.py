@@ -14,7 +14,7 @@ from fasthamer.types import HandOutput, View
 DIRECTIONS = ("teacher_to_student", "student_to_teacher")
 
 
-class Lesson(NamedTuple):
+class LearnerOutput(NamedTuple):
     """What the objective needs of one forward pass."""
 
     hand: HandOutput
@@ -60,7 +60,7 @@ class Learner(nn.Module):
         self.projection = nn.Conv2d(inputs, outputs, kernel_size=1)
         return self
 
-    def forward(self, image: Tensor, teacher_features: Tensor | None = None) -> Lesson:
+    def forward(self, image: Tensor, teacher_features: Tensor | None = None) -> LearnerOutput:
         """
         Args:
             image: (B, 3, S, S) RGB, 0..255.
@@ -68,7 +68,7 @@ class Learner(nn.Module):
         """
         hand = self.student(image)
         if self.projection is None:
-            return Lesson(hand)
+            return LearnerOutput(hand)
         if teacher_features is None:
             raise ValueError("this learner compares features: pass the teacher's")
         with torch.autocast(image.device.type, enabled=False):
@@ -77,5 +77,5 @@ class Learner(nn.Module):
             )
         # A 1x1 convolution commutes with averaging over cells, so projecting last costs least.
         if self.projects_teacher:
-            return Lesson(hand, student_map, self.projection(teacher_map))
-        return Lesson(hand, self.projection(student_map), teacher_map)
+            return LearnerOutput(hand, student_map, self.projection(teacher_map))
+        return LearnerOutput(hand, self.projection(student_map), teacher_map)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from yacs.config import CfgNode
 
-from fasthamer.distill.learner import Lesson
+from fasthamer.distill.learner import LearnerOutput
 from fasthamer.distill.losses import (
     map_mse,
     points_l1,
@@ -17,7 +17,7 @@ from fasthamer.distill.losses import (
     token_divergence,
     token_relations,
 )
-from fasthamer.distill.token_targets import TokenLabels
+from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.registry import unknown
 from fasthamer.types import Batch, HandOutput
 
@@ -45,7 +45,7 @@ class Weights(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """`objective(lesson, batch, teacher)` gives every weighted term and their `total`.
+    """`objective(output, batch, teacher)` gives every weighted term and their `total`.
 
     HaMeR and Fast-HaMeR sum each term over a batch of 8, except the feature term, which is a mean over the batch. Here
     every term is a mean over the batch, times 8 where they sum: equal to theirs at a batch of 8, and with the same
@@ -55,10 +55,10 @@ class Objective(NamedTuple):
     labels: Weights
     outputs: Weights | None  # output distillation, w_kd included
     features: float  # feature distillation, w_kd included; 0 = off
-    words: TokenLabels | None = None  # what meshes are in tokens; None: the student has none
+    words: TokenTargetEncoder | None = None  # what meshes are in tokens; None: the student has none
 
     @classmethod
-    def of(cls, cfg: CfgNode, words: TokenLabels | None = None) -> Objective:
+    def of(cls, cfg: CfgNode, words: TokenTargetEncoder | None = None) -> Objective:
         """From a config.
 
         Args:
@@ -77,29 +77,29 @@ class Objective(NamedTuple):
             words=words,
         )
 
-    def __call__(self, lesson: Lesson, batch: Batch, teacher: HandOutput | None) -> dict[str, Tensor]:
+    def __call__(self, output: LearnerOutput, batch: Batch, teacher: HandOutput | None) -> dict[str, Tensor]:
         """
         Args:
-            lesson: the learner's output.
+            output: the learner's output.
             batch: the labels; a missing one has confidence or flag 0.
             teacher: its output on the same images; None only without distillation.
 
         Returns:
             Scalars by name: the terms, weighted and reduced, and `total`, their sum.
         """
-        terms = _label_terms(lesson.hand, batch)
-        terms |= self._token_terms(lesson.hand, batch.vertices, self.labels, batch.has_vertices)
+        terms = _label_terms(output.hand, batch)
+        terms |= self._token_terms(output.hand, batch.vertices, self.labels, batch.has_vertices)
         samples = _weighted(terms, self.labels)
         if self.outputs is not None:
             assert teacher is not None
-            terms = _teacher_terms(lesson.hand, teacher)
-            terms |= self._token_terms(lesson.hand, teacher.vertices, self.outputs)
+            terms = _teacher_terms(output.hand, teacher)
+            terms |= self._token_terms(output.hand, teacher.vertices, self.outputs)
             samples |= {f"kd_{name}": term for name, term in _weighted(terms, self.outputs).items()}
         reduced = {name: REFERENCE_BATCH * term.mean() for name, term in samples.items()}
         if self.features:
-            assert lesson.student_map is not None and lesson.teacher_map is not None
-            reduced["kd_features"] = self.features * map_mse(lesson.student_map, lesson.teacher_map).mean()
-        return reduced | {"total": sum(reduced.values(), start=lesson.hand.joints.new_zeros(()))}
+            assert output.student_map is not None and output.teacher_map is not None
+            reduced["kd_features"] = self.features * map_mse(output.student_map, output.teacher_map).mean()
+        return reduced | {"total": sum(reduced.values(), start=output.hand.joints.new_zeros(()))}
 
     def _token_terms(
         self, hand: HandOutput, vertices: Tensor, weights: Weights, present: Tensor | None = None

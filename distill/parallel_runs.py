@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fasthamer.training.interrupt import StopWish
+from fasthamer.training.interrupt import InterruptHandler
 
-PATIENCE = 1.0  # seconds until a wish to stop is seen
+PATIENCE = 1.0  # seconds between two looks at the interrupt
 
 
 class Work(NamedTuple):
@@ -36,29 +36,29 @@ class Done(NamedTuple):
     trouble: str  # in one line; empty if it went well
 
 
-def side_by_side(works: Sequence[Work], jobs: int, logs: Path, wish: StopWish) -> Iterator[Done]:
-    """Each work as it ends. After a wish to stop nothing is begun, and what runs is asked to stop too.
+def side_by_side(works: Sequence[Work], jobs: int, logs: Path, interrupt: InterruptHandler) -> Iterator[Done]:
+    """Each work as it ends. After an interrupt no work is started, and running work is terminated.
 
     Args:
         works: in the order in which they begin.
         jobs: how many run at a time; each has its share of the processor's threads.
         logs: gets `NAME.log` of each, where all goes that it says.
-        wish: already listening.
+        interrupt: already listening.
     """
     context, threads = get_context("spawn"), max(1, (os.cpu_count() or 1) // jobs)
     waiting, running = deque(works), dict[int, tuple[SpawnProcess, Work, float]]()
     logs.mkdir(parents=True, exist_ok=True)
     told = False
     try:
-        while running or (waiting and not wish.made):
-            while waiting and len(running) < jobs and not wish.made:
+        while running or (waiting and not interrupt.requested):
+            while waiting and len(running) < jobs and not interrupt.requested:
                 work = waiting.popleft()
                 _log(logs, work).write_bytes(b"")  # what an earlier call has said is no trouble of this one
                 process = context.Process(target=_alone, args=(work, threads, _log(logs, work)), name=work.name)
                 process.start()
                 running[process.sentinel] = process, work, time.perf_counter()
             ended = wait(list(running), PATIENCE)
-            if wish.made and not told:
+            if interrupt.requested and not told:
                 told = True
                 for process, _, _ in running.values():
                     process.terminate()

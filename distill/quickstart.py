@@ -25,20 +25,20 @@ from fasthamer.distill.run import execute, prepare
 from fasthamer.predict import open_model
 from fasthamer.students import build_student
 from fasthamer.students.zoo import parameter_count
-from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.run_dir import resumed_config, write_json
 from fasthamer.types import Batch
 
-SHOWN = 6  # evaluation hands in the picture
+SHOWN = 6  # evaluation hands in the image
 
 
-def teach_all(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
+def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
     """Trains the recipe `quickstart` once for each mode, side by side, each with its share of the processor.
 
     What an earlier call began goes on, what it finished stays. Only the last one shows its progress bar.
 
     Args:
-        out: gets a run directory of each name, and the photographs that they share.
+        out: gets a run directory of each name, and the images that they share.
         modes: name of a run: its KD.MODE.
         overrides: `KEY VALUE` pairs for all of them.
 
@@ -59,20 +59,20 @@ def teach_all(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
             print(f"{out / name} is finished; remove it to train it again", flush=True)
         else:
             words = (out / name, ["KD.MODE", mode, *settings], name == list(modes)[-1])
-            pupils[name] = get_context("spawn").Process(target=_teach, args=words, name=name)
-    with StopWish() as wish:
+            pupils[name] = get_context("spawn").Process(target=_train_student, args=words, name=name)
+    with InterruptHandler() as interrupt:
         for pupil in pupils.values():
             pupil.start()
         for pupil in pupils.values():
             pupil.join()
     failed = [name for name, pupil in pupils.items() if pupil.exitcode]
-    if failed and wish.made:
+    if failed and interrupt.requested:
         raise Interrupted(f"stopped while training {' and '.join(failed)}")
     if failed:
         raise RuntimeError(f"the training of {' and '.join(failed)} failed, see above")
 
 
-def _teach(run: Path, overrides: list[str], bar: bool) -> None:
+def _train_student(run: Path, overrides: list[str], bar: bool) -> None:
     """One student, in a process of its own."""
     begun = (run / "config.yaml").is_file()
     try:
@@ -94,7 +94,7 @@ def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float
         runs: the last one's student is drawn beside the teacher.
 
     Returns:
-        What `summary.json` holds, and the picture's path.
+        What `summary.json` holds, and the image's path.
     """
     cfg = load_config(out / runs[-1] / "config.yaml")
     device = pick_device(cfg.DEVICE)
@@ -117,9 +117,9 @@ def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float
 
     batch = Batch(*default_collate([held_out[(0, index)] for index in range(min(SHOWN, len(held_out)))]))
     shown = {"teacher": models["teacher"], "student": models[runs[-1]]}
-    picture = comparison(Batch(*(each.to(device) for each in batch)), shown, teacher.hand.faces)  # type: ignore[arg-type, union-attr]
+    image = comparison(Batch(*(each.to(device) for each in batch)), shown, teacher.hand.faces)  # type: ignore[arg-type, union-attr]
     path = out / "comparison.png"
-    cv2.imwrite(str(path), picture[:, :, ::-1])
+    cv2.imwrite(str(path), image[:, :, ::-1])
     return summary, path
 
 

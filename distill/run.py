@@ -18,7 +18,7 @@ from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
-from fasthamer.distill.trainer import Classroom
+from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.tokenhand.files import load_tokenizer
@@ -35,7 +35,7 @@ from fasthamer.training.provenance import provenance
 from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign, write_json, write_text
 from fasthamer.types import Batch
 
-PICTURED = 4  # evaluation samples in a prediction picture
+SHOWN_SAMPLES = 4  # evaluation samples in a prediction image
 
 
 class Session(NamedTuple):
@@ -45,7 +45,7 @@ class Session(NamedTuple):
     run: Path
     resume_from: Path | None
     hand: Hand
-    room: Classroom
+    trainer: DistillTrainer
     images: HandDataset | HandStream  # training set
     held_out: HandDataset  # evaluation set
     origin: dict[str, Any]  # see `fasthamer.training.provenance`
@@ -95,9 +95,9 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     if resume_from:
         origin = continued(run, origin, resume_from)
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
-    room = Classroom(cfg, student, teacher, accelerator, tokenizer)
-    announcement = _announce(cfg, student, spoken, room, images, held_out, run)
-    return Session(cfg, run, resume_from, hand, room, images, held_out, origin, announcement)
+    trainer = DistillTrainer(cfg, student, teacher, accelerator, tokenizer)
+    announcement = _announce(cfg, student, spoken, trainer, images, held_out, run)
+    return Session(cfg, run, resume_from, hand, trainer, images, held_out, origin, announcement)
 
 
 def execute(session: Session) -> dict[str, Any]:
@@ -105,26 +105,26 @@ def execute(session: Session) -> dict[str, Any]:
 
     Raises:
         Interrupted, FloatingPointError, BadSample: see `train`.
-        OSError: no room on the disk for the teacher's cache.
+        OSError: no trainer on the disk for the teacher's cache.
     """
-    cfg, run, accelerator = session.cfg, session.run, session.room.accelerator
+    cfg, run, accelerator = session.cfg, session.run, session.trainer.accelerator
     if accelerator.is_main_process:
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / "provenance.json", session.origin)
     accelerator.wait_for_everyone()
-    if isinstance(session.room.teacher, CachedTeacher):
+    if isinstance(session.trainer.teacher, CachedTeacher):
         assert not isinstance(session.images, HandStream), "streams are not cached"
-        complete_cache(cfg, session.room.teacher, session.images, accelerator, lambda text: print(text, flush=True))
+        complete_cache(cfg, session.trainer.teacher, session.images, accelerator, lambda text: print(text, flush=True))
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:
         log.scalars(
             done, {name: value for name, value in _scores(session, student).items() if name.endswith("_mm")}, "eval"
         )
 
-    def picture(done: int, student: nn.Module, log: RunLog) -> None:
-        log.picture(done, "predictions", draw(session, student, run / "pictures" / f"step_{done}.png"))
+    def image(done: int, student: nn.Module, log: RunLog) -> None:
+        log.image(done, "predictions", draw(session, student, run / "pictures" / f"step_{done}.png"))
 
-    student = train(session.room, session.images, run, session.resume_from, score, picture)
+    student = train(session.trainer, session.images, run, session.resume_from, score, image)
     if not accelerator.is_main_process:
         return {}
     scores: dict[str, Any] = {}
@@ -132,18 +132,18 @@ def execute(session: Session) -> dict[str, Any]:
         scores = _scores(session, student)
         draw(session, student, run / "pictures" / "final.png")
         write_json(run / "eval" / "scores.json", scores)
-    finally:  # a broken evaluation picture must not cost the training
+    finally:  # a broken evaluation image must not cost the training
         header = {"config": cfg.dump(), "metrics": scores, "provenance": session.origin}
         save_student(run / "student.safetensors", student, header)
     return scores
 
 
 def draw(session: Session, student: nn.Module, path: Path) -> Any:
-    """Saves (and returns) a picture of the first evaluation samples: photo, truth, teacher (if at hand), student."""
-    indices = range(min(PICTURED, len(session.held_out)))
+    """Saves (and returns) an image of the first evaluation samples: image, truth, teacher (if at hand), student."""
+    indices = range(min(SHOWN_SAMPLES, len(session.held_out)))
     batch = Batch(*default_collate([session.held_out[(0, index)] for index in indices]))
-    batch = Batch(*(each.to(session.room.accelerator.device) for each in batch))
-    teacher = session.room.teacher
+    batch = Batch(*(each.to(session.trainer.accelerator.device) for each in batch))
+    teacher = session.trainer.teacher
     shown = {} if teacher is None or isinstance(teacher, CachedTeacher) else {"teacher": teacher}
     image = comparison(batch, {**shown, "student": student}, session.hand.faces)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def draw(session: Session, student: nn.Module, path: Path) -> Any:
 
 
 def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
-    cfg, device = session.cfg, session.room.accelerator.device
+    cfg, device = session.cfg, session.trainer.accelerator.device
     predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
     rules = rules_for(session.held_out, cfg.EVAL.PROTOCOL)
     return evaluate(predicted, rules, session.hand.J_regressor.cpu().numpy())
@@ -194,27 +194,27 @@ def _announce(
     cfg: CfgNode,
     student: Student,
     teacher: str,
-    room: Classroom,
+    trainer: DistillTrainer,
     images: HandDataset | HandStream,
     held_out: HandDataset,
     run: Path,
 ) -> str:
     """What was resolved, a line each."""
     millions = [parameter_count(part) / 1e6 for part in (student.backbone, student.decoder)]
-    name, processes = dataset_name(cfg), room.accelerator.num_processes
+    name, processes = dataset_name(cfg), trainer.accelerator.num_processes
     told = images.told if isinstance(images, HandStream) else f"{len(images)} images"
     why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
     labelled = ""
     if cfg.DATA.LABELLED < 1:
-        labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if room.teacher else ", the labelled ones"
+        labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if trainer.teacher else ", the labelled ones"
     lines = {
         "student": f"{cfg.STUDENT.NAME}, {millions[0]:.1f} M parameters; decoder {cfg.STUDENT.DECODER} "
         f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",
         "teacher": teacher,
-        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if room.teacher else ""),
+        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if trainer.teacher else ""),
         "hand": f"{student.hand.name} ({student.hand.fingerprint})",
         "data": f"{name}{why}: {told}{labelled}; {len(held_out)} to evaluate on",
-        "device": f"{room.accelerator.device}, {precision_of(room.accelerator)}"
+        "device": f"{trainer.accelerator.device}, {precision_of(trainer.accelerator)}"
         + (f", {processes} processes" if processes > 1 else ""),
         "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
         "run": str(run),

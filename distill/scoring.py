@@ -1,4 +1,4 @@
-"""What `tools/eval.py` does with a model: predictions for a dataset, their scores, pictures and official submission."""
+"""What `tools/eval.py` does with a model: predictions for a dataset, their scores, images and official submission."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fasthamer.students.tokenhand.token_decoder import TokenDecoder
 from fasthamer.training.run_dir import write_json
 
 
-class Exam(NamedTuple):
+class Evaluation(NamedTuple):
     """A model and what it is asked."""
 
     model: nn.Module  # on its device, in eval mode
@@ -35,7 +35,9 @@ class Exam(NamedTuple):
     rules: Rules
 
 
-def prepare(cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str, hard_tokens: bool = False) -> Exam:
+def prepare(
+    cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str, hard_tokens: bool = False
+) -> Evaluation:
     """Opens the model and the evaluation set of a config.
 
     Args:
@@ -60,11 +62,11 @@ def prepare(cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: 
     dataset = build_dataset(cfg, its_hand, train=False)
     name = f"{source} (hard tokens)" if hard_tokens else source
     about = {"model": name, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
-    return Exam(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
+    return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 
-def examine(exam: Exam, out: Path, rows: int = 4) -> dict[str, Any]:
-    """Predicts, scores, and writes `scores.json`, the official submission and `pictures/cases.png` into `out`.
+def examine(exam: Evaluation, out: Path, rows: int = 4) -> dict[str, Any]:
+    """Predicts, scores, and writes `scores.json`, the official submission and `images/cases.png` into `out`.
 
     Hands in the submission stand before the camera where the dataset knows it; else they are centred on themselves,
     and only the aligned ones of the official scores mean something.
@@ -84,9 +86,9 @@ def examine(exam: Exam, out: Path, rows: int = 4) -> dict[str, Any]:
     left = predicted.mirrored > 0
     joints = protocol_joints(predicted.joints, predicted.vertices, exam.rules.joints, regressor, left)
     errors, unit = _ranking(predicted, joints)
-    picture = case_sheet(exam.dataset, predicted, joints, errors, unit, hand.faces, rows)
+    image = case_sheet(exam.dataset, predicted, joints, errors, unit, hand.faces, rows)
     (out / "pictures").mkdir(exist_ok=True)
-    cv2.imwrite(str(out / "pictures" / "cases.png"), picture[:, :, ::-1])
+    cv2.imwrite(str(out / "pictures" / "cases.png"), image[:, :, ::-1])
     return scores
 
 

@@ -17,7 +17,7 @@ from fasthamer.distill.objective import Objective
 from fasthamer.hand.mano import Hand
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.teachers.cache.check import check_photographs, drift
+from fasthamer.teachers.cache.check import check_images, drift
 from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.types import Batch
 
@@ -52,7 +52,7 @@ def cached_teacher(
         images = Views(images, views)
     else:
         photographs = build_dataset(_with(cfg, labelled=1.0, plain=True), hand, train=True)
-        check_photographs(photographs, build_dataset(_with(cfg, labelled=1.0), hand, train=True), keeps_maps)
+        check_images(photographs, build_dataset(_with(cfg, labelled=1.0), hand, train=True), keeps_maps)
     wanted = Wanted(keeps_maps, cfg.TEACHER.CACHE_CHANNELS)
     return CachedTeacher(Path(cfg.TEACHER.CACHE), teacher, photographs, wanted), images
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 
 
-class Said(NamedTuple):
+class TokenTargets(NamedTuple):
     """Meshes in tokens."""
 
     labels: Tensor  # (B, M) int64, the nearest code of each token
     soft: Tensor  # (B, M, K) probabilities, the nearer a code the likelier
 
 
-class TokenLabels(NamedTuple):
+class TokenTargetEncoder(NamedTuple):
     """What the ground truth or any mesh teacher, which need not know of tokens, teaches a token student.
 
     The soft labels are softmax(-d^2 / (D T)) of the distances d between a token and all codes: what a Gaussian of
@@ -28,7 +28,7 @@ class TokenLabels(NamedTuple):
     temperature: float  # T, in squared channels: KD.TEMPERATURE
 
     @torch.no_grad()
-    def __call__(self, vertices: Tensor) -> Said:
+    def __call__(self, vertices: Tensor) -> TokenTargets:
         """(B, 778, 3) metres.
 
         Raises:
@@ -41,4 +41,4 @@ class TokenLabels(NamedTuple):
                 raise FloatingPointError(f"no tokens to learn from: {error}") from None
             distances = self.tokenizer.codebook.distances(tokens)
         scale = tokens.shape[-1] * self.temperature
-        return Said(distances.argmin(-1), (-distances / scale).softmax(-1))
+        return TokenTargets(distances.argmin(-1), (-distances / scale).softmax(-1))

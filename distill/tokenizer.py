@@ -24,7 +24,7 @@ from fasthamer.students.tokenhand.tokenizer import Tokenizer, check_spec, spec_o
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.checkpoint import Trainable, load_checkpoint, save_checkpoint
-from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.log import RunLog
 from fasthamer.training.meter import Meter
 from fasthamer.training.provenance import provenance
@@ -158,21 +158,21 @@ def train_tokenizer(shop: Workshop) -> dict[str, Any]:
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / "provenance.json", shop.origin)
     accelerator.wait_for_everyone()
-    lesson = Reconstruction(shop.tokenizer, cfg.TOKENIZER.RECONSTRUCTION, cfg.TOKENIZER.COMMITMENT).train()
-    optimizers = _optimizers(lesson, cfg.TRAIN.WEIGHT_DECAY)
-    shared, *stepped = accelerator.prepare(lesson, *optimizers)
+    output = Reconstruction(shop.tokenizer, cfg.TOKENIZER.RECONSTRUCTION, cfg.TOKENIZER.COMMITMENT).train()
+    optimizers = _optimizers(output, cfg.TRAIN.WEIGHT_DECAY)
+    shared, *stepped = accelerator.prepare(output, *optimizers)
     state = Trainable({"tokenizer": shop.tokenizer}, dict(zip(("matrices", "others"), stepped, strict=True)))
     first = 0 if shop.resume_from is None else int(load_checkpoint(shop.resume_from, state)["step"])
     steps, batch = cfg.TRAIN.STEPS, cfg.TRAIN.BATCH
     meter = Meter(accelerator)
     log = RunLog(run, first, steps, batch * accelerator.num_processes, muted=not main)
-    with StopWish() as wish, closing(log):
+    with InterruptHandler() as interrupt, closing(log):
         for step in range(first, steps):
             rate = learning_rate(step, steps, cfg.TRAIN.LR, cfg.TRAIN.WARMUP, cfg.TRAIN.SCHEDULE)
             terms = shared(shop.training.drawn(batch, [cfg.SEED, step, accelerator.process_index]))
             accelerator.backward(terms["total"])
             if cfg.TRAIN.CLIP > 0:
-                accelerator.clip_grad_norm_(lesson.parameters(), cfg.TRAIN.CLIP)
+                accelerator.clip_grad_norm_(output.parameters(), cfg.TRAIN.CLIP)
             for optimizer, share in zip(stepped, (1.0, FLAT_RATE), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = share * rate
@@ -181,7 +181,7 @@ def train_tokenizer(shop: Workshop) -> dict[str, Any]:
             meter.add(step, terms)
             done, last, logs = step + 1, step + 1 == steps, _due(step + 1, cfg.TRAIN.LOG_EVERY)
             log.stepped(done)
-            stops = (logs or accelerator.num_processes == 1) and wish.of_any(accelerator)
+            stops = (logs or accelerator.num_processes == 1) and interrupt.requested_anywhere(accelerator)
             saves = last or stops or _due(done, cfg.TRAIN.CHECKPOINT_EVERY)
             if saves or logs:
                 log.scalars(done, meter.read() | _health(shop, log, done) | {"learning_rate": rate})
@@ -191,7 +191,7 @@ def train_tokenizer(shop: Workshop) -> dict[str, Any]:
                         save_checkpoint(run / "checkpoints", done, state)
                     if not last and _due(done, cfg.TRAIN.EVAL_EVERY):
                         log.scalars(done, _numbers(score_tokenizer(shop.tokenizer, shop.held_out)), "eval")
-                        lesson.train()
+                        output.train()
             if stops and not last:
                 raise Interrupted(f"stopped after step {done} of {steps}; its checkpoint is saved")
     accelerator.wait_for_everyone()
@@ -201,9 +201,9 @@ def train_tokenizer(shop: Workshop) -> dict[str, Any]:
 def _finish(shop: Workshop) -> dict[str, Any]:
     run, tokenizer = shop.run, shop.tokenizer.eval()
     scores = score_tokenizer(tokenizer, shop.held_out)
-    picture = reconstructions(tokenizer, shop.held_out, shop.hand.faces)
+    image = reconstructions(tokenizer, shop.held_out, shop.hand.faces)
     (run / "pictures").mkdir(exist_ok=True)
-    cv2.imwrite(str(run / "pictures" / "reconstructions.png"), picture[:, :, ::-1])
+    cv2.imwrite(str(run / "pictures" / "reconstructions.png"), image[:, :, ::-1])
     write_json(run / "eval" / "scores.json", scores)
     save_tokenizer(run / FILE, tokenizer, {"config": shop.cfg.dump(), "metrics": scores, "provenance": shop.origin})
     return scores

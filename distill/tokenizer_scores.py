@@ -1,4 +1,4 @@
-"""How well a tokenizer says a hand: errors in millimetres, use of its codes, and a picture."""
+"""How well a tokenizer says a hand: errors in millimetres, use of its codes, and an image."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from fasthamer.distill.adversarial import Prior, mocap_sampler, procedural_sampler
+from fasthamer.distill.adversarial import AdversarialLoss, mocap_sampler, procedural_sampler
 from fasthamer.distill.learner import Learner
 from fasthamer.distill.objective import Objective
-from fasthamer.distill.token_targets import TokenLabels
+from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.checkpoint import Trainable
@@ -22,8 +22,8 @@ from fasthamer.training.schedule import learning_rate
 from fasthamer.types import Batch, HandOutput
 
 
-class Classroom:
-    """`learn(batch)` is one forward and backward pass; all that a step changes is in `state`.
+class DistillTrainer:
+    """`training_step(batch)` is one forward and backward pass; all that a step changes is in `state`.
 
     `student` is the one to keep: the moving average if there is one, else the student that learns.
     """
@@ -45,7 +45,7 @@ class Classroom:
             tokenizer: frozen; of a student that speaks tokens.
         """
         self.cfg, self.accelerator = cfg, accelerator
-        words = TokenLabels(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE) if tokenizer else None
+        words = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE) if tokenizer else None
         self.objective = Objective.of(cfg, words)
         self.teacher = None if teacher is None else self._placed(teacher)
         torch.manual_seed(cfg.SEED)  # of the projection and the discriminator
@@ -62,7 +62,7 @@ class Classroom:
         self.moving = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
         optimizer = torch.optim.AdamW(self.moving, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
         self.shared, self.optimizer = accelerator.prepare(self.learner, optimizer)
-        self.prior = _prior(cfg, accelerator)
+        self.adversarial = _adversarial(cfg, accelerator)
 
     def begin(self, step: int) -> None:
         """Readies the optimizer for a step."""
@@ -72,7 +72,7 @@ class Classroom:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
 
-    def learn(self, batch: Batch, number: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, number: int) -> dict[str, Tensor]:
         """One batch: the teacher's answer, the student's, the loss, and the optimizer's step if one is due.
 
         Args:
@@ -88,18 +88,18 @@ class Classroom:
         with self.accelerator.accumulate(self.shared):
             with torch.no_grad():
                 target = self.teacher(batch.image) if self.teacher and recalled is None else recalled
-            lesson = self.shared(batch.image, target.features if target and self.objective.features else None)
-            terms = self.objective(lesson, batch, target)
-            if self.prior:
-                terms["adversarial"] = self.prior.fool(lesson.hand.mano)
+            output = self.shared(batch.image, target.features if target and self.objective.features else None)
+            terms = self.objective(output, batch, target)
+            if self.adversarial:
+                terms["adversarial"] = self.adversarial.generator_loss(output.hand.mano)
                 terms["total"] = terms["total"] + terms["adversarial"]
             self.accelerator.backward(terms["total"])
             if self.cfg.TRAIN.CLIP > 0 and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.moving, self.cfg.TRAIN.CLIP)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            if self.prior:
-                terms["discriminator"] = self.prior.learn(lesson.hand.mano, random)
+            if self.adversarial:
+                terms["discriminator"] = self.adversarial.discriminator_step(output.hand.mano, random)
         return terms
 
     def _recall(self, batch: Batch) -> HandOutput | None:
@@ -136,15 +136,18 @@ class Classroom:
         optimizers: dict[str, Any] = {"learner": self.optimizer}
         if self.average:
             modules["average"] = self.average.model
-        if self.prior:
-            modules["discriminator"], optimizers["discriminator"] = self.prior.discriminator, self.prior.optimizer
+        if self.adversarial:
+            modules["discriminator"], optimizers["discriminator"] = (
+                self.adversarial.discriminator,
+                self.adversarial.optimizer,
+            )
         if self.accelerator.scaler is not None:
             optimizers["scaler"] = self.accelerator.scaler
         return Trainable(modules, optimizers)
 
 
-def _prior(cfg: CfgNode, accelerator: Accelerator) -> Prior | None:
+def _adversarial(cfg: CfgNode, accelerator: Accelerator) -> AdversarialLoss | None:
     if not cfg.LOSS.ADVERSARIAL:
         return None
     sampler = mocap_sampler(cfg.LOSS.MOCAP) if cfg.LOSS.MOCAP else procedural_sampler
-    return Prior(cfg.LOSS.ADVERSARIAL, cfg.TRAIN.LR, cfg.TRAIN.WEIGHT_DECAY, sampler, accelerator)
+    return AdversarialLoss(cfg.LOSS.ADVERSARIAL, cfg.TRAIN.LR, cfg.TRAIN.WEIGHT_DECAY, sampler, accelerator)

@@ -20,7 +20,7 @@ from yacs.config import CfgNode
 
 from fasthamer.benchmark.timing import Timing, flat, in_blocks, random_crops, synchronise, times_faster
 from fasthamer.distill.objective import MODES, Objective
-from fasthamer.distill.trainer import Classroom
+from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.nn.mano_head import SIZES, ManoHead
 from fasthamer.registry import unknown
@@ -150,14 +150,14 @@ def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> C
     student = build_student(
         cfg.STUDENT.NAME, cfg.STUDENT.DECODER, cfg.STUDENT.DECODER_SIZE, cfg.STUDENT.IMAGE_SIZE, hand=hand
     )
-    room = Classroom(cfg, student, teacher, accelerator)
-    if isinstance(room.teacher, CachedTeacher):
-        room.teacher.build(cfg.TRAIN.BATCH, 0, lambda text: None)
+    trainer = DistillTrainer(cfg, student, teacher, accelerator)
+    if isinstance(trainer.teacher, CachedTeacher):
+        trainer.teacher.build(cfg.TRAIN.BATCH, 0, lambda text: None)
     batch = Batch(*default_collate([crops[(0, index)] for index in range(len(crops))]))
 
     def step() -> None:
-        room.begin(0)
-        room.learn(batch, 0)
+        trainer.begin(0)
+        trainer.training_step(batch, 0)
         synchronise(accelerator.device)
 
     return step

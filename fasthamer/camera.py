@@ -1,4 +1,4 @@
-"""Cameras: HaMeR's camera of the crop, the camera of the whole photograph, and the maps between them.
+"""Cameras: HaMeR's camera of the crop, the camera of the whole image, and the maps between them.
 
 Crop units: the square crop spans [-0.5, 0.5], its centre is (0, 0). A model's camera is (s, tx, ty): s (1/m) is twice
 the crop widths that one metre fills, tx and ty (m) move the hand sideways. All points are in metres, x right, y down,
@@ -73,18 +73,18 @@ def fit_weak_camera(points: Tensor, keypoints: Tensor, weight: Tensor | None = N
 
 
 def full_image_focal(width: float, height: float) -> float:
-    """The focal length in pixels that HaMeR assumes for a photograph without intrinsics."""
+    """The focal length in pixels that HaMeR assumes for an image without intrinsics."""
     return CROP_FOCAL * max(width, height)
 
 
 def full_image_translation(
     camera: Array, box_centre: Array, box_size: Array, image_size: Array, focal: Array | float
 ) -> Array:
-    """Where the hand is in front of the whole photograph's camera (HaMeR's `cam_crop_to_full`).
+    """Where the hand is in front of the whole image's camera (HaMeR's `cam_crop_to_full`).
 
     Args:
         camera: (B, 3) s, tx, ty of the crop; arrays or tensors.
-        box_centre: (B, 2) pixels, the crop's centre in the photograph.
+        box_centre: (B, 2) pixels, the crop's centre in the image.
         box_size: (B,) pixels, the crop's side.
         image_size: (B, 2) pixels, width and height; the principal point is taken to be the middle.
         focal: pixels, (B,) or one for all; see `full_image_focal`.
@@ -92,7 +92,7 @@ def full_image_translation(
     Returns:
         (B, 3) metres.
     """
-    scale = box_size * camera[:, 0] + 1e-9  # pixels of the photograph in two metres
+    scale = box_size * camera[:, 0] + 1e-9  # pixels of the image in two metres
     depth = 2 * focal / scale
     offset = 2 * (box_centre - image_size / 2) / scale[:, None]
     return _behind(camera[:, 1:] + offset, depth[:, None])
@@ -106,7 +106,7 @@ def translation_to_fit(points: np.ndarray, pixels: np.ndarray, intrinsics: np.nd
 
     Args:
         points: (N, J, 3) metres, oriented as the camera, any origin.
-        pixels: (N, J, 2) of the photograph.
+        pixels: (N, J, 2) of the image.
         intrinsics: (N, 3, 3).
 
     Returns:

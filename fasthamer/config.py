@@ -26,12 +26,12 @@ _C.DATA.EVAL_SPLIT = "evaluation"  # what to evaluate on
 _C.DATA.EVAL_NAME = ""  # the set to evaluate on; empty = NAME, or synthetic where that is for training only
 _C.DATA.EVAL_ROOT = ""  # its folder
 _C.DATA.MIX = []  # the sets of NAME mix, see configs/data/hamer_mix.yaml; NAME may also be such a file
-_C.DATA.BOX = "keypoints"  # crop around the labelled joints; image: the whole picture; or HaMeR's list, ho3d_val.npz
+_C.DATA.BOX = "keypoints"  # crop around the labelled joints; image: the whole image; or HaMeR's list, ho3d_val.npz
 _C.DATA.INDEX = "auto"  # folder for the indexes of large sets; auto = the user's cache folder, none = none are kept
 _C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept (chosen by index and seed)
 _C.DATA.WORKERS = 2  # loader processes
 _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
-_C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic photographs are kept once drawn; empty = each is drawn for every epoch
+_C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic images are kept once drawn; empty = each is drawn for every epoch
 _C.DATA.SYNTHETIC_EVAL_SIZE = 512  # images in the synthetic evaluation set
 _C.DATA.MIX_SYNTHETIC = 0.0  # fraction of each epoch drawn from synthetic hands when DATA.NAME is another set
 
@@ -81,7 +81,7 @@ _C.TEACHER.PRECISION = "auto"  # fp32, bf16; auto = bf16 on cuda, else fp32
 _C.TEACHER.COMPILE = False  # torch.compile its backbone
 _C.TEACHER.CACHE = ""  # folder of the teacher's answers, filled where incomplete; empty = it is asked at every step
 _C.TEACHER.CACHE_CHANNELS = 0  # principal components kept of its features; 0 = all channels
-_C.TEACHER.CACHE_VIEWS = 0  # 0: one answer a photograph, moved with augmentation; K: K fixed crops of each, as answered
+_C.TEACHER.CACHE_VIEWS = 0  # 0: one answer an image, moved with augmentation; K: K fixed crops of each, as answered
 
 _C.LOSS = CN()  # ground-truth terms: HaMeR's weights, written for sums over a batch of 8
 _C.LOSS.KEYPOINTS_2D = 0.01  # L1, crop units
@@ -130,12 +130,15 @@ _C.TRAIN.CHANNELS_LAST = True  # memory layout of the networks' images and maps
 _C.TRAIN.COMPILE = False  # torch.compile the student's backbone
 _C.TRAIN.LOG_EVERY = 20  # steps
 _C.TRAIN.EVAL_EVERY = 0  # steps; 0 = at the end only
-_C.TRAIN.PICTURE_EVERY = 1000  # steps; 0 = none
+_C.TRAIN.IMAGE_EVERY = 1000  # steps; 0 = none
 _C.TRAIN.CHECKPOINT_EVERY = 1000  # steps; the last one is always kept
 
 _C.EVAL = CN()
 _C.EVAL.PROTOCOL = "auto"  # auto = the dataset's own
 _C.EVAL.BATCH = 32  # images at a time
+
+
+RENAMED = {"TRAIN.PICTURE_EVERY": "TRAIN.IMAGE_EVERY"}  # keys of older recipes and runs, still read
 
 
 def defaults() -> CN:
@@ -254,6 +257,7 @@ def _decode(text: str) -> object:
 def _merge(config: CN, items: Iterator[tuple[str, object]] | object, source: str) -> None:
     known = dict(_flatten(config))
     for key, value in items:  # type: ignore[union-attr, attr-defined]
+        key = RENAMED.get(key, key)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]}?" if near else ""

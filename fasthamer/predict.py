@@ -1,10 +1,10 @@
-"""Hands in a photograph, for users of a finished model.
+"""Hands in an image, for users of a finished model.
 
 from fasthamer.predict import HandMesh
 hands = HandMesh("runs/mine")                              # or a student.safetensors, "embedded", "hamer", x.onnx
 found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
-found.vertices, found.keypoints_2d                         # metres; pixels of the photograph
-picture = found.draw(image)
+found.vertices, found.keypoints_2d                         # metres; pixels of the image
+image = found.draw(image)
 fitted = found.fit_mano("MANO_RIGHT.pkl")                  # MANO's parameters: see docs/mano_fit.md
 
 An exported .onnx or .xml file needs neither torch nor smplx.
@@ -36,22 +36,22 @@ STUDENT_FILE = "student.safetensors"
 
 
 class Prediction(NamedTuple):
-    """The hands of one photograph, in the order of the boxes. N = hands.
+    """The hands of one image, in the order of the boxes. N = hands.
 
-    The photograph's camera looks along +z from the origin, x right, y down; `vertices + translation[:, None]` are in
+    The image's camera looks along +z from the origin, x right, y down; `vertices + translation[:, None]` are in
     its frame. Left hands are left hands here: nothing is mirrored any more.
     """
 
     vertices: NDArray[np.float32]  # (N, 778, 3) metres, centred on the hand
     joints: NDArray[np.float32]  # (N, 21, 3) metres, OpenPose order, same frame
-    keypoints_2d: NDArray[np.float64]  # (N, 21, 2) pixels of the photograph
+    keypoints_2d: NDArray[np.float64]  # (N, 21, 2) pixels of the image
     translation: NDArray[np.float64]  # (N, 3) metres, true to scale only if the focal length was
     right: NDArray[np.bool_]  # (N,)
-    focal: float  # pixels; the principal point is the middle of the photograph
+    focal: float  # pixels; the principal point is the middle of the image
     faces: NDArray[np.int64]  # (1538, 3) of a right hand
 
     def draw(self, image: NDArray[np.uint8], colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
-        """The meshes (or skeletons) over the photograph, far hands first; `image` is left as it is."""
+        """The meshes (or skeletons) over the image, far hands first; `image` is left as it is."""
         from fasthamer.render.overlay import MESH_COLOURS, draw_keypoints, draw_mesh
 
         colour = MESH_COLOURS["prediction"] if colour is None else colour
@@ -71,7 +71,7 @@ class Prediction(NamedTuple):
 
         A left hand is fitted as its mirror image and its parameters are mirrored back: they are meant for MANO_LEFT
         with the sign of its shape directions corrected (`fasthamer.hand.left`), or through `mirror_fit` for `hand`.
-        The fit's translation belongs to `vertices`: add `self.translation` to be in the photograph's frame.
+        The fit's translation belongs to `vertices`: add `self.translation` to be in the image's frame.
 
         Args:
             hand: the hand that the model was trained with, or its file, or "embedded".
@@ -93,7 +93,7 @@ class Prediction(NamedTuple):
 
 
 class HandMesh:
-    """A hand model ready to be used on photographs.
+    """A hand model ready to be used on images.
 
     Args:
         model: what `open_model` takes, or a file of tools/export.py.
@@ -140,7 +140,7 @@ class HandMesh:
             image: (H, W, 3) RGB.
             boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand.
             right: whether each is a right hand; one for all.
-            focal: of the photograph's camera, pixels; None takes HaMeR's long one: depths are then not metric.
+            focal: of the image's camera, pixels; None takes HaMeR's long one: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
 
         Raises:

@@ -19,7 +19,7 @@ TO_INTERHAND = [4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 1
 
 
 def drawn_hands(count, seed=0, sides=("right", "left"), off_centre=0.03):
-    """Pictures (240, 320, 3), masks, joints (21, 3) in metres before the camera `K`, and sides, in turn."""
+    """Images (240, 320, 3), masks, joints (21, 3) in metres before the camera `K`, and sides, in turn."""
     right, rng = read_hand_arrays("embedded"), np.random.default_rng(seed)
     models = {"right": right, "left": left_arrays(right, fixed=True)}
     layers = {side: mano(model, side == "right") for side, model in models.items()}
@@ -30,12 +30,12 @@ def drawn_hands(count, seed=0, sides=("right", "left"), off_centre=0.03):
         vertices, joints = posed(layers[side], pose, betas)
         joints = np.concatenate((joints, vertices[TIPS]))[OPENPOSE]
         shift = [*rng.uniform(-off_centre, off_centre, 2), 0.6] - joints[9]
-        picture, mask = draw(vertices + shift, models[side]["f"], K, *SIZE)
-        yield picture, mask, joints + shift, side
+        image, mask = draw(vertices + shift, models[side]["f"], K, *SIZE)
+        yield image, mask, joints + shift, side
 
 
 def write_hint(root, count=3, names=("TEST_newdays_img", "TRAIN_epick_img"), seed=0, off_centre=0.15):
-    """HInt: one picture and one JSON for each hand; some hands are cut by the picture's edge.
+    """HInt: one image and one JSON for each hand; some hands are cut by the image's edge.
 
     Returns:
         the keypoints (21, 2) of each hand by its path without ending.
@@ -43,7 +43,7 @@ def write_hint(root, count=3, names=("TEST_newdays_img", "TRAIN_epick_img"), see
     truth = {}
     for folder in names:
         rng = np.random.default_rng(seed)
-        for number, (picture, _, joints, side) in enumerate(drawn_hands(count, seed, off_centre=off_centre)):
+        for number, (image, _, joints, side) in enumerate(drawn_hands(count, seed, off_centre=off_centre)):
             path = root / folder / f"ND_video{number}_frame{number:06d}_{side[0]}"
             points = project(joints, K)
             low, high = points.min(0) - 6, points.max(0) + 6
@@ -52,7 +52,7 @@ def write_hint(root, count=3, names=("TEST_newdays_img", "TRAIN_epick_img"), see
                 "occlusion": rng.integers(0, 2, 21).tolist(),
                 "bbox": [[*low.tolist(), *high.tolist()]],
             }
-            save(path.with_suffix(".jpg"), picture)
+            save(path.with_suffix(".jpg"), image)
             path.with_suffix(".json").write_text(json.dumps([hand]))
             truth[path] = points
     return truth
@@ -78,10 +78,10 @@ def write_hamer_list(root, folder="TEST_newdays_img"):
 
 
 def write_interhand(root, count=4, split="train", seed=0):
-    """InterHand2.6M: an even number of single hands, right and left in turn, and a picture with one of each.
+    """InterHand2.6M: an even number of single hands, right and left in turn, and an image with one of each.
 
     Returns:
-        the joints (21, 3) in metres before the camera, in OpenPose order, of each sample by picture and side.
+        the joints (21, 3) in metres before the camera, in OpenPose order, of each sample by image and side.
     """
     rng = np.random.default_rng(seed)
     images, annotations, truth = [], [], {}
@@ -95,14 +95,14 @@ def write_interhand(root, count=4, split="train", seed=0):
         cameras["0"]["campos"][camera], cameras["0"]["camrot"][camera] = position.tolist(), rotation.tolist()
         cameras["0"]["focal"][camera] = [K[0, 0], K[1, 1]]
         cameras["0"]["princpt"][camera] = [K[0, 2], K[1, 2]]
-        joints, valid, picture = np.ones((42, 3)), np.zeros((42, 1), int), group[0][0].copy()
+        joints, valid, image = np.ones((42, 3)), np.zeros((42, 1), int), group[0][0].copy()
         for layer, mask, points, side in group:
-            picture[mask] = layer[mask]
+            image[mask] = layer[mask]
             part = slice(21, 42) if side == "left" else slice(0, 21)
             joints[part] = (1000 * points @ rotation + position)[TO_INTERHAND]
             valid[part] = 1
             truth[name, side] = points
-        save(root / "images" / split / name, picture)
+        save(root / "images" / split / name, image)
         kind = group[0][3] if len(group) == 1 else "interacting"
         about = {"capture": 0, "subject": 1, "seq_name": "ROM01", "camera": camera, "frame_idx": frame}
         images.append({"id": 900 + number, "file_name": name, "width": SIZE[0], "height": SIZE[1], **about})
@@ -125,19 +125,19 @@ def write_interhand(root, count=4, split="train", seed=0):
 
 
 def write_coco(root, count=3, name="annotations/hands_train.json", seed=0, whole_body=False):
-    """COCO: a picture a hand and 21 keypoints each; or COCO-WholeBody's form, one person a picture.
+    """COCO: an image a hand and 21 keypoints each; or COCO-WholeBody's form, one person an image.
 
     Returns:
-        the keypoints (21, 2) of each picture.
+        the keypoints (21, 2) of each image.
     """
     images, annotations, truth = [], [], {}
-    for number, (picture, _, joints, side) in enumerate(drawn_hands(count, seed)):
+    for number, (image, _, joints, side) in enumerate(drawn_hands(count, seed)):
         points = project(joints, K)
         flat = np.column_stack((points, np.full(21, 2))).ravel().tolist()
         low, high = points.min(0), points.max(0)
         box = [*low.tolist(), *(high - low).tolist()]
         file = f"{number:012d}.jpg"
-        save(root / "images" / file, picture)
+        save(root / "images" / file, image)
         images.append({"id": 70 - number, "file_name": file, "width": SIZE[0], "height": SIZE[1]})
         about = {"id": number, "image_id": 70 - number, "category_id": 1, "iscrowd": 0}
         if whole_body:
@@ -157,12 +157,12 @@ def write_coco(root, count=3, name="annotations/hands_train.json", seed=0, whole
 
 
 def write_folder(root, count=3, seed=0, form="csv"):
-    """Pictures without labels in a folder and its subfolder, and boxes.csv or boxes.json."""
+    """Images without labels in a folder and its subfolder, and boxes.csv or boxes.json."""
     rows = []
-    for number, (picture, mask, _, side) in enumerate(drawn_hands(count, seed)):
-        name = f"{'more/' if number % 2 else ''}picture {number}.{'png' if number % 2 else 'jpg'}"
+    for number, (image, mask, _, side) in enumerate(drawn_hands(count, seed)):
+        name = f"{'more/' if number % 2 else ''}image {number}.{'png' if number % 2 else 'jpg'}"
         y, x = np.nonzero(mask)
-        save(root / name, picture)
+        save(root / name, image)
         box = [int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1]
         rows.append((name, box, side))
     if form == "json":

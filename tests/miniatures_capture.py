@@ -86,9 +86,9 @@ def draw(vertices, faces, K, width, height, background=(30, 30, 60)):
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     light = 0.65 + 0.35 * np.abs(normals[:, 2]) / np.linalg.norm(normals, axis=1)
     mask = seen.face >= 0
-    picture = plain(width, height, background).copy()
-    picture[mask] = (light[seen.face[mask], None] * [230, 180, 150]).astype(np.uint8)
-    return picture, mask
+    image = plain(width, height, background).copy()
+    image[mask] = (light[seen.face[mask], None] * [230, 180, 150]).astype(np.uint8)
+    return image, mask
 
 
 def project(points, K):
@@ -96,10 +96,10 @@ def project(points, K):
     return image[:, :2] / image[:, 2:]
 
 
-def save(path, picture):
+def save(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
-    assert cv2.imwrite(str(path), picture[..., ::-1], options)
+    assert cv2.imwrite(str(path), image[..., ::-1], options)
 
 
 def write_freihand(root, arrays=None, count=3, evaluation=2, seed=0):
@@ -124,8 +124,8 @@ def write_freihand(root, arrays=None, count=3, evaluation=2, seed=0):
             for name, value in zip(labels, (FREIHAND_K, [row], scale, vertices, joints), strict=True):
                 labels[name].append(np.asarray(value).tolist())
             for k in range(backgrounds):
-                picture, mask = draw(vertices, arrays["f"], FREIHAND_K, 224, 224, (20, 60 * k, 90))
-                save(root / split / "rgb" / f"{i + k * hands:08d}.jpg", picture)
+                image, mask = draw(vertices, arrays["f"], FREIHAND_K, 224, 224, (20, 60 * k, 90))
+                save(root / split / "rgb" / f"{i + k * hands:08d}.jpg", image)
             save(root / split / "mask" / f"{i:08d}.jpg", np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2))
         for name, values in labels.items():
             (root / f"{split}_{name}.json").write_text(json.dumps(values))
@@ -137,16 +137,16 @@ DEXYCB_HANDS = {  # (subject, sequence) -> side: s0 has train, val and test with
 }  # fmt: skip
 
 
-def write_dexycb(root, arrays=None, hands=None, frames=2, pictures=True, seed=0):
+def write_dexycb(root, arrays=None, hands=None, frames=2, images=True, seed=0):
     """DexYCB: ten subjects of a hundred sequences, of which those in `hands` show a hand in all frames but the first.
 
-    Only those sequences have pictures and labels; in the others there is no hand, so nobody asks for them.
+    Only those sequences have images and labels; in the others there is no hand, so nobody asks for them.
 
     Args:
         arrays: of the right hand; None is the embedded one. Left hands use the left model as released.
         hands: (subject, sequence), from 0, to side; None is DEXYCB_HANDS.
         frames: of each sequence.
-        pictures: False leaves out all frames: enough for the index.
+        images: False leaves out all frames: enough for the index.
     """
     right = read_hand_arrays("embedded") if arrays is None else arrays
     models = {"right": right, "left": left_arrays(right)}
@@ -169,7 +169,7 @@ def write_dexycb(root, arrays=None, hands=None, frames=2, pictures=True, seed=0)
         for frame in range(1, frames):
             poses[frame, 0] = _dexycb_pose(rng, models[side], side)
         np.savez(sequence / "pose.npz", pose_y=_no_objects(frames), pose_m=poses)
-        for serial, camera in cameras.items() if pictures else ():
+        for serial, camera in cameras.items() if images else ():
             for frame in range(frames):
                 hand = models[side], layers[side], side, _betas(subject)
                 _write_frame(sequence / serial, frame, poses[frame, 0], hand, camera)
@@ -243,7 +243,7 @@ def _write_frame(folder, frame, pose, hand, camera):
         "joint_3d": np.full((1, 21, 3), -1, np.float32),
         "joint_2d": np.full((1, 21, 2), -1, np.float32),
     }
-    picture = plain(640, 480)
+    image = plain(640, 480)
     if pose.any():
         absolute = np.concatenate((pose[:3], model["hands_mean"] + pose[3:48] @ model["hands_components"]))
         _, at_rest = posed(layer, np.zeros(48), betas)
@@ -252,11 +252,11 @@ def _write_frame(folder, frame, pose, hand, camera):
         trans = rotation.T @ (at_rest[0] + pose[48:] - place) - at_rest[0]
         vertices, joints = posed(layer, absolute, betas, trans)
         joints = np.concatenate((joints, vertices[DEXYCB_TIPS[side]]))[OPENPOSE]
-        picture, mask = draw(vertices, model["f"], K, 640, 480)
+        image, mask = draw(vertices, model["f"], K, 640, 480)
         label["seg"][mask] = 255
         label["pose_m"][0] = [*absolute[:3], *pose[3:48], *trans]
         label["joint_3d"][0], label["joint_2d"][0] = joints, project(joints, K)
-    save(folder / f"color_{frame:06d}.jpg", picture)
+    save(folder / f"color_{frame:06d}.jpg", image)
     np.savez_compressed(folder / f"labels_{frame:06d}.npz", **label)
 
 
@@ -264,7 +264,7 @@ def write_ho3d(root, version="v2", arrays=None, truth=True, seed=0):
     """HO-3D: one training sequence of three frames, the second without annotation, and one for evaluation of two.
 
     Args:
-        version: v2 has png pictures, v3 jpg.
+        version: v2 has png images, v3 jpg.
         arrays: of the hand; None is the embedded one.
         truth: whether the evaluation labels, released later, are there.
     """
@@ -281,8 +281,8 @@ def write_ho3d(root, version="v2", arrays=None, truth=True, seed=0):
             trans = np.array([*rng.uniform(-0.05, 0.05, 2), -0.6])
             vertices, joints = posed(layer, pose, betas, trans)  # OpenGL: the hand is at negative z
             joints = np.concatenate((joints, vertices[HO3D_TIPS]))
-            picture, mask = draw(vertices @ OPENGL, arrays["f"], HO3D_K, 640, 480)
-            save(folder / "rgb" / f"{frame:04d}.{'png' if version == 'v2' else 'jpg'}", picture)
+            image, mask = draw(vertices @ OPENGL, arrays["f"], HO3D_K, 640, 480)
+            save(folder / "rgb" / f"{frame:04d}.{'png' if version == 'v2' else 'jpg'}", image)
             save(folder / "depth" / f"{frame:04d}.png", np.zeros((480, 640, 3), np.uint8))
             meta = dict.fromkeys(("objTrans", "objRot", "objName", "objLabel", "objCorners3D", "objCorners3DRest"))
             meta |= dict.fromkeys(("handJoints3D", "handPose", "handTrans", "handBeta"))

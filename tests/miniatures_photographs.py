@@ -1,4 +1,4 @@
-"""A training set of made-up photographs with fully labelled hands, and teachers whose answers are known."""
+"""A training set of made-up images with fully labelled hands, and teachers whose answers are known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = 64  # pixels of the crops
 STRONG = augment.Strength(scale=0.3, rotation=40.0, rotation_probability=1.0, shift=0.1, colour=0.2)
 
 
-class Photographs(Dataset):
+class ImageDataset(Dataset):
     """`ds[(epoch, index)]`: noise, whose first pixel tells the index, with a hand's labels; every third is a left hand.
 
     Args:
@@ -45,7 +45,7 @@ class Photographs(Dataset):
         translation = torch.tensor([[0.02, -0.03, 0.6]])
         left = index % 3 == 2
         sign = np.array([-1.0 if left else 1.0, 1, 1])
-        keypoints = project(joints, translation)[0].numpy() * 40 * sign[:2] + 100  # pixels of a 200-pixel photograph
+        keypoints = project(joints, translation)[0].numpy() * 40 * sign[:2] + 100  # pixels of a 200-pixel image
         labels = Labels(
             keypoints=np.column_stack((keypoints, np.ones(21))),
             joints=np.column_stack(((joints + translation[:, None])[0].numpy() * sign, np.ones(21))),
@@ -71,14 +71,14 @@ class KnowingTeacher(nn.Module):
     """Reads the number in the first pixel and answers with that sample's labels: exactly right on every crop.
 
     Args:
-        photographs: augmented or not; `epoch` says in which epoch it is asked, `asked` what it was asked so far.
+        images: augmented or not; `epoch` says in which epoch it is asked, `asked` what it was asked so far.
     """
 
     image_size, view, feature_channels, precision, halved = SIZE, View(), 4, "fp32", False
 
-    def __init__(self, photographs: Photographs) -> None:
+    def __init__(self, images: ImageDataset) -> None:
         super().__init__()
-        self.photographs, self.hand, self.epoch = photographs, photographs.hand, 0
+        self.images, self.hand, self.epoch = images, images.hand, 0
         self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.asked: list[int] = []
         self.disturb = lambda: None  # called before each answer
@@ -91,7 +91,7 @@ class KnowingTeacher(nn.Module):
         self.disturb()
         numbers = image[:, 0, 0, 0].tolist()
         self.asked += numbers
-        return exact_answer([self.photographs[(self.epoch, number)] for number in numbers], self.hand)
+        return exact_answer([self.images[(self.epoch, number)] for number in numbers], self.hand)
 
 
 def exact_answer(items: list[Batch], hand: Hand) -> HandOutput:

@@ -25,7 +25,7 @@ def hand_record(rng, hand=None, left=False, **changes):
     rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()).float()[None]
     _, joints = hand(ManoParams(rotations[:, :1], rotations[:, 1:], torch.from_numpy(betas).float()[None]))
     joints = joints[0].numpy().astype(float)
-    joints += np.array([0, 0, 0.6]) - joints.mean(0)  # all of it in the picture
+    joints += np.array([0, 0, 0.6]) - joints.mean(0)  # all of it in the image
     if left:
         joints, pose = joints * [-1, 1, 1], pose * [1, -1, -1]
     pixels = project_pixels(joints, K)
@@ -45,7 +45,7 @@ def hand_record(rng, hand=None, left=False, **changes):
     return record | changes
 
 
-def picture(record, seed=0):
+def image(record, seed=0):
     """A 224-pixel JPEG with a white spot on the first hand's middle knuckle."""
     rng = np.random.default_rng(seed)
     image = cv2.resize(rng.integers(0, 120, (14, 14, 3), dtype=np.uint8), (224, 224), interpolation=cv2.INTER_CUBIC)
@@ -74,7 +74,7 @@ def write_shards(root, shards=4, samples=6, seed=0, prefix="freihand-train/rgb/"
         for number in range(samples):
             key = f"{prefix}{shard * samples + number:08d}"
             record = hand_record(rng, hand, left=number % left_every == left_every - 1)
-            files += [(f"{key}.data.pyd", pickle.dumps([record])), (f"{key}.jpg", picture(record, number))]
+            files += [(f"{key}.data.pyd", pickle.dumps([record])), (f"{key}.jpg", image(record, number))]
         write_tar(root / f"{shard:06d}.tar", files)
         keys.append([name.removesuffix(".jpg") for name, _ in files if name.endswith(".jpg")])
     return keys

@@ -20,7 +20,7 @@ from fasthamer.hand.mano import load_hand
 from fasthamer.students.tokenhand.token_decoder import GENERATORS
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 from fasthamer.tools import ablate_tokenhand
-from fasthamer.training.interrupt import StopWish
+from fasthamer.training.interrupt import InterruptHandler
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs" / "tokenizer").glob("*.yaml"))
 TINY = {
@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
     return out
 
 
-def in_turn(works, jobs, logs, wish):
+def in_turn(works, jobs, logs, interrupt):
     for work in works:
         work.call(*work.words)
         yield Done(work, 1.0, "")
@@ -152,9 +152,9 @@ def test_a_failure_is_told_costs_what_builds_on_it_and_nothing_else(trained, tmp
 
 def test_a_wish_to_stop_begins_nothing(tmp_path):
     plan = Plan(tmp_path, chosen_points(["default"]), 3, 2, 1, OVERRIDES)
-    with StopWish() as wish:
-        wish.made = True
-        assert not list(ablate(plan, wish, print))
+    with InterruptHandler() as interrupt:
+        interrupt.requested = True
+        assert not list(ablate(plan, interrupt, print))
     assert not (tmp_path / "tokenizers").exists()
     assert "| what | point |" in write_report(plan)
 

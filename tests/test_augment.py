@@ -1,4 +1,4 @@
-"""Augmentation: HaMeR's distributions, and the same change for picture, points and rotations."""
+"""Augmentation: HaMeR's distributions, and the same change for image, points and rotations."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def labelled(hand, seed=0, left=False):
     return Labels(keypoints, np.hstack((joints, ones)), vertices, pose, betas), intrinsics
 
 
-PHOTO = np.random.default_rng(0).integers(0, 256, (224, 230, 3), dtype=np.uint8)
+IMAGE_SIZE = np.random.default_rng(0).integers(0, 256, (224, 230, 3), dtype=np.uint8)
 
 
 def test_draws_follow_hamers_distributions():
@@ -71,13 +71,13 @@ def test_colours_are_multiplied_and_clipped():
 
 def test_keypoints_in_the_item_are_where_the_picture_shows_them(hand):
     labels, _ = labelled(hand)
-    photo = np.zeros((224, 230, 3), np.uint8)
+    image = np.zeros((224, 230, 3), np.uint8)
     y, x = np.mgrid[:224, :230]
     shown = labels.keypoints[12, :2] = [100.3, 120.8]
-    photo[:] = (255 * np.exp(-((x - shown[0]) ** 2 + (y - shown[1]) ** 2) / 18))[..., None].astype(np.uint8)
+    image[:] = (255 * np.exp(-((x - shown[0]) ** 2 + (y - shown[1]) ** 2) / 18))[..., None].astype(np.uint8)
     box = crop.keypoint_box(labels.keypoints[:, :2])
     for left in (False, True):
-        item = make_item(photo, labels, box, 256, 0, STRONG._replace(colour=(1, 1, 1)), left=left)
+        item = make_item(image, labels, box, 256, 0, STRONG._replace(colour=(1, 1, 1)), left=left)
         weight = item.image[0].double()
         v, u = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
         centre = torch.stack(((weight * u).sum(), (weight * v).sum())) / weight.sum()
@@ -90,7 +90,7 @@ def test_turning_in_space_then_projecting_is_turning_the_picture(hand):
     square = np.array([[500.0, 0, 110], [0, 500.0, 118], [0, 0, 1]])
     keypoints = np.hstack((project_pixels(labels.joints[:, :3], square), np.ones((21, 1))))
     turned = make_item(
-        PHOTO, labels._replace(keypoints=keypoints), (centre, side), 256, 0, augment.Augmentation(rotation=37)
+        IMAGE_SIZE, labels._replace(keypoints=keypoints), (centre, side), 256, 0, augment.Augmentation(rotation=37)
     )
     projected = project_pixels(turned.joints[:, :3].double().numpy(), square)
     units = (projected - centre) / side
@@ -100,7 +100,7 @@ def test_turning_in_space_then_projecting_is_turning_the_picture(hand):
 @pytest.mark.parametrize("left", [False, True])
 def test_parameters_points_and_mesh_change_together(hand, left):
     labels, _ = labelled(hand, seed=4, left=left)
-    item = make_item(PHOTO, labels, (np.array([110.0, 110.0]), 150.0), 256, 3, STRONG, left=left)
+    item = make_item(IMAGE_SIZE, labels, (np.array([110.0, 110.0]), 150.0), 256, 3, STRONG, left=left)
     vertices, joints = hand(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
     for ours, posed in ((item.vertices, vertices[0]), (item.joints[:, :3], joints[0])):
         torch.testing.assert_close(ours - item.joints[0, :3], posed - joints[0, 0], atol=2e-6, rtol=0)
@@ -111,20 +111,20 @@ def test_parameters_points_and_mesh_change_together(hand, left):
 def test_a_left_hand_gives_the_item_of_its_right_twin(hand):
     right, _ = labelled(hand)
     left, _ = labelled(hand, left=True)
-    width = PHOTO.shape[1]
+    width = IMAGE_SIZE.shape[1]
     keypoints = right.keypoints * [-1, 1, 1] + [width - 1, 0, 0]
-    mirrored_photo = np.ascontiguousarray(PHOTO[:, ::-1])
+    mirrored_photo = np.ascontiguousarray(IMAGE_SIZE[:, ::-1])
     centre = np.array([100.0, 90.0])
     ours = make_item(
         mirrored_photo, left._replace(keypoints=keypoints), (np.array([width - 101.0, 90.0]), 140.0), 128, 0, left=True
     )
-    twin = make_item(PHOTO, right, (centre, 140.0), 128, 0)
+    twin = make_item(IMAGE_SIZE, right, (centre, 140.0), 128, 0)
     for name in ("image", "keypoints_2d", "joints", "vertices", "global_orient", "hand_pose", "betas"):
         torch.testing.assert_close(getattr(ours, name), getattr(twin, name), atol=1e-5, rtol=0, msg=name)
 
 
 def test_labels_that_are_not_there_are_zeros_without_confidence():
-    item = make_item(PHOTO, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 0)
+    item = make_item(IMAGE_SIZE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 0)
     for name in ("keypoints_2d", "joints", "vertices", "has_vertices", "betas", "has_pose", "has_betas"):
         assert getattr(item, name).abs().sum() == 0, name
     torch.testing.assert_close(item.hand_pose, torch.eye(3).expand(15, 3, 3))
@@ -134,15 +134,15 @@ def test_labels_that_are_not_there_are_zeros_without_confidence():
 def test_a_point_without_confidence_may_be_anything(hand):
     labels, _ = labelled(hand)
     labels.keypoints[3] = labels.joints[3, [0, 1, 3]] = [np.nan, np.inf, 0]
-    item = make_item(PHOTO, labels, (np.array([110.0, 110.0]), 150.0), 64, 0, STRONG)
+    item = make_item(IMAGE_SIZE, labels, (np.array([110.0, 110.0]), 150.0), 64, 0, STRONG)
     assert item.keypoints_2d[3].tolist() == [0, 0, 0] and item.joints[3].tolist() == [0, 0, 0, 0]
     assert torch.isfinite(item.keypoints_2d).all() and torch.isfinite(item.joints).all()
 
 
 def test_hiding_labels_keeps_the_picture_only(hand):
     labels, _ = labelled(hand)
-    item = make_item(PHOTO, labels, (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
-    bare = make_item(PHOTO, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
+    item = make_item(IMAGE_SIZE, labels, (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
+    bare = make_item(IMAGE_SIZE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
     for name in item._fields:
         if name in ("global_orient", "hand_pose"):
             continue  # without has_pose they mean nothing

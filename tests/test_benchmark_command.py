@@ -1,4 +1,4 @@
-"""benchmark_fps times what it is asked to, says what it could not, and writes its tables and its picture."""
+"""benchmark_fps times what it is asked to, says what it could not, and writes its tables and its image."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`tools/benchmark_data.py`: rates of any set, and of photographs that it makes itself."""
+"""`tools/benchmark_data.py`: rates of any set, and of images that it makes itself."""
 
 import re
 from itertools import islice
@@ -8,7 +8,7 @@ import pytest
 import torch
 from miniatures_tars import write_shards
 
-from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.readers.tars import TarDataset
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.tools import benchmark_data
@@ -19,7 +19,7 @@ FAST = ["--count", "8", "--image-size", "64"]
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    """Two drawings instead of 64."""
+    """Two synthetic images instead of 64."""
     monkeypatch.setattr(benchmark_data, "DRAWN", 2)
     monkeypatch.setattr(benchmark_data, "REPEATED", 12)
     before = torch.get_num_threads()
@@ -50,8 +50,8 @@ def test_any_set_can_be_measured_and_shown(tmp_path, capsys):
 
 def test_the_photographs_it_makes_have_labels_that_fit(tmp_path):
     embedded, mano = load_hand("embedded"), Hand(read_hand_arrays("embedded"), "a MANO file")
-    benchmark_data.write_photographs(tmp_path / "a.tar", embedded)
-    for item, _ in islice(TarHands(tmp_path, mano, 64).walk(0, 1, None, []), 4):
+    benchmark_data.write_images(tmp_path / "a.tar", embedded)
+    for item, _ in islice(TarDataset(tmp_path, mano, 64).walk(0, 1, None, []), 4):
         _, joints = mano(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
         ours = item.joints[:, :3] - item.joints[0, :3]
         torch.testing.assert_close(joints[0] - joints[0, 0], ours, atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ from fasthamer.benchmark import timing
 from fasthamer.benchmark.costs import Work
 from fasthamer.benchmark.group import COLUMNS, Entry, Group, Setting
 from fasthamer.benchmark.memory import Peaks
-from fasthamer.benchmark.passes import PHOTO, crops, decode, photograph, stage_modules
+from fasthamer.benchmark.passes import IMAGE_SIZE, crops, decode, jpeg_image, stage_modules
 from fasthamer.data.crop import crop_affine, warp
 
 CPU = torch.device("cpu")
@@ -109,7 +109,7 @@ def test_every_stage_has_its_row_and_its_ratios(clock):
         assert part["median_ms"] == close(milliseconds), stage
         assert part["ratio_to_teacher"] == close(to_teacher), stage
         assert part["ratio_to_eager"] == close(to_eager), stage
-    assert rows["folded", "frame"]["fps"] == close(25)  # photographs, of 4 hands each
+    assert rows["folded", "frame"]["fps"] == close(25)  # images, of 4 hands each
     assert rows["folded", "whole"]["fps"] == close(100)
     assert rows["opencv", "decode"]["model"] == "any" and rows["opencv", "crop"]["ratio_to_teacher"] is None
 
@@ -138,16 +138,16 @@ def test_a_backend_that_cannot_be_looked_into_has_no_parts(clock):
     assert stages == {"decode", "crop", "model", "whole", "frame"}
 
 
-def test_the_photograph_is_a_photograph_and_every_second_hand_a_mirrored_one():
-    jpeg = photograph()
-    photo = decode(jpeg)
-    assert photo.shape == (*PHOTO, 3) and 20_000 < len(jpeg) < 200_000
-    assert (photograph() == jpeg).all()
-    found = crops(photo, 9, 64)
+def test_the_frame_is_a_real_jpeg_and_every_second_hand_a_mirrored_one():
+    jpeg = jpeg_image()
+    image = decode(jpeg)
+    assert image.shape == (*IMAGE_SIZE, 3) and 20_000 < len(jpeg) < 200_000
+    assert (jpeg_image() == jpeg).all()
+    found = crops(image, 9, 64)
     assert found.shape == (9, 3, 64, 64) and found.dtype == np.uint8
     assert (found[0] == found[8]).all()  # the places repeat
     # Pixel centres: mirrored about the crop's middle, 32, column x is column 64 - x.
-    plain = warp(photo, crop_affine(np.array([330, 240]), 300.0, 64), 64).transpose(2, 0, 1)
+    plain = warp(image, crop_affine(np.array([330, 240]), 300.0, 64), 64).transpose(2, 0, 1)
     assert np.abs(found[1][:, :, 1:].astype(int) - plain[:, :, :0:-1]).max() <= 1
 
 

@@ -1,4 +1,4 @@
-"""The trade-off picture: what is drawn is what eval and the benchmark wrote, and lies where the axes say."""
+"""The trade-off image: what is drawn is what eval and the benchmark wrote, and lies where the axes say."""
 
 import json
 
@@ -13,9 +13,9 @@ def row(model, backend="torch", precision="fp32", fps=10.0, **more):
     return row | {"batch": 1, "stage": "model", "params_m": 4.0} | more
 
 
-def disc(picture, index):
+def disc(image, index):
     """Rows and columns of the pixels in a model's colour."""
-    return np.nonzero((picture == COLOURS[index]).all(2))
+    return np.nonzero((image == COLOURS[index]).all(2))
 
 
 def test_a_point_is_the_fastest_backend_and_the_eager_one():
@@ -38,9 +38,9 @@ def test_a_score_without_a_speed_is_told():
 
 
 def test_faster_lies_to_the_right_worse_lies_above_and_area_is_parameters():
-    picture = draw([Point("slow and good", 2.0, 5.0, 90.0), Point("fast and rough", 200.0, 9.0, 10.0)])
-    assert picture.shape == (SIZE[1], SIZE[0], 3)
-    slow, fast = disc(picture, 0), disc(picture, 1)
+    image = draw([Point("slow and good", 2.0, 5.0, 90.0), Point("fast and rough", 200.0, 9.0, 10.0)])
+    assert image.shape == (SIZE[1], SIZE[0], 3)
+    slow, fast = disc(image, 0), disc(image, 1)
     assert slow[1].mean() + 300 < fast[1].mean()
     assert slow[0].mean() > 200 + fast[0].mean()  # rows count downward
     # Areas as 9 to 1, so widths as 120 to 40 pixels; the outline and its soft edges take some 6 of each.

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from miniatures_photographs import SIZE, STRONG, KnowingTeacher, Photographs, exact_answer
+from miniatures_photographs import SIZE, STRONG, ImageDataset, KnowingTeacher, exact_answer
 from torch.utils.data import default_collate
 
 from fasthamer.data import augment, crop
 from fasthamer.data.loader import BadSample
 from fasthamer.data.subsets import Views, WithSynthetic
-from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import load_hand
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.teachers.cache.check import check_photographs, drift
+from fasthamer.teachers.cache.check import check_images, drift
 from fasthamer.teachers.cache.geometry import motion_between, moved
 from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.types import Batch
@@ -29,21 +29,21 @@ def collated(dataset, keys) -> Batch:
     return Batch(*default_collate([dataset[key] for key in keys]))
 
 
-def opened(folder, photographs, wanted=OUTPUTS) -> CachedTeacher:
-    cached = CachedTeacher(folder, KnowingTeacher(photographs), photographs, wanted)
+def opened(folder, images, wanted=OUTPUTS) -> CachedTeacher:
+    cached = CachedTeacher(folder, KnowingTeacher(images), images, wanted)
     cached.build(batch=4, workers=0, say=lambda text: None)
     return cached
 
 
 def test_recalled_answers_equal_a_fresh_pass_of_an_exactly_equivariant_teacher(tmp_path):
-    cached = opened(tmp_path, Photographs())
-    augmented = Photographs(strength=STRONG)
+    cached = opened(tmp_path, ImageDataset())
+    augmented = ImageDataset(strength=STRONG)
     teacher = KnowingTeacher(augmented)
     for epoch in (0, 3):
         batch = collated(augmented, [(epoch, index) for index in range(10)])
         teacher.epoch = epoch
         recalled, fresh = cached.recall(batch), teacher(batch.image)
-        plain = exact_answer([Photographs()[(0, index)] for index in range(10)], augmented.hand)
+        plain = exact_answer([ImageDataset()[(0, index)] for index in range(10)], augmented.hand)
         assert (plain.keypoints_2d - fresh.keypoints_2d).abs().max() > 0.1, "nothing was augmented"
         for name in ("vertices", "joints", "keypoints_2d"):
             torch.testing.assert_close(getattr(recalled, name), getattr(fresh, name), atol=1e-5, rtol=0, msg=name)
@@ -53,8 +53,8 @@ def test_recalled_answers_equal_a_fresh_pass_of_an_exactly_equivariant_teacher(t
 
 
 def test_the_vertices_that_are_recalled_are_those_of_the_parameters_that_are_recalled(tmp_path):
-    augmented = Photographs(strength=STRONG)
-    recalled = opened(tmp_path, Photographs()).recall(collated(augmented, [(0, 1), (0, 2)]))
+    augmented = ImageDataset(strength=STRONG)
+    recalled = opened(tmp_path, ImageDataset()).recall(collated(augmented, [(0, 1), (0, 2)]))
     vertices, joints = augmented.hand(recalled.mano)
     torch.testing.assert_close(recalled.vertices, vertices, atol=1e-6, rtol=0)
     torch.testing.assert_close(recalled.joints, joints, atol=1e-6, rtol=0)
@@ -87,9 +87,9 @@ def test_mirroring_both_crops_cancels():
 
 
 def test_no_motion_changes_nothing():
-    photographs = Photographs(3)
-    items = [photographs[(0, index)] for index in range(3)]
-    answer, crops = exact_answer(items, photographs.hand), torch.stack([item.crop for item in items])
+    images = ImageDataset(3)
+    items = [images[(0, index)] for index in range(3)]
+    answer, crops = exact_answer(items, images.hand), torch.stack([item.crop for item in items])
     motion = motion_between(crops, crops, SIZE)
     assert motion.is_none.all()
     again = moved(answer, motion)
@@ -98,12 +98,12 @@ def test_no_motion_changes_nothing():
 
 
 def test_the_drift_of_a_teacher_that_turns_with_its_picture_is_nothing_and_of_another_is_told(tmp_path):
-    cached, augmented = opened(tmp_path, Photographs()), Photographs(strength=STRONG)
+    cached, augmented = opened(tmp_path, ImageDataset()), ImageDataset(strength=STRONG)
     teacher = KnowingTeacher(augmented)
     batch = collated(augmented, [(0, index) for index in range(6)])
     found = drift(cached, teacher, batch)
     assert found.joints_mm < 0.01 and found.vertices_mm < 0.01 and found.keypoints_px < 0.01
-    stubborn = KnowingTeacher(Photographs())  # says of every crop what it says of the plain one
+    stubborn = KnowingTeacher(ImageDataset())  # says of every crop what it says of the plain one
     told = drift(cached, stubborn, batch)
     ours, own = cached.recall(batch), stubborn(batch.image)
     difference = (ours.joints - ours.joints[:, :1] - own.joints + own.joints[:, :1]).square().sum(-1).sqrt().mean()
@@ -116,37 +116,37 @@ def test_the_drift_of_a_teacher_that_turns_with_its_picture_is_nothing_and_of_an
 
 
 def test_feature_maps_are_recalled_for_plain_crops_and_refused_for_moved_ones(tmp_path):
-    cached = opened(tmp_path, Photographs(), MAPS)
-    colours = Photographs(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2))
+    cached = opened(tmp_path, ImageDataset(), MAPS)
+    colours = ImageDataset(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2))
     recalled = cached.recall(collated(colours, [(2, 7), (2, 3)]))
     assert recalled.features.flatten(1).tolist() == [[7.0] * 16, [3.0] * 16]
     with pytest.raises(BadSample, match=r"sample 4: its crop is augmented, but the cache has features of the plain"):
-        cached.recall(collated(Photographs(strength=STRONG), [(0, 4)]))
+        cached.recall(collated(ImageDataset(strength=STRONG), [(0, 4)]))
 
 
 def test_what_cannot_be_cached_is_told_before_the_teacher_works():
-    plain, augmented = Photographs(), Photographs(strength=STRONG)
-    check_photographs(plain, augmented, keeps_maps=False)
-    check_photographs(plain, Photographs(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2)), keeps_maps=True)
+    plain, augmented = ImageDataset(), ImageDataset(strength=STRONG)
+    check_images(plain, augmented, keeps_maps=False)
+    check_images(plain, ImageDataset(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2)), keeps_maps=True)
     with pytest.raises(ValueError, match=r"only for crops that are not turned, scaled or shifted: set AUGMENT.SCALE"):
-        check_photographs(plain, augmented, keeps_maps=True)
+        check_images(plain, augmented, keeps_maps=True)
     with pytest.raises(ValueError, match="the augmented set has 10 samples, the plain one 9"):
-        check_photographs(Photographs(9), augmented, keeps_maps=False)
+        check_images(ImageDataset(9), augmented, keeps_maps=False)
     with pytest.raises(ValueError, match=r"something else in each epoch .* TEACHER.CACHE_VIEWS 1"):
-        mixed = WithSynthetic(Photographs(4), Photographs(9, seed=1), 0.6)  # type: ignore[arg-type]
-        check_photographs(mixed, mixed, keeps_maps=False)
+        mixed = WithSynthetic(ImageDataset(4), ImageDataset(9, seed=1), 0.6)  # type: ignore[arg-type]
+        check_images(mixed, mixed, keeps_maps=False)
 
 
 def test_synthetic_hands_that_are_framed_anew_are_refused_with_the_ways_out():
     hand = load_hand("embedded")
-    fixed, moving = (SyntheticHands(hand, 1, 0, SIZE, scale=scale, shift=0.0) for scale in (0.0, 0.3))
-    check_photographs(fixed, fixed, keeps_maps=True)
+    fixed, moving = (SyntheticDataset(hand, 1, 0, SIZE, scale=scale, shift=0.0) for scale in (0.0, 0.3))
+    check_images(fixed, fixed, keeps_maps=True)
     with pytest.raises(ValueError, match=r"framed anew in each epoch.*CACHE_VIEWS 1.*DATA.SYNTHETIC_FOLDER"):
-        check_photographs(fixed, moving, keeps_maps=False)
+        check_images(fixed, moving, keeps_maps=False)
 
 
 def test_views_are_the_first_epochs_whatever_the_epoch():
-    augmented = Photographs(strength=STRONG)
+    augmented = ImageDataset(strength=STRONG)
     views = Views(augmented, 3)
     assert len(views) == 30
     for epoch in (0, 5):

@@ -8,24 +8,24 @@ import pytest
 from fasthamer.render.chart import COLOURS, PANEL, Curve, panel, round_numbers
 
 
-def columns_and_rows(picture, index):
+def columns_and_rows(image, index):
     """Where a colour is, soft edges included."""
-    rows, columns = np.nonzero(np.abs(picture.astype(int) - COLOURS[index]).max(2) < 20)
+    rows, columns = np.nonzero(np.abs(image.astype(int) - COLOURS[index]).max(2) < 20)
     return columns, rows
 
 
 def test_a_curve_rises_and_turns_where_its_points_do():
-    picture = panel([Curve("", [10, 100, 1000], [1, 10, 1])], "error", "codes")
-    assert picture.shape == (PANEL[1], PANEL[0], 3)
-    columns, rows = columns_and_rows(picture, 0)
+    image = panel([Curve("", [10, 100, 1000], [1, 10, 1])], "error", "codes")
+    assert image.shape == (PANEL[1], PANEL[0], 3)
+    columns, rows = columns_and_rows(image, 0)
     peak = columns[rows == rows.min()].mean()
     assert peak == pytest.approx((columns.min() + columns.max()) / 2, abs=2)  # 100 is the middle of 10 and 1000
     assert np.ptp(rows) > PANEL[1] / 2
 
 
 def test_several_curves_have_a_legend_and_the_first_lies_on_top():
-    picture = panel([Curve("a", [1, 2], [1, 2]), Curve("b", [1, 2], [1, 2])], "error", "seconds")
-    (columns, rows), (other_columns, _) = columns_and_rows(picture, 0), columns_and_rows(picture, 1)
+    image = panel([Curve("a", [1, 2], [1, 2]), Curve("b", [1, 2], [1, 2])], "error", "seconds")
+    (columns, rows), (other_columns, _) = columns_and_rows(image, 0), columns_and_rows(image, 1)
     assert len(columns) > 500 > len(other_columns) > 20  # b is left in the legend only
     assert other_columns.min() > 0.9 * PANEL[0] and rows.max() > PANEL[1] / 2
 

@@ -38,7 +38,7 @@ def test_keypoints_are_those_of_the_file_whatever_the_order_of_images(drawn):
     assert len(dataset) == 4 and dataset.protocol == "hint"
     for index in range(4):
         labels = dataset.labels(index)
-        np.testing.assert_allclose(labels.keypoints[:, :2], truth[dataset.picture(index).name], atol=1e-3)
+        np.testing.assert_allclose(labels.keypoints[:, :2], truth[dataset.image_path(index).name], atol=1e-3)
         assert (labels.keypoints[:, 2] == 1).all()
         assert labels.joints is labels.vertices is labels.pose is labels.betas is None
         assert dataset.is_left(index) == bool(index % 2)
@@ -47,7 +47,7 @@ def test_keypoints_are_those_of_the_file_whatever_the_order_of_images(drawn):
 
 def test_keypoints_lie_on_the_drawn_hand_in_the_crop_too(drawn):
     dataset = CocoHands(drawn[0], "hands_train.json")
-    for index, (picture, mask, _, _) in enumerate(drawn_hands(4)):
+    for index, (image, mask, _, _) in enumerate(drawn_hands(4)):
         points = np.rint(dataset.labels(index).keypoints[:, :2]).astype(int)
         low, high = np.clip(points - 1, 0, None), points + 2
         assert all(mask[y0:y1, x0:x1].any() for (x0, y0), (x1, y1) in zip(low, high, strict=True))
@@ -56,7 +56,7 @@ def test_keypoints_lie_on_the_drawn_hand_in_the_crop_too(drawn):
         red, blue = item.image[0].float(), item.image[2].float()
         brightest = torch.nn.functional.max_pool2d(red[None], 3, 1, 1)[0]  # within a pixel
         assert (brightest[y, x] > 100).all() and red[2, 2] < blue[2, 2] + 50
-        assert picture[..., 0].max() > 100
+        assert image[..., 0].max() > 100
 
 
 def test_whole_body_annotations_give_each_valid_hand_with_its_side(tmp_path):
@@ -66,7 +66,7 @@ def test_whole_body_annotations_give_each_valid_hand_with_its_side(tmp_path):
     assert [dataset.is_left(index) for index in range(len(dataset))] == [False, True]
     for index in range(2):
         np.testing.assert_allclose(
-            dataset.labels(index).keypoints[:, :2], truth[dataset.picture(index).name], atol=1e-3
+            dataset.labels(index).keypoints[:, :2], truth[dataset.image_path(index).name], atol=1e-3
         )
     both = {"lefthand_valid": True, "lefthand_box": [1, 2, 30, 40], "lefthand_kpts": [5.0, 6.0, 0.7] * 21}
     edited(
@@ -83,10 +83,10 @@ def test_the_crop_follows_the_annotated_box_where_keypoints_are_unknown(tmp_path
         content["annotations"][0]["keypoints"][3 * 8 : 3 * 9] = [0, 0, 0]
         content["annotations"][0]["bbox"] = [20, 30, 60, 100]
 
-    labels = CocoHands(tmp_path, "training").photograph(0)
+    labels = CocoHands(tmp_path, "training").raw_sample(0)
     spread = np.ptp(labels.labels.keypoints[:, :2], axis=0)
     assert labels.box[1] == pytest.approx(max(2 * spread[1], 2 * spread[0] * 256 / 192), rel=1e-5)
-    centre, side = CocoHands(edited(tmp_path, hide), "training").photograph(0).box
+    centre, side = CocoHands(edited(tmp_path, hide), "training").raw_sample(0).box
     assert centre.tolist() == [50, 80] and side == 200
     edited(tmp_path, lambda content: content["annotations"][0].pop("bbox"))
     item = CocoHands(tmp_path, "training")[(0, 0)]
@@ -184,10 +184,10 @@ def test_a_file_cut_short_and_a_missing_picture_are_named(tmp_path):
     write_coco(tmp_path, 2)
     (tmp_path / "images" / "000000000001.jpg").unlink()
     dataset = CocoHands(tmp_path, "training")
-    with pytest.raises(FileNotFoundError, match=r"no picture .*000000000001.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"no image .*000000000001.jpg"):
         dataset[(0, 1)]
     (tmp_path / "images" / "000000000000.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no picture 000000000000.jpg in"):
+    with pytest.raises(FileNotFoundError, match=r"no image 000000000000.jpg in"):
         CocoHands(tmp_path, "training")
     path = tmp_path / "annotations" / "hands_train.json"
     for length in (0, 1, 40, path.stat().st_size - 1):
@@ -243,7 +243,7 @@ def test_real_freihand_keypoints_in_coco_form_are_the_same_before_every_backgrou
     for index in range(8):
         item, labels = dataset[(0, index)], dataset.labels(index)
         assert labels.keypoints[:, :2].min() > 0 and labels.keypoints[:, :2].max() < 224
-        by_hand.setdefault(int(dataset.picture(index).stem) % 32560, []).append(item.keypoints_2d)
+        by_hand.setdefault(int(dataset.image_path(index).stem) % 32560, []).append(item.keypoints_2d)
     assert sorted(by_hand) == [355, 17620]
     for items in by_hand.values():
         assert len(items) == 4 and all(torch.equal(items[0], each) for each in items)

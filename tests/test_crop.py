@@ -10,15 +10,15 @@ SPOTS = np.array([[60.0, 50.0], [140.0, 60.0], [100.0, 110.0], [75.0, 95.0]])
 
 
 def spotted(width=200, height=150):
-    """A dark picture with a soft round spot at each of `SPOTS`, in its own channel where there are three."""
+    """A dark image with a soft round spot at each of `SPOTS`, in its own channel where there are three."""
     y, x = np.mgrid[:height, :width]
     spots = [255 * np.exp(-((x - sx) ** 2 + (y - sy) ** 2) / (2 * 3.0**2)) for sx, sy in SPOTS]
     return np.stack(spots, -1)
 
 
-def centroids(pictures):
-    y, x = np.mgrid[: pictures.shape[0], : pictures.shape[1]]
-    weights = pictures.reshape(-1, pictures.shape[-1]).astype(float)
+def centroids(images):
+    y, x = np.mgrid[: images.shape[0], : images.shape[1]]
+    weights = images.reshape(-1, images.shape[-1]).astype(float)
     return np.stack((x.ravel() @ weights, y.ravel() @ weights), -1) / weights.sum(0)[:, None]
 
 
@@ -44,30 +44,28 @@ def test_the_affine_map_is_hamers(degrees):
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize(("degrees", "side"), [(0, 140.0), (30, 120.0), (-75, 200.0)])
 def test_painted_landmarks_land_where_the_keypoints_do(degrees, side, mirror):
-    picture = spotted()
+    image = spotted()
     affine = crop.crop_affine(np.array([98.0, 80.0]), side, 256, degrees, mirror)
-    spots = [
-        crop.warp(np.repeat(picture[..., i : i + 1], 3, -1).astype(np.uint8), affine, 256)[..., 0] for i in range(4)
-    ]
+    spots = [crop.warp(np.repeat(image[..., i : i + 1], 3, -1).astype(np.uint8), affine, 256)[..., 0] for i in range(4)]
     found, told = centroids(np.stack(spots, -1)), crop.transform(affine, SPOTS)
     assert np.abs(found - told).max() < 0.5
 
 
 def test_mirroring_a_crop_is_cropping_the_mirrored_picture():
-    picture = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     centre = np.array([98.0, 80.0])
-    mirrored = crop.warp(picture, crop.crop_affine(centre, 100.0, 200, 0, True), 200)
-    flipped = np.ascontiguousarray(picture[:, ::-1])
+    mirrored = crop.warp(image, crop.crop_affine(centre, 100.0, 200, 0, True), 200)
+    flipped = np.ascontiguousarray(image[:, ::-1])
     there = crop.warp(flipped, crop.crop_affine(np.array([200 - 98.0 - 1, 80.0]), 100.0, 200), 200)
     assert np.abs(mirrored.astype(int) - there).max() <= 1
 
 
 def test_mirroring_twice_is_nothing():
-    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     centre = np.array([41.0, 29.0])
-    once = np.ascontiguousarray(picture[:, ::-1])
+    once = np.ascontiguousarray(image[:, ::-1])
     affine = crop.crop_affine(np.array([80 - 41.0 - 1, 29.0]), 40.0, 64, 10, True)
-    plain = crop.warp(picture, crop.crop_affine(centre, 40.0, 64, 10), 64)
+    plain = crop.warp(image, crop.crop_affine(centre, 40.0, 64, 10), 64)
     assert np.abs(crop.warp(once, affine, 64).astype(int) - plain).max() <= 1  # one level of rounding
     vectors = np.random.default_rng(1).normal(size=(16, 3))
     np.testing.assert_array_equal(crop.mirror_axis_angle(crop.mirror_axis_angle(vectors)), vectors)
@@ -114,8 +112,8 @@ def test_the_centre_of_the_box_is_the_origin_of_crop_units():
 
 
 def test_outside_of_the_photograph_is_black():
-    picture = np.full((50, 50, 3), 200, np.uint8)
-    result = crop.warp(picture, crop.crop_affine(np.array([25.0, 25.0]), 100.0, 100), 100)
+    image = np.full((50, 50, 3), 200, np.uint8)
+    result = crop.warp(image, crop.crop_affine(np.array([25.0, 25.0]), 100.0, 100), 100)
     assert result[:20].max() == 0 and result[50, 50, 0] == 200
 
 

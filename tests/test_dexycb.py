@@ -30,7 +30,7 @@ from fasthamer.data.readers import dexycb_files
 from fasthamer.data.readers.dexycb import DexYCB
 from fasthamer.data.readers.dexycb_files import frames_of, read_betas, read_extrinsics, read_intrinsics
 from fasthamer.data.readers.mano_labels import mano_vertices
-from fasthamer.files.images import read_picture
+from fasthamer.files.images import read_image
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
@@ -75,10 +75,10 @@ def official_samples(setup, split):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A set without pictures in which every seventh sequence shows a hand, of three frames, in the last two."""
+    """A set without images in which every seventh sequence shows a hand, of three frames, in the last two."""
     hands = {(s, q): "left" if q % 2 else "right" for s in range(10) for q in range(100) if (s + q) % 7 == 0}
     folder = tmp_path_factory.mktemp("many")
-    return write_dexycb(folder, hands=hands, frames=3, pictures=False), hands
+    return write_dexycb(folder, hands=hands, frames=3, images=False), hands
 
 
 @pytest.mark.parametrize("setup", ["s0", "s1", "s2", "s3"])
@@ -102,8 +102,8 @@ def test_splits_and_image_ids_are_the_toolkits(many, setup):
 def test_training_and_evaluation_are_s0(dexycb_root, right):
     config = load_config(None, ["DATA.NAME", "dexycb", "DATA.ROOT", str(dexycb_root)])
     train, test = (build_dataset(config, right, train=train) for train in (True, False))
-    assert {train.picture(i).parts[-4][-2:] for i in range(len(train))} == {"01"} and len(train) == 16
-    assert {test.picture(i).parts[-4][-2:] for i in range(len(test))} == {"03"} and len(test) == 16
+    assert {train.image_path(i).parts[-4][-2:] for i in range(len(train))} == {"01"} and len(train) == 16
+    assert {test.image_path(i).parts[-4][-2:] for i in range(len(test))} == {"03"} and len(test) == 16
     assert train[(0, 0)].has_vertices == 0 and test[(0, 0)].has_vertices == 1  # no loss asks for meshes
     chosen = build_dataset(load_config(None, ["DATA.EVAL_SPLIT", "s0_val", *named(dexycb_root)]), right, train=False)
     assert len(chosen) == 16 and chosen.protocol == chosen.tips == "dexycb"
@@ -118,9 +118,9 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand(test_set, arrays,
     faces = arrays["f"]
     first = sample(test_set, left)
     for index in range(first, first + 8):  # one frame before eight cameras
-        labels, picture = test_set.labels(index), read_picture(test_set.picture(index))
-        assert outline_error(labels.vertices, faces, test_set.camera(index), picture) <= 1
-        assert off_the_hand(labels.keypoints[:, :2], picture).max() < 1.5
+        labels, image = test_set.labels(index), read_image(test_set.image_path(index))
+        assert outline_error(labels.vertices, faces, test_set.camera(index), image) <= 1
+        assert off_the_hand(labels.keypoints[:, :2], image).max() < 1.5
         projected = project(labels.joints[:, :3], test_set.camera(index))
         np.testing.assert_allclose(projected, labels.keypoints[:, :2], atol=1e-3)
         item = test_set[(0, index)]
@@ -133,7 +133,7 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand(test_set, arrays,
 def test_meshes_are_those_of_the_model_that_annotated(test_set, arrays, side):
     """Left hands with the left model as released; smplx's own layer is the judge."""
     index = sample(test_set, side == "left")
-    label = np.load(test_set.picture(index).with_name("labels_000001.npz"))
+    label = np.load(test_set.image_path(index).with_name("labels_000001.npz"))
     model = arrays if side == "right" else left_arrays(arrays)
     pose = label["pose_m"][0].astype(float)
     absolute = [*pose[:3], *(model["hands_mean"] + pose[3:48] @ model["hands_components"])]
@@ -189,7 +189,7 @@ def test_frames_without_a_hand_are_left_out_but_counted(test_set):
 
 
 def test_a_label_without_a_hand_is_a_picture_about_which_nothing_is_known(dexycb_root, test_set):
-    path = test_set.picture(0).with_name("labels_000001.npz")
+    path = test_set.image_path(0).with_name("labels_000001.npz")
     none = np.full((1, 21, 3), -1, np.float32)
     with replaced(path, npz_bytes(path, joint_3d=none, joint_2d=none[..., :2])):
         item = test_set[(0, 0)]
@@ -241,9 +241,9 @@ def test_a_real_capture_is_read_and_its_hand_found_in_all_eight_pictures(shared_
     for serial in meta["serials"]:
         to_master = extrinsics[serial]
         pixels = project((palm - to_master[:, 3]) @ to_master[:, :3], read_intrinsics(data, serial))
-        picture = cv2.imread(str(data / "20221001_171108" / serial / "color_000050.jpg"), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(data / "20221001_171108" / serial / "color_000050.jpg"), cv2.IMREAD_GRAYSCALE)
         inside = pixels[((pixels > 0) & (pixels < [640, 480])).all(1)].astype(int)
-        bright[serial] = np.mean(picture[inside[:, 1], inside[:, 0]] > 110) if len(inside) > 20 else 1.0
+        bright[serial] = np.mean(image[inside[:, 1], inside[:, 0]] > 110) if len(inside) > 20 else 1.0
     assert min(bright.values()) > 0.7, bright  # a bright hand over black cloth
 
 

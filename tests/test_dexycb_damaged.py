@@ -105,7 +105,7 @@ class Evil:
 
 
 def test_damaged_labels_are_named_when_they_are_asked_for(test_set, tmp_path):
-    path = test_set.picture(0).with_name("labels_000001.npz")
+    path = test_set.image_path(0).with_name("labels_000001.npz")
     joints = np.load(path)["joint_3d"]
     nan = joints.copy()
     nan[0, 3] = np.nan
@@ -128,9 +128,9 @@ def test_damaged_labels_are_named_when_they_are_asked_for(test_set, tmp_path):
 
 
 def test_an_unreadable_picture_is_named(test_set):
-    for content, message in ((None, "no picture"), (test_set.picture(0).read_bytes()[:700], "damaged picture")):
+    for content, message in ((None, "no image"), (test_set.image_path(0).read_bytes()[:700], "damaged image")):
         with (
-            replaced(test_set.picture(0), content),
+            replaced(test_set.image_path(0), content),
             pytest.raises((ValueError, FileNotFoundError), match=rf"{message}.*color_000001|color_000001.*{message}"),
         ):
             test_set[(0, 0)]

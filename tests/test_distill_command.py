@@ -119,11 +119,11 @@ def test_a_broken_evaluation_does_not_cost_the_training(tmp_path, capsys, monkey
     import fasthamer.distill.run as session
 
     def broken(*_):
-        raise BadSample("sample 1: damaged picture")
+        raise BadSample("sample 1: damaged image")
 
     monkeypatch.setattr(session, "evaluate", broken)
     assert main([*SMALL, "--kd", "none", "--out", str(tmp_path / "run")]) == 1
-    assert capsys.readouterr().err.strip().splitlines()[-1] == "distill: sample 1: damaged picture"
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "distill: sample 1: damaged image"
     load_student(tmp_path / "run" / "student.safetensors")
 
 

@@ -43,7 +43,7 @@ def folder(tmp_path_factory, hand):
 
 @pytest.fixture(scope="module")
 def small(folder):
-    """The settings of every run; its four photographs are drawn once."""
+    """The settings of every run; its four images are drawn once."""
     return [*SMALL, "DATA.SYNTHETIC_FOLDER", str(folder / "drawn")]
 
 
@@ -61,7 +61,7 @@ def finished(tmp_path_factory, options):
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Pictures take most of the time of so short a run; `finished`, which is made before, has one."""
+    """Images take most of the time of so short a run; `finished`, which is made before, has one."""
     monkeypatch.setattr(session, "draw", lambda *_: None)
 
 
@@ -124,7 +124,7 @@ def test_a_student_starts_only_from_one_with_the_same_words(
     begun = []
     monkeypatch.setattr(session, "execute", lambda prepared: begun.append(prepared) or {})
     assert main([*options, "--kd", "none", "--init", first, "--out", str(tmp_path / "more")]) == 0
-    before, after = load_student(first).state_dict(), begun[0].room.student.state_dict()
+    before, after = load_student(first).state_dict(), begun[0].trainer.student.state_dict()
     assert all(map(torch.equal, before.values(), after.values()))
     arguments = [*small, "--kd", "none", "--init", first, "--out", str(tmp_path / "run")]
     said = complaint(capsys, [*arguments, "--tokenizer", str(folder / "other_words.safetensors")])

@@ -1,4 +1,4 @@
-"""tools/eval.py end to end on made-up data: scores, pred.json, pictures, exit codes."""
+"""tools/eval.py end to end on made-up data: scores, pred.json, images, exit codes."""
 
 import json
 
@@ -12,7 +12,7 @@ from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.distill.cases import choose
 from fasthamer.distill.evaluate import rules_for
-from fasthamer.distill.scoring import Exam, examine
+from fasthamer.distill.scoring import Evaluation, examine
 from fasthamer.hand.mano import load_hand
 from fasthamer.metrics.predictions import read_predictions, write_predictions
 from fasthamer.metrics.scores import Hands
@@ -56,7 +56,7 @@ def exam(alter=lambda points: points, mirrored=False):
         items = [dataset[(0, index)]._replace(mirrored=torch.tensor(1.0)) for index in range(len(dataset))]
         dataset = {(0, index): item for index, item in enumerate(items)}
     about = {"model": "stub", "hand": hand.name, "data": "synthetic", "split": "evaluation"}
-    return Exam(Knows(dataset, hand, alter), dataset, cfg, about, rules_for(dataset))
+    return Evaluation(Knows(dataset, hand, alter), dataset, cfg, about, rules_for(dataset))
 
 
 def test_perfect_answers_score_zero_and_a_known_error_scores_itself(tmp_path):
@@ -94,8 +94,8 @@ def test_the_command_scores_a_student_on_synthetic_hands(student_file, tmp_path,
     assert scores["n"] == 5 and scores["data"] == "synthetic" and scores["model"] == str(student_file)
     assert scores["pa_mpjpe_mm_ci95"][0] <= scores["pa_mpjpe_mm"] <= scores["pa_mpjpe_mm_ci95"][1]
     assert read_predictions(out / "pred.json", 5).vertices.shape == (5, 778, 3)
-    picture = cv2.imread(str(out / "pictures" / "cases.png"))
-    assert picture.shape[1] > 5 * 256 and picture.std() > 10
+    image = cv2.imread(str(out / "pictures" / "cases.png"))
+    assert image.shape[1] > 5 * 256 and image.std() > 10
     assert f"{scores['pa_mpjpe_mm']:.2f}" in capsys.readouterr().out
 
 
@@ -108,8 +108,8 @@ def freihand_folder(path, count=3):
     rng = np.random.default_rng(0)
     (path / "evaluation" / "rgb").mkdir(parents=True)
     for index in range(count):
-        photo = rng.integers(0, 255, (224, 224, 3), dtype=np.uint8)
-        cv2.imwrite(str(path / "evaluation" / "rgb" / f"{index:08d}.jpg"), photo)
+        image = rng.integers(0, 255, (224, 224, 3), dtype=np.uint8)
+        cv2.imwrite(str(path / "evaluation" / "rgb" / f"{index:08d}.jpg"), image)
     joints = rng.normal(0, 0.04, (count, 21, 3)) + np.array([0, 0, 0.6])
     camera = [[[500.0, 0, 112], [0, 500.0, 112], [0, 0, 1]]] * count
     (path / "evaluation_xyz.json").write_text(json.dumps(joints.tolist()))
@@ -139,12 +139,12 @@ def test_the_joint_convention_is_the_users_to_choose(student_file, tmp_path):
 
 def test_a_damaged_photograph_fails_with_its_name(student_file, tmp_path, capsys):
     root = freihand_folder(tmp_path / "set")
-    photo = root / "evaluation" / "rgb" / "00000001.jpg"
-    photo.write_bytes(photo.read_bytes()[:500])
+    image = root / "evaluation" / "rgb" / "00000001.jpg"
+    image.write_bytes(image.read_bytes()[:500])
     given = ["--model", str(student_file), "--data-root", str(root), "--out", str(tmp_path / "out"), *SMALL]
     assert command.main(given) == 1
     said = capsys.readouterr().err
-    assert "00000001.jpg: damaged picture" in said.strip().splitlines()[-1] and "Traceback" not in said
+    assert "00000001.jpg: damaged image" in said.strip().splitlines()[-1] and "Traceback" not in said
 
 
 def official_files(folder, count=4):

@@ -16,7 +16,7 @@ from torch import nn
 from fasthamer.predict import HandMesh
 from fasthamer.runtime import export as export_module
 from fasthamer.runtime.contract import OUTPUTS, PARAMETERS, Contract
-from fasthamer.runtime.crops import Labelled, photograph_crops, synthetic_crops
+from fasthamer.runtime.crops import Labelled, image_crops, synthetic_crops
 from fasthamer.runtime.deploy import inference_graph
 from fasthamer.runtime.export import export
 from fasthamer.runtime.parity import cost, differences
@@ -24,7 +24,7 @@ from fasthamer.runtime.sessions import open_session
 from fasthamer.students import build_student, save_student
 from fasthamer.tools import export as command
 
-PHOTO = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+IMAGE_SIZE = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 BOXES = [[100.0, 60.0, 200.0, 140.0], [20.0, 30.0, 90.0, 120.0]]
 HUNDREDTH_MM = 1e-5
 
@@ -78,23 +78,23 @@ def test_the_file_runs_with_onnxruntime_and_numpy_alone(exported_teacher, tmp_pa
 
 def test_the_python_interface_opens_it_without_torch(exported_teacher, tmp_path):
     _, path = exported_teacher
-    np.save(tmp_path / "photo.npy", PHOTO)
+    np.save(tmp_path / "photo.npy", IMAGE_SIZE)
     code = """
         import numpy
         from fasthamer.predict import HandMesh
-        photo = numpy.load(sys.argv[2] + "/photo.npy")
-        found = HandMesh(sys.argv[1])(photo, [[100, 60, 200, 140], [20, 30, 90, 120]], [True, False])
+        image = numpy.load(sys.argv[2] + "/image.npy")
+        found = HandMesh(sys.argv[1])(image, [[100, 60, 200, 140], [20, 30, 90, 120]], [True, False])
         numpy.savez(sys.argv[2] + "/found.npz", **found._asdict())
     """
     heavy = ("torch", "torchvision", "timm", "smplx", "safetensors", "yacs", "scipy", "PIL", "onnx", "openvino")
     without(heavy, code, path, tmp_path)
-    expected = HandMesh("embedded", device="cpu")(PHOTO, BOXES, [True, False])
+    expected = HandMesh("embedded", device="cpu")(IMAGE_SIZE, BOXES, [True, False])
     with np.load(tmp_path / "found.npz") as found:
         assert np.linalg.norm(found["vertices"] - expected.vertices, axis=-1).max() < HUNDREDTH_MM
         np.testing.assert_allclose(found["keypoints_2d"], expected.keypoints_2d, atol=0.01)  # pixels
         np.testing.assert_allclose(found["translation"], expected.translation, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(found["faces"], expected.faces)
-    assert (HandMesh(path).__call__(PHOTO, BOXES).draw(PHOTO) != PHOTO).any()
+    assert (HandMesh(path).__call__(IMAGE_SIZE, BOXES).draw(IMAGE_SIZE) != IMAGE_SIZE).any()
 
 
 def test_the_file_says_what_it_takes_and_gives(exported_teacher):
@@ -130,7 +130,7 @@ def test_torchs_archive_opens_in_the_same_interface(student, archive, tmp_path):
     for batch in (1, 4):
         found, expected = (open_session(each, "folded")(crops(batch, 96)) for each in (archive, student))
         np.testing.assert_allclose(found["vertices"], expected["vertices"], atol=1e-7)
-    found, expected = (HandMesh(each, device="cpu")(PHOTO, BOXES) for each in (archive, tmp_path))
+    found, expected = (HandMesh(each, device="cpu")(IMAGE_SIZE, BOXES) for each in (archive, tmp_path))
     np.testing.assert_allclose(found.vertices, expected.vertices, atol=1e-6)
 
 
@@ -142,8 +142,8 @@ def test_without_the_mesh_the_users_hand_makes_it(student, tmp_path):
     for array in (student.hand.layer.v_template, mesh.rest, mesh.blend, mesh.weights, mesh.joints_blend):
         assert array.numpy().tobytes()[:400] not in written, "the hand's arrays are in the file"
     save_student(tmp_path / "student.safetensors", student, {})
-    expected = HandMesh(tmp_path, device="cpu")(PHOTO, BOXES, [True, False])
-    found = HandMesh(path, hand="embedded")(PHOTO, BOXES, [True, False])
+    expected = HandMesh(tmp_path, device="cpu")(IMAGE_SIZE, BOXES, [True, False])
+    found = HandMesh(path, hand="embedded")(IMAGE_SIZE, BOXES, [True, False])
     np.testing.assert_allclose(found.vertices, expected.vertices, atol=1e-6)
     np.testing.assert_allclose(found.keypoints_2d, expected.keypoints_2d, atol=0.01)
     np.testing.assert_array_equal(found.faces, expected.faces)
@@ -278,31 +278,31 @@ def test_differences_and_costs_are_those_of_the_definition():
 
 
 def test_photographs_are_cropped_whole(tmp_path, student):
-    cv2.imwrite(str(tmp_path / "a.png"), PHOTO[..., ::-1])
-    (tmp_path / "notes.txt").write_text("no picture")
-    found = photograph_crops(tmp_path, 64)
+    cv2.imwrite(str(tmp_path / "a.png"), IMAGE_SIZE[..., ::-1])
+    (tmp_path / "notes.txt").write_text("no image")
+    found = image_crops(tmp_path, 64)
     assert found.shape == (1, 3, 64, 64)
     # 320 wide in a box of aspect 3:4: a side of 320 * 4 / 3 = 426.7, in which 240 rows fill 0.5625 of 64 = 36 rows.
     assert (found[0].sum((0, 2)) > 0).sum() == pytest.approx(36, abs=2)
-    with pytest.raises(FileNotFoundError, match="no pictures"):
-        photograph_crops(tmp_path / "nowhere", 64)
+    with pytest.raises(FileNotFoundError, match="no images"):
+        image_crops(tmp_path / "nowhere", 64)
     first, other = (synthetic_crops(student.hand, 2, 32, seed).images for seed in (1, 2))
     assert first.shape == (2, 3, 32, 32) and (first != other).any()
 
 
 def test_the_command_writes_the_file_and_its_report(student, tmp_path, capsys):
     save_student(tmp_path / "student.safetensors", student, {})
-    cv2.imwrite(str(tmp_path / "a.png"), PHOTO)
+    cv2.imwrite(str(tmp_path / "a.png"), IMAGE_SIZE)
     given = [str(tmp_path), "--format", "torch", "--out", str(tmp_path / "out.pt2"), "--crops", "3"]
     assert command.main([*given, "--photos", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "out.pt2.report.json").read_text())
     assert report["differences"]["vertices_mm_max"] < 0.001
-    assert report["compared_on"].startswith("1 pictures of")
+    assert report["compared_on"].startswith("1 images of")
     assert report["cost"]["pa_mpjpe_mm_cost"] == pytest.approx(0, abs=1e-3)
     assert "vertices_mm_max" in capsys.readouterr().out
     for wrong, message in (
         (["--out", "hand.onnx"], r"a torch export is called *.pt2"),
-        (["--photos", str(tmp_path / "gone")], "no pictures"),
+        (["--photos", str(tmp_path / "gone")], "no images"),
         (["--precision", "int8"], "not in int8"),
         (["--crops", "0"], "at least 1"),
     ):

@@ -1,4 +1,4 @@
-"""Pictures without labels, and the lists of boxes that say where hands are."""
+"""Images without labels, and the lists of boxes that say where hands are."""
 
 import json
 
@@ -26,10 +26,10 @@ def test_each_box_is_a_sample_without_labels(listed):
     dataset = Folder(root)
     assert len(dataset) == 3
     for index, (name, (x, y, width, height), side) in enumerate(rows):
-        photograph, item = dataset.photograph(index), dataset[(0, index)]
-        assert dataset.sample_name(index) == name and photograph.path == root / name
-        assert photograph.left == (side == "left") == bool(item.mirrored)
-        centre, crop_side = photograph.box
+        image, item = dataset.raw_sample(index), dataset[(0, index)]
+        assert dataset.sample_name(index) == name and image.path == root / name
+        assert image.left == (side == "left") == bool(item.mirrored)
+        centre, crop_side = image.box
         assert centre.tolist() == [x + width / 2, y + height / 2]
         assert crop_side == pytest.approx(2 * max(height, width * 256 / 192))
         assert item.keypoints_2d.abs().sum() == item.joints.abs().sum() == item.vertices.abs().sum() == 0
@@ -79,7 +79,7 @@ def test_a_student_learns_from_its_teacher_alone(tmp_path, capsys):
         logged
     )
     scores = json.loads((tmp_path / "run" / "eval" / "scores.json").read_text())
-    assert scores["n"] == 0  # nothing is known about these pictures: nothing is scored
+    assert scores["n"] == 0  # nothing is known about these images: nothing is scored
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def test_missing_files_are_named(tmp_path):
     rows = write_folder(tmp_path, 2)
     (tmp_path / rows[1][0]).unlink()
     dataset = Folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no picture .*picture 1.png"):
+    with pytest.raises(FileNotFoundError, match=r"no image .*image 1.png"):
         dataset[(0, 1)]
     (tmp_path / rows[0][0]).unlink()
-    with pytest.raises(FileNotFoundError, match=r"picture 0.jpg, the first that boxes.csv names"):
+    with pytest.raises(FileNotFoundError, match=r"image 0.jpg, the first that boxes.csv names"):
         Folder(tmp_path)
     (tmp_path / "boxes.csv").write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(ValueError, match=r"boxes.csv: not a CSV text file"):

@@ -18,7 +18,7 @@ from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.readers.freihand import FreiHAND
-from fasthamer.files.images import read_picture
+from fasthamer.files.images import read_image
 from fasthamer.types import ManoParams
 
 K = np.array([[480.0, 0, 112], [0, 470, 112], [0, 0, 1]])
@@ -46,8 +46,8 @@ def write_set(root, hand, count=3, backgrounds=2, split="training"):
         (root / f"{split}_{name}.json").write_text(json.dumps(values.tolist()))
     (root / f"{split}_scale.json").write_text(json.dumps([0.03] * count))
     for i in range(count * backgrounds):
-        picture = np.full((224, 224, 3), (10 * i, 0, 200), np.uint8)  # blue, green, red as OpenCV writes them
-        cv2.imwrite(str(folder / f"{i:08d}.jpg"), picture)
+        image = np.full((224, 224, 3), (10 * i, 0, 200), np.uint8)  # blue, green, red as OpenCV writes them
+        cv2.imwrite(str(folder / f"{i:08d}.jpg"), image)
     return root
 
 
@@ -114,7 +114,7 @@ def test_evaluation_pictures_without_labels_are_cropped_whole(root, mano):
     shutil.copy(root / "training_K.json", root / "evaluation_K.json")
     item = FreiHAND(root, "evaluation", mano)[(0, 0)]
     assert item.joints.abs().sum() == item.keypoints_2d.abs().sum() == item.has_pose == 0
-    assert item.image[0, 128, 40] > 150 and item.image[0, 128, 20] == 0  # the picture spans columns 32 to 224
+    assert item.image[0, 128, 40] > 150 and item.image[0, 128, 20] == 0  # the image spans columns 32 to 224
     labelled = FreiHAND(root, "training", mano, box="image")[(0, 0)]
     assert torch.equal(labelled.crop, item.crop)
 
@@ -145,7 +145,7 @@ def test_a_json_of_the_wrong_length_is_named_with_both_lengths(root, embedded):
 
 def test_pictures_that_do_not_fit_the_annotations_are_counted(root, embedded):
     (root / "training" / "rgb" / "00000005.jpg").unlink()
-    with pytest.raises(ValueError, match=r"5 pictures.* 3 annotations"):
+    with pytest.raises(ValueError, match=r"5 images.* 3 annotations"):
         FreiHAND(root, "training", embedded)
     (root / "training" / "rgb" / "00000001.jpg").unlink()
     with pytest.raises(ValueError, match=r"00000001\.jpg is missing"):
@@ -190,8 +190,8 @@ def test_a_config_becomes_datasets(root, embedded, mano):
     config = load_config(None, ["DATA.ROOT", str(root), "DATA.LABELLED", "0.5", "DATA.MIX_SYNTHETIC", "0.5"])
     train, test = (build_dataset(config, embedded, train=train) for train in (True, False))
     assert len(train) == 12 and len(test) == 2 and isinstance(test, FreiHAND) and test.strength is None
-    drawn, photographs = train[(0, 8)], [train[(0, i)] for i in range(6)]
-    assert drawn.has_pose == 1 and sum(bool(item.joints[:, 3].any()) for item in photographs) == 3
+    drawn, images = train[(0, 8)], [train[(0, i)] for i in range(6)]
+    assert drawn.has_pose == 1 and sum(bool(item.joints[:, 3].any()) for item in images) == 3
 
     synthetic = load_config(None, ["DATA.SYNTHETIC_SIZE", "5", "DATA.SYNTHETIC_EVAL_SIZE", "3"])
     train, test = (build_dataset(synthetic, embedded, train=train) for train in (True, False))
@@ -224,9 +224,9 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand_before_every_back
     dataset = FreiHAND(miniature, split, mano)
     assert len(dataset) == (12 if split == "training" else 2)
     for index in range(len(dataset)):
-        labels, picture = dataset.labels(index), read_picture(dataset.picture(index))
-        assert outline_error(labels.vertices, mano.faces, dataset.camera(index), picture) <= 1
-        assert off_the_hand(labels.keypoints[:, :2], picture).max() < 1.5
+        labels, image = dataset.labels(index), read_image(dataset.image_path(index))
+        assert outline_error(labels.vertices, mano.faces, dataset.camera(index), image) <= 1
+        assert off_the_hand(labels.keypoints[:, :2], image).max() < 1.5
         item = dataset[(0, index)]
         vertices, _ = mano(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
         root = vertices[0, 0]  # the joints on disk are regressed from the mesh: another wrist than the chain's

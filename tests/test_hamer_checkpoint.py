@@ -37,7 +37,7 @@ def official() -> dict[str, tuple[int, ...]]:
 
 
 def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Tensors of these shapes that take no room: each is one stored number, seen everywhere; all different."""
+    """Tensors of these shapes that take no trainer: each is one stored number, seen everywhere; all different."""
     return {name: torch.tensor(0.001 * i).expand(shape) for i, (name, shape) in enumerate(shapes.items(), start=1)}
 
 

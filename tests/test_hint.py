@@ -30,7 +30,7 @@ def fresh(tmp_path):
 
 
 def in_photograph(item):
-    """The item's keypoints (21, 2) in pixels of its photograph."""
+    """The item's keypoints (21, 2) in pixels of its image."""
     pixels = (item.keypoints_2d[:, :2].double().numpy() + 0.5) * item.image.shape[-1]
     affine = item.crop.double().numpy()
     return np.linalg.solve(affine[:, :2], (pixels - affine[:, 2]).T).T
@@ -41,7 +41,7 @@ def test_keypoints_count_where_they_lie_inside_the_picture(tmp_path):
     dataset = HInt(tmp_path, "TEST_newdays_img")
     cut = 0
     for index in range(len(dataset)):
-        points = truth[dataset.picture(index).with_suffix("")]
+        points = truth[dataset.image_path(index).with_suffix("")]
         labels = dataset.labels(index)
         np.testing.assert_allclose(labels.keypoints[:, :2], points)
         inside = (points >= 0).all(1) & (points < SIZE).all(1)
@@ -54,7 +54,7 @@ def test_keypoints_count_where_they_lie_inside_the_picture(tmp_path):
 def test_visible_and_occluded_keypoints_share_out_all_of_them(folder):
     every, visible, occluded = (HInt(folder, f"evaluation{kind}") for kind in ("", "_vis", "_occ"))
     for index in range(len(every)):
-        hidden = read_hand(every.picture(index).with_suffix(".json")).hidden
+        hidden = read_hand(every.image_path(index).with_suffix(".json")).hidden
         known = [dataset.labels(index).keypoints[:, 2] > 0 for dataset in (every, visible, occluded)]
         np.testing.assert_array_equal(known[0], known[1] | known[2])
         assert not (known[1] & known[2]).any()
@@ -75,9 +75,9 @@ def test_hamers_list_says_the_same_as_the_folder(folder):
 def test_the_crop_is_twice_the_longer_side_of_the_annotated_box(folder):
     dataset = HInt(folder, "evaluation")
     for index in range(len(dataset)):
-        (record,) = json.loads(dataset.picture(index).with_suffix(".json").read_text())
+        (record,) = json.loads(dataset.image_path(index).with_suffix(".json").read_text())
         x1, y1, x2, y2 = record["bbox"][0]
-        centre, side = dataset.photograph(index).box
+        centre, side = dataset.raw_sample(index).box
         assert side == pytest.approx(2 * max(x2 - x1, y2 - y1))
         np.testing.assert_allclose(centre, [(x1 + x2) / 2, (y1 + y2) / 2])
 
@@ -109,7 +109,7 @@ def test_training_joins_all_official_folders_and_says_which_have_no_pictures(fol
     for path in (tmp_path / "TRAIN_ego4d_img").glob("*.jpg"):
         path.unlink()
     dataset = HInt(tmp_path, "training")
-    assert {dataset.picture(index).parent.name for index in range(4)} == {"TRAIN_epick_img", "TRAIN_newdays_img"}
+    assert {dataset.image_path(index).parent.name for index in range(4)} == {"TRAIN_epick_img", "TRAIN_newdays_img"}
     assert len(dataset) == 4 and dataset.left_out == ["TRAIN_ego4d_img"]
 
 
@@ -146,7 +146,7 @@ def test_evaluating_a_student_gives_pck_and_the_keypoints(folder, tmp_path):
     [
         ("TEST_newdays", ValueError, "no split 'TEST_newdays': expected training, evaluation"),
         ("TEST_epick_img", FileNotFoundError, "no folder .*TEST_epick_img"),
-        ("training", FileNotFoundError, r"no folder TRAIN_\*_img with pictures"),
+        ("training", FileNotFoundError, r"no folder TRAIN_\*_img with images"),
         ("TEST_epick_img_all.npz", FileNotFoundError, "no list .*TEST_epick_img_all.npz"),
     ],
 )
@@ -156,8 +156,8 @@ def test_a_split_that_is_not_there_is_named(fresh, split, kind, message):
 
 
 def test_half_a_pair_is_named(fresh):
-    (picture,) = (fresh / "TEST_newdays_img").glob("*.jpg")
-    picture.rename(picture.with_name("other_l.jpg"))
+    (image,) = (fresh / "TEST_newdays_img").glob("*.jpg")
+    image.rename(image.with_name("other_l.jpg"))
     with pytest.raises(FileNotFoundError, match=r"ND_video0_frame000000_r.jpg is missing, 2 pairs are incomplete"):
         HInt(fresh, "evaluation")
 
@@ -201,9 +201,9 @@ def test_an_annotation_cut_short_and_a_picture_cut_short_are_named(fresh):
     with pytest.raises(ValueError, match=path.name):
         HInt(fresh, "evaluation")[(0, 0)]
     path.write_text(whole)
-    picture = path.with_suffix(".jpg")
-    picture.write_bytes(picture.read_bytes()[:700])
-    with pytest.raises(ValueError, match=f"{picture.name}: damaged picture"):
+    image = path.with_suffix(".jpg")
+    image.write_bytes(image.read_bytes()[:700])
+    with pytest.raises(ValueError, match=f"{image.name}: damaged image"):
         HInt(fresh, "evaluation")[(0, 0)]
 
 
@@ -227,7 +227,7 @@ def test_a_list_with_pickled_objects_is_refused_unopened(folder, tmp_path, capsy
 
 def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path):
     folder = shared_data("hint")
-    (tmp_path / "TEST_newdays_img").mkdir()  # the pictures are not at hand
+    (tmp_path / "TEST_newdays_img").mkdir()  # the images are not at hand
     for kind, keypoints in (("all", 34110), ("occ", 12527), ("vis", 21583)):
         path = tmp_path / f"TEST_newdays_img_{kind}.npz"
         path.symlink_to(folder / path.name)
@@ -236,11 +236,11 @@ def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path
         labels = [dataset.labels(index).keypoints for index in range(1753)]
         assert sum((each[:, 2] > 0).sum() for each in labels) == keypoints
     assert dataset.sample_name(1) == "ND_0-A_ctkz_oE_frame003601_l.jpg" and dataset.is_left(1)
-    centre, side = dataset.photograph(0).box
+    centre, side = dataset.raw_sample(0).box
     assert centre.tolist() == [578.0, 189.5] and side == 2 * 319.0
     # The side that a name tells is the side that the list says: folders have only the names.
     assert all(dataset.is_left(index) == dataset.sample_name(index).endswith("_l.jpg") for index in range(1753))
-    # A keypoint that does not count lies outside of the picture, as far as the videos' counted ones tell its size.
+    # A keypoint that does not count lies outside of the image, as far as the videos' counted ones tell its size.
     with np.load(folder / "TEST_newdays_img_all.npz") as stored:
         names, points = stored["imgname"], stored["hand_keypoints_2d"]
     videos = np.array([name.split("_frame")[0] for name in names])
@@ -249,5 +249,5 @@ def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path
         its = points[videos == video].reshape(-1, 3)
         counted, others = its[its[:, 2] > 0, :2], its[its[:, 2] == 0, :2]
         assert (counted >= 0).all() and not ((others >= 0) & (others <= counted.max(0))).all(1).any()
-    with pytest.raises(FileNotFoundError, match=r"no picture .*ND_0-A_ctkz_oE_frame001501_r.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"no image .*ND_0-A_ctkz_oE_frame001501_r.jpg"):
         dataset[(0, 0)]

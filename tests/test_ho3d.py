@@ -25,7 +25,7 @@ from fasthamer.data.augment import Strength
 from fasthamer.data.crop import box_side
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.readers.ho3d import HO3D
-from fasthamer.files.images import read_picture
+from fasthamer.files.images import read_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams
@@ -69,10 +69,10 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand(roots, arrays, ha
     dataset = HO3D(roots[version], split, hand)
     assert len(dataset) == (3 if split == "training" else 2)
     for index in range(0, len(dataset), 2 if split == "training" else 1):
-        labels, picture = dataset.labels(index), read_picture(dataset.picture(index))
-        assert dataset.picture(index).suffix == (".png" if version == "v2" else ".jpg")
-        assert outline_error(labels.vertices, arrays["f"], dataset.camera(index), picture) <= 1
-        assert off_the_hand(labels.keypoints[:, :2], picture).max() < 1.5
+        labels, image = dataset.labels(index), read_image(dataset.image_path(index))
+        assert dataset.image_path(index).suffix == (".png" if version == "v2" else ".jpg")
+        assert outline_error(labels.vertices, arrays["f"], dataset.camera(index), image) <= 1
+        assert off_the_hand(labels.keypoints[:, :2], image).max() < 1.5
         item = dataset[(0, index)]
         crop = item.image.numpy().transpose(1, 2, 0)
         assert off_the_hand((item.keypoints_2d[:, :2].numpy() + 0.5) * 256, crop).max() < 2.5
@@ -121,7 +121,7 @@ def test_without_the_released_labels_evaluation_knows_the_wrist_and_the_box(tmp_
     assert labels.joints[1:].any() == labels.keypoints[1:].any() == False  # noqa: E712
     assert labels.vertices is None and labels.pose is None
     left, top, right, bottom = meta["handBoundingBox"]
-    centre, side = dataset.photograph(1).box
+    centre, side = dataset.raw_sample(1).box
     np.testing.assert_allclose(centre, [(left + right) / 2, (top + bottom) / 2])
     assert side == box_side(2 * np.array([right - left, bottom - top]))
 
@@ -132,7 +132,7 @@ def test_the_order_is_that_of_the_lists(root, hand):
     assert dataset.protocol == dataset.tips == "ho3d"
     with replaced(root / "evaluation.txt", b"SM1/0001\nSM1/0000\n"):
         turned = HO3D(root, "evaluation", load_hand("embedded"))
-    assert turned.picture(0) == dataset.picture(1)
+    assert turned.image_path(0) == dataset.image_path(1)
 
 
 def test_a_config_names_it(root, hand):
@@ -147,10 +147,10 @@ def test_hamers_boxes_are_used_where_they_are_given(root, hand, tmp_path):
     path = tmp_path / "ho3d_val.npz"
     names = np.array(["SM1/rgb/0001.png", "SM1/rgb/0000.png"])
     np.savez(path, imgname=names, center=[[300.0, 200], [310, 210]], scale=[[90.0, 100], [120, 100]])
-    centre, side = HO3D(root, "evaluation", hand, box=str(path)).photograph(0).box
+    centre, side = HO3D(root, "evaluation", hand, box=str(path)).raw_sample(0).box
     assert centre.tolist() == [310, 210] and side == pytest.approx(120 * 256 / 192)
     with pytest.raises(KeyError, match="has no box for ABF10"):
-        HO3D(root, "training", hand, box=str(path)).photograph(0)
+        HO3D(root, "training", hand, box=str(path)).raw_sample(0)
 
 
 def test_hamers_real_boxes_cover_the_whole_evaluation_set(shared_data):
@@ -228,8 +228,11 @@ def test_damaged_annotations_are_named_when_they_are_asked_for(root, hand, tmp_p
 
 def test_an_unreadable_picture_is_named(root, hand):
     dataset = HO3D(root, "training", hand)
-    for content in (None, dataset.picture(2).read_bytes()[:900]):
-        with replaced(dataset.picture(2), content), pytest.raises((ValueError, FileNotFoundError), match=r"0002\.png"):
+    for content in (None, dataset.image_path(2).read_bytes()[:900]):
+        with (
+            replaced(dataset.image_path(2), content),
+            pytest.raises((ValueError, FileNotFoundError), match=r"0002\.png"),
+        ):
             dataset[(0, 2)]
 
 

@@ -36,7 +36,7 @@ def edited(root, kind, change):
 def test_joints_are_metres_before_the_camera_in_openpose_order(drawn):
     root, truth = drawn
     dataset = InterHand(root, "training")
-    assert len(dataset) == 8  # six single hands and a picture of two
+    assert len(dataset) == 8  # six single hands and an image of two
     for index in range(8):
         name, side = dataset.sample_name(index).split(":")
         labels = dataset.labels(index)
@@ -46,7 +46,7 @@ def test_joints_are_metres_before_the_camera_in_openpose_order(drawn):
         assert (labels.joints[:, 3] == 1).all() and dataset.is_left(index) == (side == "left")
         assert labels.vertices is labels.pose is labels.betas is None
     assert [dataset.sample_name(index).split(":")[1] for index in (6, 7)] == ["right", "left"]
-    assert dataset.picture(6) == dataset.picture(7)
+    assert dataset.image_path(6) == dataset.image_path(7)
 
 
 def test_projected_joints_lie_on_the_drawn_hand(drawn):
@@ -172,9 +172,9 @@ def test_missing_files_are_named(fresh):
         InterHand(fresh / "nowhere", "training")
     with pytest.raises(FileNotFoundError, match=r"no InterHand2.6M_test_data.json"):
         InterHand(fresh, "evaluation")
-    picture = InterHand(fresh, "training").picture(0)
-    picture.unlink()
-    with pytest.raises(FileNotFoundError, match=f"no picture .*{picture.name}"):
+    image = InterHand(fresh, "training").image_path(0)
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match=f"no image .*{image.name}"):
         InterHand(fresh, "training")[(0, 0)]
     (fresh / "annotations" / "train" / "InterHand2.6M_train_camera.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"train_camera.json is missing"):

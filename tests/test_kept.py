@@ -1,4 +1,4 @@
-"""Photographs that are drawn once and framed anew."""
+"""Images that are drawn once and framed anew."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from fasthamer.camera import project_pixels
 from fasthamer.data.augment import Strength
-from fasthamer.data.synthetic.cached import KeptHands
-from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.cached import CachedSyntheticDataset
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import load_hand
 from fasthamer.types import ManoParams
 
@@ -22,11 +22,11 @@ def hand():
 
 @pytest.fixture(scope="module")
 def hands(hand):
-    return SyntheticHands(hand, size=6, seed=5, image_size=64, scale=0.0, shift=0.0)
+    return SyntheticDataset(hand, size=6, seed=5, image_size=64, scale=0.0, shift=0.0)
 
 
 def test_without_augmentation_it_is_the_drawn_set_but_for_jpeg(hands, tmp_path):
-    kept = KeptHands(hands, tmp_path, NOTHING)
+    kept = CachedSyntheticDataset(hands, tmp_path, NOTHING)
     for index in range(3):
         drawn, read = hands[(0, index)], kept[(4, index)]
         blocks = [functional.avg_pool2d(item.image.float(), 8) for item in (drawn, read)]
@@ -36,22 +36,22 @@ def test_without_augmentation_it_is_the_drawn_set_but_for_jpeg(hands, tmp_path):
 
 
 def test_the_first_visit_and_a_later_one_give_the_same(hands, tmp_path):
-    first = KeptHands(hands, tmp_path, Strength())[(1, 2)]
-    later = KeptHands(hands, tmp_path, Strength())[(1, 2)]
+    first = CachedSyntheticDataset(hands, tmp_path, Strength())[(1, 2)]
+    later = CachedSyntheticDataset(hands, tmp_path, Strength())[(1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, later, strict=True))
-    other = KeptHands(hands, tmp_path, Strength())[(2, 2)]
+    other = CachedSyntheticDataset(hands, tmp_path, Strength())[(2, 2)]
     assert not torch.equal(first.image, other.image)
 
 
 def test_a_turned_hand_is_the_model_posed_by_its_labels_and_lies_under_its_keypoints(hand, hands, tmp_path):
-    kept = KeptHands(hands, tmp_path, Strength(rotation_probability=1.0, shift=0.1))
+    kept = CachedSyntheticDataset(hands, tmp_path, Strength(rotation_probability=1.0, shift=0.1))
     for index in range(3):
         item = kept[(0, index)]
         parameters = ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None])
         vertices, joints = (points[0] for points in hand(parameters))
         wrist = item.joints[0, :3]
         torch.testing.assert_close(vertices - joints[0], item.vertices - wrist, atol=1e-5, rtol=0)
-        # The crop is a scaled, shifted picture of a camera with the hand's own axes: fit those, nothing else.
+        # The crop is a scaled, shifted image of a camera with the hand's own axes: fit those, nothing else.
         seen = project_pixels(item.joints[:, :3].numpy().astype(float), np.eye(3))
         where = item.keypoints_2d[:, :2].numpy()
         columns = np.column_stack([seen.ravel(), np.tile([1, 0], 21), np.tile([0, 1], 21)])
@@ -60,16 +60,16 @@ def test_a_turned_hand_is_the_model_posed_by_its_labels_and_lies_under_its_keypo
 
 
 def test_another_sets_folder_is_refused(hand, hands, tmp_path):
-    KeptHands(hands, tmp_path, NOTHING)
-    other = SyntheticHands(hand, size=6, seed=6, image_size=64, scale=0.0, shift=0.0)
+    CachedSyntheticDataset(hands, tmp_path, NOTHING)
+    other = SyntheticDataset(hand, size=6, seed=6, image_size=64, scale=0.0, shift=0.0)
     with pytest.raises(ValueError, match="another set"):
-        KeptHands(other, tmp_path, NOTHING)
+        CachedSyntheticDataset(other, tmp_path, NOTHING)
 
 
 def test_a_damaged_picture_is_named(hands, tmp_path):
-    kept = KeptHands(hands, tmp_path, NOTHING)
+    kept = CachedSyntheticDataset(hands, tmp_path, NOTHING)
     kept[(0, 1)]
-    picture = tmp_path / "00000001.jpg"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = tmp_path / "00000001.jpg"
+    image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"00000001\.jpg"):
         kept[(0, 1)]

@@ -30,8 +30,8 @@ class Stub(nn.Module):
 
 def test_without_features_there_is_no_projection_and_no_map():
     learner = Learner(Stub())
-    lesson = learner(torch.ones(2, 3, 8, 8))
-    assert lesson.student_map is None
+    output = learner(torch.ones(2, 3, 8, 8))
+    assert output.student_map is None
     assert [name for name, _ in learner.named_parameters()] == ["student.gain"]
 
 
@@ -39,16 +39,16 @@ def test_without_features_there_is_no_projection_and_no_map():
 def test_the_projection_is_a_one_by_one_convolution_that_trains_with_the_student(direction):
     learner = Learner(Stub()).compare_features(5, VIT, direction, "exact")
     image, teacher = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 16, 12)
-    lesson = learner(image, teacher)
+    output = learner(image, teacher)
     weight, bias = learner.projection.weight, learner.projection.bias
     ours, theirs = 2 * image[..., 1:7], avg_pool2d(teacher, 2)
     if direction == "teacher_to_student":
         theirs = avg_pool2d(conv2d(teacher, weight, bias), 2)  # projected first, as the paper does: the same
     else:
         ours = conv2d(ours, weight, bias)
-    torch.testing.assert_close(lesson.student_map, ours)
-    torch.testing.assert_close(lesson.teacher_map, theirs)
-    (lesson.student_map - lesson.teacher_map).square().mean().backward()
+    torch.testing.assert_close(output.student_map, ours)
+    torch.testing.assert_close(output.teacher_map, theirs)
+    (output.student_map - output.teacher_map).square().mean().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in learner.parameters())
     assert {name for name, _ in learner.named_parameters()} == {"student.gain", "projection.weight", "projection.bias"}
 

@@ -12,7 +12,7 @@ from fasthamer.data.crop import mirror_axis_angle, mirror_points
 from fasthamer.data.readers.dexycb import DexYCB
 from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.distill.evaluate import predict as predict_set
-from fasthamer.files.images import read_picture
+from fasthamer.files.images import read_image
 from fasthamer.hand.left import left_hand, mirror_arrays
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import SHAPES, read_hand_arrays
@@ -30,13 +30,13 @@ def right(arrays):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """A right hand's sequence and, as a left hand's, its mirror image: pictures without loss, points, parameters."""
+    """A right hand's sequence and, as a left hand's, its mirror image: images without loss, points, parameters."""
     root = write_dexycb(tmp_path_factory.mktemp("twins"), hands={(2, 4): "right", (2, 9): "left"})
     dataset = DexYCB(root, "s0_test", load_hand("embedded"))
     source, target = (root / dataset.frames.folders[i] for i in dataset.frames.sequence[[0, 8]])
     for serial in SERIALS:
-        picture, label = source / serial / "color_000001.jpg", source / serial / "labels_000001.npz"
-        Image.fromarray(read_picture(picture)[:, ::-1]).save(target / serial / "color_000001.jpg", format="PNG")
+        image, label = source / serial / "color_000001.jpg", source / serial / "labels_000001.npz"
+        Image.fromarray(read_image(image)[:, ::-1]).save(target / serial / "color_000001.jpg", format="PNG")
         old = np.load(label)
         pose = old["pose_m"].copy()
         pose[0, 1:3] *= -1  # the wrist's rotation; the components of the left model are mirrored themselves
@@ -89,7 +89,7 @@ def test_a_model_says_the_mirror_image_through_the_whole_pipeline(twins, model):
     as_seen = found.vertices.copy()
     as_seen[left] = mirror_points(as_seen[left])
     np.testing.assert_allclose(as_seen[left], as_seen[~left] * [-1, 1, 1], atol=1e-3)
-    assert np.abs(found.vertices[0] - found.vertices[3]).max() > 0.02  # and it does look at the pictures
+    assert np.abs(found.vertices[0] - found.vertices[3]).max() > 0.02  # and it does look at the images
 
 
 def test_the_python_interface_says_the_mirror_image(twins, model, monkeypatch):
@@ -100,7 +100,7 @@ def test_the_python_interface_says_the_mirror_image(twins, model, monkeypatch):
     for index in (0, 8):
         points = dataset.labels(index).keypoints[:, :2]
         box = [*points.min(0), *points.max(0)]
-        found.append(hands(read_picture(dataset.picture(index)), [box], right=not dataset.is_left(index)))
+        found.append(hands(read_image(dataset.image_path(index)), [box], right=not dataset.is_left(index)))
     one, other = found
     np.testing.assert_allclose(other.vertices, one.vertices * [-1, 1, 1], atol=1e-3)
     np.testing.assert_allclose(other.joints, one.joints * [-1, 1, 1], atol=1e-3)

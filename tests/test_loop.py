@@ -19,7 +19,7 @@ from fasthamer.camera import project, weak_to_translation
 from fasthamer.config import load_config
 from fasthamer.data.loader import BadSample, Stream
 from fasthamer.distill.learner import Learner
-from fasthamer.distill.trainer import Classroom
+from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.students import build_student
@@ -31,7 +31,7 @@ from fasthamer.training.schedule import learning_rate
 from fasthamer.types import Batch, ManoParams
 
 SIZE = 64
-TINY = ("TRAIN.BATCH", "2", "TRAIN.LR", "1e-3", "DATA.WORKERS", "0", "TRAIN.PICTURE_EVERY", "0", "DEVICE", "cpu")
+TINY = ("TRAIN.BATCH", "2", "TRAIN.LR", "1e-3", "DATA.WORKERS", "0", "TRAIN.IMAGE_EVERY", "0", "DEVICE", "cpu")
 
 
 class Noise(Dataset):
@@ -78,8 +78,8 @@ def teach(run: Path, *overrides: str, images: Dataset | None = None, student: nn
     cfg = load_config(None, [*TINY, *overrides])
     teacher = None if cfg.KD.MODE == "none" else tiny(seed=1).eval().requires_grad_(False)
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
-    room = Classroom(cfg, student or tiny(), teacher, accelerator)
-    return train(room, images or Noise(), run, **options), teacher
+    trainer = DistillTrainer(cfg, student or tiny(), teacher, accelerator)
+    return train(trainer, images or Noise(), run, **options), teacher
 
 
 def lines(run: Path, phase: str = "train") -> list[dict]:
@@ -227,9 +227,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(tmp_pat
 def test_a_broken_sample_ends_the_run_with_the_datasets_own_words(tmp_path):
     class Broken(Noise):
         def __getitem__(self, key):
-            raise ValueError(f"sample {key[1]}: damaged picture")
+            raise ValueError(f"sample {key[1]}: damaged image")
 
-    with pytest.raises(BadSample, match=r"^sample \d: damaged picture$"):
+    with pytest.raises(BadSample, match=r"^sample \d: damaged image$"):
         teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1", "DATA.WORKERS", "1", images=Broken())
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fasthamer.config import load_config
-from fasthamer.distill.learner import Lesson
+from fasthamer.distill.learner import LearnerOutput
 from fasthamer.distill.losses import map_mse, points_l1, rooted_l1, squared_error
 from fasthamer.distill.objective import Objective
 from fasthamer.types import Batch, HandOutput, ManoParams
@@ -48,8 +48,8 @@ def objective(*overrides: str) -> Objective:
     return Objective.of(load_config(None, overrides))
 
 
-def lesson(output: HandOutput, teacher: HandOutput) -> Lesson:
-    return Lesson(output, output.features, teacher.features.detach())
+def output(output: HandOutput, teacher: HandOutput) -> LearnerOutput:
+    return LearnerOutput(output, output.features, teacher.features.detach())
 
 
 def test_points_l1_sums_over_points_and_coordinates_weighted_by_confidence():
@@ -87,7 +87,7 @@ def test_every_loss_is_zero_on_itself():
     output = hand(2, seed=0)
     truth = labels(2, seed=0)
     terms = objective("KD.MODE", "hybrid", "LOSS.VERTICES", "1", "KD.VERTICES", "1")(
-        lesson(output, output), truth, output
+        output(output, output), truth, output
     )
     assert all(term.item() == 0 for term in terms.values())
     assert len(terms) == 14
@@ -95,7 +95,9 @@ def test_every_loss_is_zero_on_itself():
 
 def test_a_batch_without_labels_gives_zero_with_a_gradient():
     output = hand(2, seed=0)
-    terms = objective("KD.MODE", "none", "LOSS.VERTICES", "1")(Lesson(output), labels(2, 1, confidence=0.0), None)
+    terms = objective("KD.MODE", "none", "LOSS.VERTICES", "1")(
+        LearnerOutput(output), labels(2, 1, confidence=0.0), None
+    )
     assert terms["total"].item() == 0
     terms["total"].backward()
     assert output.mano is not None
@@ -106,9 +108,9 @@ def test_a_batch_without_labels_gives_zero_with_a_gradient():
 
 def test_a_missing_label_switches_off_its_term_for_its_sample_only():
     output, truth = hand(2, seed=0), labels(2, seed=1)
-    whole = objective("KD.MODE", "none")(Lesson(output), truth, None)
+    whole = objective("KD.MODE", "none")(LearnerOutput(output), truth, None)
     truth.has_pose[0] = 0
-    partial = objective("KD.MODE", "none")(Lesson(output), truth, None)
+    partial = objective("KD.MODE", "none")(LearnerOutput(output), truth, None)
     assert output.mano is not None
     missing = 8 * 0.001 * (output.mano.hand_pose[0] - truth.hand_pose[0]).square().sum() / 2
     torch.testing.assert_close(whole["hand_pose"] - partial["hand_pose"], missing, atol=1e-5, rtol=1e-4)
@@ -119,19 +121,19 @@ def test_a_missing_label_switches_off_its_term_for_its_sample_only():
 def test_without_the_wrist_no_joint_is_compared():
     output, truth = hand(2, seed=0), labels(2, seed=1)
     truth.joints[:, 0, 3] = 0
-    assert objective("KD.MODE", "none")(Lesson(output), truth, None)["joints"] == 0
+    assert objective("KD.MODE", "none")(LearnerOutput(output), truth, None)["joints"] == 0
 
 
 def test_unlabelled_images_still_learn_from_the_teacher():
     output, teacher = hand(2, seed=0), hand(2, seed=1)
-    terms = objective("KD.MODE", "hybrid")(lesson(output, teacher), labels(2, 2, confidence=0.0), teacher)
+    terms = objective("KD.MODE", "hybrid")(output(output, teacher), labels(2, 2, confidence=0.0), teacher)
     assert all(term > 0 for name, term in terms.items() if name.startswith("kd_"))
     assert all(term == 0 for name, term in terms.items() if not name.startswith("kd_") and name != "total")
 
 
 def test_at_a_batch_of_eight_the_objective_is_the_papers_formula():
     output, teacher, truth = hand(8, seed=0), hand(8, seed=1), labels(8, seed=2)
-    terms = objective("KD.MODE", "hybrid", "KD.WEIGHT", "0.3")(lesson(output, teacher), truth, teacher)
+    terms = objective("KD.MODE", "hybrid", "KD.WEIGHT", "0.3")(output(output, teacher), truth, teacher)
 
     def hamer(other_joints, other_points, other_orient, other_pose, other_betas):
         """HaMeR's terms: sums over the batch."""
@@ -171,8 +173,8 @@ def test_the_objective_does_not_depend_on_the_batch_size(copies):
         for each in (output, teacher)
     )
     judge = objective("KD.MODE", "hybrid")
-    once = judge(lesson(output, teacher), truth, teacher)
-    often = judge(lesson(many, many_teacher), Batch(*map(repeat, truth)), many_teacher)
+    once = judge(output(output, teacher), truth, teacher)
+    often = judge(output(many, many_teacher), Batch(*map(repeat, truth)), many_teacher)
     torch.testing.assert_close(once, often)
 
 

@@ -22,7 +22,7 @@ from fasthamer.tools.distill import main
 SMALL = [
     *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--kd", "none"),
     *("IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"),
-    *("DATA.WORKERS", "0", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.BATCH", "2", "TRAIN.PICTURE_EVERY", "0"),
+    *("DATA.WORKERS", "0", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.BATCH", "2", "TRAIN.IMAGE_EVERY", "0"),
 ]
 
 

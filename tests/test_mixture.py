@@ -1,4 +1,4 @@
-"""Sets made of sets: some of the labels, some of the samples, and synthetic hands between photographs."""
+"""Sets made of sets: some of the labels, some of the samples, and synthetic hands between images."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, 
 
 @pytest.fixture
 def whole(tmp_path, embedded):
-    """Twelve photographs."""
+    """Twelve images."""
     return FreiHAND(write_freihand(tmp_path), "training", embedded)
 
 
@@ -48,7 +48,7 @@ class Numbered:
 def test_synthetic_hands_fill_their_part_of_each_epoch_and_do_not_repeat_early(whole):
     drawn = Numbered(whole[(0, 0)], 20)
     mixed = WithSynthetic(whole, drawn, 0.6)
-    assert len(mixed) == 30  # 12 photographs are 40 %
+    assert len(mixed) == 30  # 12 images are 40 %
     items = [mixed[(epoch, i)] for epoch in range(3) for i in range(30)]
     assert [int(item.index) for item in items] == list(range(30)) * 3
     assert drawn.asked == [(0, i) for i in range(20)] + [(1, i) for i in range(20)] + [(2, i) for i in range(14)]

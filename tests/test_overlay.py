@@ -1,4 +1,4 @@
-"""Overlays fall where the camera says, with smooth edges, and leave the photograph alone elsewhere."""
+"""Overlays fall where the camera says, with smooth edges, and leave the image alone elsewhere."""
 
 import numpy as np
 import pytest
@@ -36,17 +36,17 @@ def middle(mask):
 
 def test_a_mesh_is_drawn_where_its_camera_puts_it():
     # Centre (0.05, -0.02, 1) with focal 300 about (60, 70): x = 60 + 15, y = 70 - 6; half-width 0.04 * 300 = 12 pixels.
-    picture = draw_mesh(GREY, at(0.05, -0.02, 1.0), FACES, 300.0, (60.0, 70.0))
-    assert middle(changed(picture)) == pytest.approx((75, 64), abs=0.3)
-    columns = np.nonzero(changed(picture))[1]
+    image = draw_mesh(GREY, at(0.05, -0.02, 1.0), FACES, 300.0, (60.0, 70.0))
+    assert middle(changed(image)) == pytest.approx((75, 64), abs=0.3)
+    columns = np.nonzero(changed(image))[1]
     assert (columns.min(), columns.max()) == pytest.approx((63, 87), abs=1)
     assert (GREY == 100).all()  # the input stays as it was
 
 
 def test_edges_are_smooth_and_the_photograph_shines_through():
-    picture = draw_mesh(GREY, at(0, 0, 1), FACES, 300.0, (63.3, 63.6), colour=(255, 255, 255), opacity=1.0)
-    bright = picture[..., 0].astype(int)
-    assert len(np.unique(bright[changed(picture)])) > 8  # steps between the hand and the photograph
+    image = draw_mesh(GREY, at(0, 0, 1), FACES, 300.0, (63.3, 63.6), colour=(255, 255, 255), opacity=1.0)
+    bright = image[..., 0].astype(int)
+    assert len(np.unique(bright[changed(image)])) > 8  # steps between the hand and the image
     half = draw_mesh(GREY, at(0, 0, 1), FACES, 300.0, (63.3, 63.6), colour=(255, 255, 255), opacity=0.5)
     inside = np.abs(bright - 100) > 60
     np.testing.assert_allclose(half[inside, 0] - 100.0, (bright[inside] - 100) / 2, atol=1)
@@ -58,25 +58,25 @@ def test_a_mesh_outside_the_picture_changes_nothing():
 
 
 def test_the_lamp_is_up_and_left():
-    picture = draw_mesh(GREY, at(0, 0, 1), FACES, 900.0, (63.5, 63.5), colour=(128, 128, 128)).astype(int)
-    assert picture[52, 52, 0] > picture[75, 75, 0] + 20
+    image = draw_mesh(GREY, at(0, 0, 1), FACES, 900.0, (63.5, 63.5), colour=(128, 128, 128)).astype(int)
+    assert image[52, 52, 0] > image[75, 75, 0] + 20
 
 
 def test_a_models_mesh_falls_on_its_own_keypoints():
     camera = np.array([8.0, 0.01, -0.02])
-    picture = overlay_hand(GREY, CORNERS, camera, FACES, (255, 0, 0))
+    image = overlay_hand(GREY, CORNERS, camera, FACES, (255, 0, 0))
     centre = torch.tensor(CORNERS).mean(0)[None, None]
     expected = crop_pixels(project(centre, weak_to_translation(torch.tensor(camera)[None])), 128)[0, 0]
-    assert middle(changed(picture)) == pytest.approx(tuple(expected), abs=0.4)
+    assert middle(changed(image)) == pytest.approx(tuple(expected), abs=0.4)
 
 
 def test_a_skeleton_has_the_fingers_colours_at_the_right_places():
     points = np.stack([np.linspace(10, 110, 21), np.full(21, 40.0)], 1)
     points[17:, 1] = 90
-    picture = draw_keypoints(np.zeros((128, 128, 3), np.uint8), points)
-    assert tuple(picture[40, round(points[0, 0])]) == (235, 235, 235)  # wrist: white
-    assert tuple(picture[40, round(points[4, 0])]) == (255, 140, 60)  # thumb's tip: orange
-    assert tuple(picture[90, round(points[20, 0])]) == (200, 100, 230)  # pinky's tip: purple
+    image = draw_keypoints(np.zeros((128, 128, 3), np.uint8), points)
+    assert tuple(image[40, round(points[0, 0])]) == (235, 235, 235)  # wrist: white
+    assert tuple(image[40, round(points[4, 0])]) == (255, 140, 60)  # thumb's tip: orange
+    assert tuple(image[90, round(points[20, 0])]) == (200, 100, 230)  # pinky's tip: purple
 
 
 def test_unknown_and_wild_keypoints_are_left_out_or_clipped():

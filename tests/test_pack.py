@@ -10,9 +10,9 @@ from miniatures_capture import write_freihand
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop, pack
-from fasthamer.data.readers.base import Photograph, Photographs
+from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.freihand import FreiHAND
-from fasthamer.data.readers.tars import TarHands, find_shards
+from fasthamer.data.readers.tars import TarDataset, find_shards
 from fasthamer.data.sample import Labels
 from fasthamer.hand.mano import load_hand
 
@@ -25,7 +25,7 @@ def freihand(tmp_path_factory, mano):
 
 
 def items(folder, hand, size=96):
-    return {int(item.index): item for item in TarHands(folder, hand, size).epoch(0, 0, 1, [])}
+    return {int(item.index): item for item in TarDataset(folder, hand, size).epoch(0, 0, 1, [])}
 
 
 def assert_same(found, wanted, image_tolerance=0):
@@ -53,8 +53,8 @@ def test_manos_labels_are_none_for_the_embedded_hand(tmp_path, freihand):
     assert item.has_vertices == item.has_pose == item.has_betas == 0 and item.joints[:, 3].all()
 
 
-class Painted(Photographs):
-    """Pictures with a spot at each keypoint: `photograph` as it is given."""
+class Painted(ImageDataset):
+    """Images with a spot at each keypoint: `image` as it is given."""
 
     def __init__(self, hands, size=128):
         super().__init__(size)
@@ -63,7 +63,7 @@ class Painted(Photographs):
     def __len__(self):
         return len(self.hands)
 
-    def photograph(self, index):
+    def raw_sample(self, index):
         return self.hands[index]
 
 
@@ -76,7 +76,7 @@ def painted(path, width, height, centre, side, seed=0, left=False):
     cv2.imwrite(str(path), image)
     joints = np.column_stack((rng.normal(0, 0.04, (21, 3)) + np.array([0, 0, 0.6]), np.ones(21)))
     labels = Labels(np.column_stack((points, np.ones(21))), joints)
-    return Photograph(path, labels, (np.asarray(centre, float), float(side)), left)
+    return RawSample(path, labels, (np.asarray(centre, float), float(side)), left)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_pictures_are_cut_to_what_augmentation_reaches(tmp_path, width, height, 
         torch.testing.assert_close(found[index].joints, wanted.joints)
         assert found[index].mirrored == float(index)
         difference = (found[index].image.float() - wanted.image.float()).abs()
-        assert difference.mean() < 3, "another part of the picture, or shifted"
+        assert difference.mean() < 3, "another part of the image, or shifted"
         assert moved.box[1] <= side
 
 
@@ -107,7 +107,7 @@ def test_keypoints_stay_on_what_they_mark_when_a_picture_is_cut_and_shrunk(tmp_p
     spot = 255 * np.exp(-((x - shown[0]) ** 2 + (y - shown[1]) ** 2) / (2 * radius**2))
     cv2.imwrite(str(tmp_path / "a.png"), np.repeat(spot[..., None], 3, -1).astype(np.uint8))
     keypoints = np.column_stack((np.tile(shown, (21, 1)), np.ones(21)))
-    hand = Photograph(tmp_path / "a.png", Labels(keypoints), (shown + 30, width / 2.6))
+    hand = RawSample(tmp_path / "a.png", Labels(keypoints), (shown + 30, width / 2.6))
     content, moved = pack.packed_hand(hand)
     image = cv2.imdecode(np.frombuffer(content, np.uint8), 0).astype(float)
     image[image < 8] = 0  # what JPEG made of black
@@ -137,7 +137,7 @@ def test_an_interrupted_packing_goes_on_and_gives_the_same_shards(tmp_path, frei
     with pytest.raises(KeyboardInterrupt):
         pack.pack(freihand, parts, "freihand", embedded=False, shard=3, say=stop)
     with pytest.raises(ValueError, match="only half packed"):
-        TarHands(parts, mano)
+        TarDataset(parts, mano)
     before = {path.name: path.stat().st_mtime_ns for path in find_shards(parts)}
     assert list(before) == ["000000.tar", "000001.tar"]
     said: list[str] = []
@@ -186,7 +186,7 @@ def test_a_shard_that_reads_back_otherwise_is_an_error_and_leaves_nothing(tmp_pa
 
 
 def test_only_photographs_are_packed(tmp_path):
-    with pytest.raises(ValueError, match="only sets of photographs"):
+    with pytest.raises(ValueError, match="only sets of images"):
         pack.pack(object(), tmp_path / "out", "synthetic", embedded=True)
     assert not (tmp_path / "out").exists()
 

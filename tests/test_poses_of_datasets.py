@@ -1,4 +1,4 @@
-"""What a tokenizer trains on: hands from the annotations of every dataset, without opening a picture."""
+"""What a tokenizer trains on: hands from the annotations of every dataset, without opening an image."""
 
 import json
 import pickle
@@ -20,14 +20,14 @@ from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.readers.ho3d import HO3D
 from fasthamer.data.readers.interhand import InterHand
 from fasthamer.data.readers.tar_members import members
-from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic
-from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.skinning import Skinning
 from fasthamer.types import ManoParams
 
-BROKEN = b"\xff\xd8\xff no picture"
+BROKEN = b"\xff\xd8\xff no image"
 
 
 def config(**data):
@@ -42,7 +42,7 @@ def rows(found):
 
 
 def labels_of(dataset):
-    """The poses among a set's items: what training sees, pictures and all."""
+    """The poses among a set's items: what training sees, images and all."""
     items = [dataset[(0, index)] for index in range(len(dataset))]
     items = [item for item in items if item.has_pose]
     return HandPoses(torch.stack([item.hand_pose for item in items]), torch.stack([item.betas for item in items]))
@@ -91,7 +91,7 @@ def test_dexycb_gives_each_moment_once_and_left_hands_mirrored(dexycb_root, mano
     assert lefts and len(lefts) < len(dataset)
     with ExitStack() as stack:
         for index in range(len(dataset)):
-            stack.enter_context(replaced(dataset.picture(index), BROKEN))
+            stack.enter_context(replaced(dataset.image_path(index), BROKEN))
         found = poses_of_dataset(dataset)
     moments = {tuple(np.round(pose, 4).ravel().tolist()) for pose in seen.hand_pose.numpy()}
     assert {tuple(np.round(pose, 4).ravel().tolist()) for pose in found.hand_pose.numpy()} == moments
@@ -117,7 +117,7 @@ def test_ho3ds_poses_serve_any_hand_but_its_shapes_only_mano(version, tmp_path, 
 
 
 def write_records(root, records):
-    """Shards of two samples each, whose pictures nobody can decode."""
+    """Shards of two samples each, whose images nobody can decode."""
     for shard in range(0, len(records), 2):
         files = []
         for number, record in enumerate(records[shard : shard + 2], shard):
@@ -136,11 +136,11 @@ def test_shards_are_read_without_their_pictures_and_left_hands_mirrored(tmp_path
     root = write_records(tmp_path, [pickle.dumps([record]) for record in records])
     expected = np.stack([record["hand_pose"].reshape(16, 3)[1:] for record in records])
     expected[1] *= [1, -1, -1]
-    found = poses_of_dataset(TarHands(root, mano))
+    found = poses_of_dataset(TarDataset(root, mano))
     matrices = Rotation.from_rotvec(expected.reshape(-1, 3)).as_matrix()
     np.testing.assert_allclose(found.hand_pose.flatten(0, 1), matrices, atol=1e-6)
     np.testing.assert_allclose(found.betas, [record["betas"] for record in records], atol=1e-6)
-    other = poses_of_dataset(TarHands(root, embedded))  # MANO's rotations serve it, MANO's shapes do not
+    other = poses_of_dataset(TarDataset(root, embedded))  # MANO's rotations serve it, MANO's shapes do not
     assert torch.equal(other.hand_pose, found.hand_pose) and not torch.isclose(other.betas, found.betas).any()
     content = {file["fname"]: file["data"] for file in members(root / "000000.tar", [], (".jpg",))}
     assert content["0000.jpg"] == b"" and len(content["0000.data.pyd"]) > 1000
@@ -151,29 +151,29 @@ def test_filters_labels_and_damage_count_for_poses_as_in_training(tmp_path, reco
     records[2]["betas"] = np.full(10, 4.0, np.float32)  # beyond HaMeR's filter, and so is no label
     content = [pickle.dumps([record]) for record in records]
     content[3] = b"cos\nsystem\n(S'true'\ntR."
-    tars = TarHands(write_records(tmp_path, content), mano)
+    tars = TarDataset(write_records(tmp_path, content), mano)
     with pytest.warns(UserWarning, match=r"1 samples or places could not be read, the first: \S*000001\.tar: 0003"):
         found = poses_of_dataset(tars)
     np.testing.assert_allclose(found.betas, [records[1]["betas"], records[4]["betas"]], atol=1e-6)
-    half = TarHands(tmp_path, mano, seed=2).partly_labelled(0.5, only=False)
+    half = TarDataset(tmp_path, mano, seed=2).partly_labelled(0.5, only=False)
     labelled = [half._is_labelled(sample) for shard in range(3) for sample in half.samples(shard, [])]
     assert labelled == [True, False, False, False, True]
     np.testing.assert_allclose(poses_of_dataset(half).betas, [records[4]["betas"]], atol=1e-6)
 
 
 def test_sets_within_sets_are_found_and_only_labelled_samples_count(tmp_path, mano, embedded):
-    photographs = HO3D(write_ho3d(tmp_path / "ho3d"), "training", mano)
+    images = HO3D(write_ho3d(tmp_path / "ho3d"), "training", mano)
     records = [pickle.dumps([hand_record(np.random.default_rng(7))])]
-    tars = TarHands(write_records(tmp_path / "tars", records), mano)
-    drawn = SyntheticHands(mano, 3, image_size=32)
-    whole, shards, synthetic = (rows(poses_of_dataset(each)) for each in (photographs, tars, drawn))
+    tars = TarDataset(write_records(tmp_path / "tars", records), mano)
+    drawn = SyntheticDataset(mano, 3, image_size=32)
+    whole, shards, synthetic = (rows(poses_of_dataset(each)) for each in (images, tars, drawn))
     assert (len(whole), len(shards), len(synthetic)) == (2, 1, 3)
     assert synthetic == rows(labels_of(drawn))
-    first = rows(poses_of_dataset(PartlyLabelled(photographs, np.array([0, 1]))))
+    first = rows(poses_of_dataset(PartlyLabelled(images, np.array([0, 1]))))
     assert len(first) == 1 and first < whole
-    assert rows(poses_of_dataset(LabelledOnly(photographs, np.array([2])))) == whole - first
-    assert rows(poses_of_dataset(WithSynthetic(photographs, drawn, 0.5))) == whole | synthetic
-    mix = Mix([Indexed(photographs, 0, "x"), tars], [0.9, 0.1], 0)
+    assert rows(poses_of_dataset(LabelledOnly(images, np.array([2])))) == whole - first
+    assert rows(poses_of_dataset(WithSynthetic(images, drawn, 0.5))) == whole | synthetic
+    mix = Mix([Indexed(images, 0, "x"), tars], [0.9, 0.1], 0)
     assert rows(poses_of_dataset(mix)) == whole | shards
 
 

@@ -1,4 +1,4 @@
-"""HandMesh on photographs: boxes, left hands, the photograph's camera, drawing."""
+"""HandMesh on images: boxes, left hands, the image's camera, drawing."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from fasthamer.students import build_student, save_student
 from fasthamer.tools import demo
 from fasthamer.types import HandOutput, ManoParams, View
 
-PHOTO = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+IMAGE_SIZE = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 BOX = [100.0, 60.0, 200.0, 140.0]
 
 
@@ -47,9 +47,9 @@ def hands(monkeypatch):
 
 
 def dark_with_a_spot(x, y):
-    photo = np.zeros((240, 320, 3), np.uint8)
-    cv2.circle(photo, (x, y), 5, (255, 255, 255), -1)
-    return cv2.GaussianBlur(photo, (0, 0), 3)
+    image = np.zeros((240, 320, 3), np.uint8)
+    cv2.circle(image, (x, y), 5, (255, 255, 255), -1)
+    return cv2.GaussianBlur(image, (0, 0), 3)
 
 
 def test_keypoints_land_where_the_crop_was_taken_from(hands):
@@ -68,16 +68,16 @@ def test_the_photographs_camera_puts_the_joints_on_the_same_pixels(hands):
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(hands):
-    photo = dark_with_a_spot(170, 110)
-    width = photo.shape[1]
+    image = dark_with_a_spot(170, 110)
+    width = image.shape[1]
     mirrored_box = [width - 1 - BOX[2], BOX[1], width - 1 - BOX[0], BOX[3]]
-    right = hands(np.ascontiguousarray(photo[:, ::-1]), [mirrored_box], right=True)
-    left = hands(photo, [BOX], right=False)
+    right = hands(np.ascontiguousarray(image[:, ::-1]), [mirrored_box], right=True)
+    left = hands(image, [BOX], right=False)
     np.testing.assert_allclose(left.vertices, right.vertices * [-1, 1, 1], atol=1e-6)
     np.testing.assert_allclose(left.joints, right.joints * [-1, 1, 1], atol=1e-6)
     mirrored = right.keypoints_2d * [-1, 1] + [width - 1, 0]
     np.testing.assert_allclose(left.keypoints_2d, mirrored, atol=1e-6)
-    # The principal point is the middle of the photograph, half a pixel from where mirroring pixels turns.
+    # The principal point is the middle of the image, half a pixel from where mirroring pixels turns.
     np.testing.assert_allclose(left.translation, right.translation * [-1, 1, 1], atol=0.02)
 
 
@@ -85,14 +85,14 @@ def test_a_model_that_looks_at_a_part_of_the_crop_gets_that_part_in_its_own_size
     hands.model.view = View(-0.25, -0.25, 0.25, 0.25)
     sizes = []
     hands.model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
-    hands(PHOTO, [BOX])
+    hands(IMAGE_SIZE, [BOX])
     assert sizes == [128]  # half of it is what the model works on: 64
 
 
 def test_several_hands_keep_their_order_and_sides(hands):
-    found = hands(PHOTO, [BOX, [10, 10, 60, 70]], right=[True, False])
+    found = hands(IMAGE_SIZE, [BOX, [10, 10, 60, 70]], right=[True, False])
     assert found.right.tolist() == [True, False]
-    rest = hands(PHOTO, [BOX]).vertices[0]
+    rest = hands(IMAGE_SIZE, [BOX]).vertices[0]
     np.testing.assert_allclose(found.vertices[0], rest, atol=1e-6)
     np.testing.assert_allclose(found.vertices[1], rest * [-1, 1, 1], atol=1e-6)
 
@@ -113,20 +113,20 @@ def test_the_drawing_covers_the_hand_and_leaves_the_photograph(hands):
 
 
 def test_no_box_is_no_hand(hands):
-    found = hands(PHOTO, [])
+    found = hands(IMAGE_SIZE, [])
     assert found.vertices.shape == (0, 778, 3) and found.keypoints_2d.shape == (0, 21, 2)
-    np.testing.assert_array_equal(found.draw(PHOTO), PHOTO)
+    np.testing.assert_array_equal(found.draw(IMAGE_SIZE), IMAGE_SIZE)
 
 
 @pytest.mark.parametrize(
     ("image", "boxes", "right", "message"),
     [
-        (PHOTO[..., 0], [BOX], True, "expected .H, W, 3. uint8"),
-        (PHOTO / 255, [BOX], True, "float64"),
-        (PHOTO, BOX, True, "x1, y1, x2, y2"),
-        (PHOTO, [BOX, [5, 5, 5, 9]], True, "box 1 is"),
-        (PHOTO, [[0, 0, np.nan, 4]], True, "box 0 is"),
-        (PHOTO, [BOX], [True, False], "1 boxes but 2 values"),
+        (IMAGE_SIZE[..., 0], [BOX], True, "expected .H, W, 3. uint8"),
+        (IMAGE_SIZE / 255, [BOX], True, "float64"),
+        (IMAGE_SIZE, BOX, True, "x1, y1, x2, y2"),
+        (IMAGE_SIZE, [BOX, [5, 5, 5, 9]], True, "box 1 is"),
+        (IMAGE_SIZE, [[0, 0, np.nan, 4]], True, "box 0 is"),
+        (IMAGE_SIZE, [BOX], [True, False], "1 boxes but 2 values"),
     ],
 )
 def test_input_of_another_form_is_explained(hands, image, boxes, right, message):
@@ -139,7 +139,7 @@ def test_models_open_from_files_and_run_folders(tmp_path):
     save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
     from_file, from_run = open_model(path), open_model(tmp_path)
     assert not from_file.training and not from_run.training
-    assert HandMesh(path, device="cpu")(PHOTO, [BOX]).vertices.shape == (1, 778, 3)
+    assert HandMesh(path, device="cpu")(IMAGE_SIZE, [BOX]).vertices.shape == (1, 778, 3)
     with pytest.raises(FileNotFoundError, match="give embedded, hamer"):
         open_model(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=r"student\.safetensors"):
@@ -147,12 +147,12 @@ def test_models_open_from_files_and_run_folders(tmp_path):
 
 
 def test_the_demo_writes_a_picture(tmp_path, capsys):
-    path, photo, out = tmp_path / "student.safetensors", tmp_path / "photo.png", tmp_path / "out.png"
+    path, image, out = tmp_path / "student.safetensors", tmp_path / "photo.png", tmp_path / "out.png"
     save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
-    cv2.imwrite(str(photo), PHOTO)
-    given = [str(photo), "--model", str(path), "--out", str(out), "--device", "cpu"]
+    cv2.imwrite(str(image), IMAGE_SIZE)
+    given = [str(image), "--model", str(path), "--out", str(out), "--device", "cpu"]
     assert demo.main([*given, "--box", "100,60,200,140,left", "--box", "20,20,90,90"]) == 0
-    assert cv2.imread(str(out)).shape == PHOTO.shape
+    assert cv2.imread(str(out)).shape == IMAGE_SIZE.shape
     assert "2 hand(s)" in capsys.readouterr().out
     for wrong, message in (
         (["--box", "1,2,3"], "expected x1,y1,x2,y2"),

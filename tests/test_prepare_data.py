@@ -12,8 +12,8 @@ from miniatures_capture import npz_bytes, replaced, write_dexycb, write_freihand
 from miniatures_tars import write_shards
 
 from fasthamer.config import load_config
-from fasthamer.data.check import Report, check, incomplete, picture
-from fasthamer.data.label_checks import item_problems, photograph_problems, reprojection, tips_apart
+from fasthamer.data.check import Report, check, contact_sheet, incomplete
+from fasthamer.data.label_checks import item_problems, reprojection, sample_problems, tips_apart
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.zoo import DATASETS
@@ -90,7 +90,7 @@ def test_synthetic_hands_and_mixes_are_checked_too(tmp_path, capsys):
         capsys, "check", "--data", tmp_path / "mix.yaml", "--data-root", tmp_path, "--out", tmp_path, *small
     )
     assert code == 0, lines
-    assert any("2 hands (1 right, 1 left) in 2 pictures" in line for line in lines)
+    assert any("2 hands (1 right, 1 left) in 2 images" in line for line in lines)
     assert sum("hands sampled" in line for line in lines) == 2
 
 
@@ -102,10 +102,10 @@ def test_missing_truncated_and_foreign_pictures_are_one_line_each(tmp_path, caps
     (images / "000000000002.jpg").write_bytes(whole[: len(whole) // 2])
     (images / "000000000003.jpg").write_text("<html>quota exceeded</html>")
     found = problems(capsys, "--data", "coco", "--data-root", tmp_path, "--split", "training", "--out", tmp_path / "o")
-    for number, what in ((1, "is missing"), (2, "is cut short"), (3, "is no picture")):
+    for number, what in ((1, "is missing"), (2, "is cut short"), (3, "is no image")):
         (line,) = [line for line in found if f"{number:012d}.jpg" in line and "sample" not in line]
         assert line.endswith(what)
-    assert len(found) == 3  # the sampled hands of these pictures are not named a second time
+    assert len(found) == 3  # the sampled hands of these images are not named a second time
 
 
 def test_the_bytes_around_a_file_tell_whether_it_is_whole(tmp_path):
@@ -238,15 +238,15 @@ def test_item_problems_are_found_one_by_one():
 def test_boxes_and_keypoints_outside_of_the_picture_are_found():
     points = np.column_stack((np.full((21, 2), 50.0), np.ones(21)))
     middle = np.array([50.0, 50.0])
-    assert list(photograph_problems(Labels(points), (middle, 60.0), 100, 80)) == []
-    (problem,) = photograph_problems(Labels(points), (np.array([50.0, 81.0]), 60.0), 100, 80)
-    assert problem == "the box's centre (50, 81) lies outside of the 100x80 picture"
-    (problem,) = photograph_problems(Labels(points), (middle, 9000.0), 100, 80)
+    assert list(sample_problems(Labels(points), (middle, 60.0), 100, 80)) == []
+    (problem,) = sample_problems(Labels(points), (np.array([50.0, 81.0]), 60.0), 100, 80)
+    assert problem == "the box's centre (50, 81) lies outside of the 100x80 image"
+    (problem,) = sample_problems(Labels(points), (middle, 9000.0), 100, 80)
     assert "crop's side is 9000" in problem
-    (problem,) = photograph_problems(Labels(points + np.array([0, 90, 0])), (middle, 60.0), 100, 80)
-    assert problem == "all 21 keypoints lie outside of the 100x80 picture"
+    (problem,) = sample_problems(Labels(points + np.array([0, 90, 0])), (middle, 60.0), 100, 80)
+    assert problem == "all 21 keypoints lie outside of the 100x80 image"
     behind = np.column_stack((np.zeros((21, 2)), np.full(21, -0.4), np.ones(21)))
-    (problem,) = photograph_problems(Labels(joints=behind), (middle, 60.0), 100, 80)
+    (problem,) = sample_problems(Labels(joints=behind), (middle, 60.0), 100, 80)
     assert "behind the camera" in problem
 
 
@@ -272,18 +272,18 @@ def test_the_page_shows_hands_from_all_over_a_set_however_many_were_sampled():
         report.show(hand_item(), f"{number}")
     numbers = [int(caption) for _, caption in report.shown]
     assert len(numbers) <= 8 * 24 and numbers == sorted(numbers) and numbers[0] < 100 and numbers[-1] > 900
-    assert picture(report).shape[1] > picture(Report(shown=report.shown[:2])).shape[1] > 2 * 256
-    assert picture(Report()) is None
+    assert contact_sheet(report).shape[1] > contact_sheet(Report(shown=report.shown[:2])).shape[1] > 2 * 256
+    assert contact_sheet(Report()) is None
 
 
 def test_real_photographs_have_no_problem(shared_data):
     report = check(DATASETS.build("freihand", real(shared_data("realhand")), load_hand("embedded"), False), 20)
     assert report.problems == [] and len(report.shown) == 20
-    assert report.told[0] == "80 hands (80 right, 0 left) in 80 pictures"
+    assert report.told[0] == "80 hands (80 right, 0 left) in 80 images"
     report = check(DATASETS.build("interhand", real(shared_data("interhand")), load_hand("embedded"), False), 20)
-    assert report.problems == [] and report.told[0] == "6 hands (3 right, 3 left) in 4 pictures"
+    assert report.problems == [] and report.told[0] == "6 hands (3 right, 3 left) in 4 images"
     report = check(DATASETS.build("coco", real(shared_data("freihand_2d")), load_hand("embedded"), False), 20)
-    assert report.problems == [] and report.told[0] == "8 hands (8 right, 0 left) in 8 pictures"
+    assert report.problems == [] and report.told[0] == "8 hands (8 right, 0 left) in 8 images"
 
 
 def real(root):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fasthamer.distill.adversarial import Discriminator, Prior, mocap_sampler, procedural_sampler
+from fasthamer.distill.adversarial import AdversarialLoss, Discriminator, mocap_sampler, procedural_sampler
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.types import ManoParams
@@ -25,10 +25,10 @@ def flat(random: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 @pytest.fixture
-def prior() -> Prior:
+def prior() -> AdversarialLoss:
     torch.manual_seed(0)
     accelerator: Accelerator = accelerator_for("cpu", "fp32", 1)
-    return Prior(0.5, 3e-3, 0.0, flat, accelerator)
+    return AdversarialLoss(0.5, 3e-3, 0.0, flat, accelerator)
 
 
 def test_the_discriminator_gives_one_score_a_joint_one_for_the_pose_and_one_for_the_shape():
@@ -47,7 +47,7 @@ def test_the_discriminator_gives_one_score_a_joint_one_for_the_pose_and_one_for_
 
 def test_fooling_moves_the_student_only_and_is_a_mean_over_the_batch(prior):
     hands = mano()
-    loss = prior.fool(hands)
+    loss = prior.generator_loss(hands)
     scores = prior.discriminator(hands.hand_pose, hands.betas)
     torch.testing.assert_close(loss, 0.5 * ((scores - 1) ** 2).sum() / 4)  # HaMeR: the sum over the batch, by its size
     loss.backward()
@@ -57,7 +57,7 @@ def test_fooling_moves_the_student_only_and_is_a_mean_over_the_batch(prior):
 
 def test_learning_moves_the_discriminator_only_until_it_tells_them_apart(prior):
     hands, random = mano(16), np.random.default_rng(0)
-    losses = [prior.learn(hands, random).item() for _ in range(30)]
+    losses = [prior.discriminator_step(hands, random).item() for _ in range(30)]
     assert hands.hand_pose.grad is None
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
     real = flat(random, 16)

@@ -21,7 +21,7 @@ TOOL = ROOT / "tools" / "distill.py"
 SMALL = [
     *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--kd", "none"),
     *("IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"),
-    *("DATA.SYNTHETIC_SIZE", "16", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.PICTURE_EVERY", "0"),
+    *("DATA.SYNTHETIC_SIZE", "16", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.IMAGE_EVERY", "0"),
 ]
 
 

@@ -72,7 +72,7 @@ def test_a_pit_sees_less_of_the_sky_than_a_plain():
     open_sky = ambient_occlusion(depth, covered, sigma=8)
     assert open_sky[32, 32] < 0.7
     assert open_sky[8, 8] > 0.99
-    assert open_sky[8, 58] > 0.99  # the edge of the picture's surface is not a pit
+    assert open_sky[8, 58] > 0.99  # the edge of the image's surface is not a pit
 
 
 def test_light_is_encoded_and_decoded_alike_below_the_shoulder():

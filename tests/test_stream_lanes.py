@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from fasthamer.data.augment import Strength
 from fasthamer.data.loader import BadSample, Feed
-from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.streams import HandStream, Indexed, Mix
 from fasthamer.hand.mano import load_hand
@@ -103,7 +103,7 @@ def shards(tmp_path_factory):
 
 
 def tars(root):
-    return TarHands(root, load_hand("embedded"), 32, Strength())
+    return TarDataset(root, load_hand("embedded"), 32, Strength())
 
 
 def _collect(root, rank, count, queue):

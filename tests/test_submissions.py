@@ -13,7 +13,7 @@ from fasthamer.camera import fit_weak_camera, project_pixels, translation_to_fit
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.distill.evaluate import evaluate, hands, predict, rules_for
-from fasthamer.distill.scoring import Exam, examine
+from fasthamer.distill.scoring import Evaluation, examine
 from fasthamer.distill.submission import image_ids, score_file
 from fasthamer.hand.conventions import LEFT_TIPS, TIPS
 from fasthamer.hand.mano import load_hand
@@ -78,7 +78,7 @@ def exam(name, root, hand, grown=1.0):
     cfg = config(name, root)
     dataset = build_dataset(cfg, hand, train=False)
     about = {"model": "knows", "hand": hand.name, "data": name, "split": "evaluation"}
-    return Exam(Knows(dataset, hand, grown), dataset, cfg, about, rules_for(dataset))
+    return Evaluation(Knows(dataset, hand, grown), dataset, cfg, about, rules_for(dataset))
 
 
 @pytest.mark.parametrize("name", ["freihand", "dexycb", "ho3d"])
@@ -300,5 +300,5 @@ def test_lists_of_two_sets_are_not_mixed(sets, tmp_path):
             content = dict(labels)
         content["imgname"] = np.array([f"{part}{name}" for name in content["imgname"]])
         np.savez(tmp_path / f"TEST_newdays_img_{part}.npz", **content)
-    with pytest.raises(ValueError, match="lists other pictures"):
+    with pytest.raises(ValueError, match="lists other images"):
         read_annotated(tmp_path / "TEST_newdays_img_all.npz")

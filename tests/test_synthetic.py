@@ -1,4 +1,4 @@
-"""Synthetic photographs: the same item for the same key everywhere, and labels that match the pixels."""
+"""Synthetic images: the same item for the same key everywhere, and labels that match the pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.synthetic import dataset as synthetic
-from fasthamer.data.synthetic.dataset import SyntheticHands
-from fasthamer.data.synthetic.image_edge import end_picture
+from fasthamer.data.synthetic.dataset import SyntheticDataset
+from fasthamer.data.synthetic.image_edge import end_image
 from fasthamer.data.synthetic.scene import HAND, Scene
 from fasthamer.data.synthetic.viewpoints import Crop
 from fasthamer.hand.mano import load_hand
@@ -32,7 +32,7 @@ def hand():
 
 @pytest.fixture(scope="module")
 def hands(hand):
-    return SyntheticHands(hand, size=64, seed=3, image_size=128)
+    return SyntheticDataset(hand, size=64, seed=3, image_size=128)
 
 
 def assert_same(one: Batch, other: Batch) -> None:
@@ -58,9 +58,9 @@ def test_worker_processes_and_pickled_copies_give_the_same_items(hands):
 def test_the_framing_is_independent_of_what_is_framed(hands, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        SyntheticHands, "frame", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
+        SyntheticDataset, "frame", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
     )
-    monkeypatch.setattr(SyntheticHands, "draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
+    monkeypatch.setattr(SyntheticDataset, "draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
     monkeypatch.setattr(synthetic, "_sample_hand", lambda rng: drawn.append(rng.random()) or FLAT)
     for epoch in range(3):
         hands[(epoch, 7)]
@@ -69,7 +69,7 @@ def test_the_framing_is_independent_of_what_is_framed(hands, monkeypatch):
 
 
 def test_seeds_epochs_and_indices_all_change_the_picture(hand, hands):
-    other_seed = SyntheticHands(hand, size=64, seed=4, image_size=128)
+    other_seed = SyntheticDataset(hand, size=64, seed=4, image_size=128)
     images = [hands[(0, 0)].image, hands[(1, 0)].image, hands[(0, 1)].image, other_seed[(0, 0)].image]
     for i, a in enumerate(images):
         for b in images[:i]:
@@ -80,7 +80,7 @@ def test_seeds_epochs_and_indices_all_change_the_picture(hand, hands):
 
 @pytest.mark.parametrize("size", [64, 128, 200, 256])
 def test_items_have_the_shapes_and_types_of_the_contract(hand, size):
-    hands = SyntheticHands(hand, size=3, seed=1, image_size=size)
+    hands = SyntheticDataset(hand, size=3, seed=1, image_size=size)
     for index in range(3):
         item = hands[(0, index)]
         assert item.image.shape == (3, size, size) and item.image.dtype == torch.uint8
@@ -129,9 +129,9 @@ def silhouette(item: Batch, faces: np.ndarray) -> np.ndarray:
 
 def on_green(monkeypatch) -> None:
     monkeypatch.setattr(synthetic, "background", lambda rng, size: np.full((size, size, 3), GREEN, np.uint8))
-    monkeypatch.setattr(synthetic, "photograph", lambda rng, image: image)
+    monkeypatch.setattr(synthetic, "apply_camera_effects", lambda rng, image: image)
     monkeypatch.setattr(synthetic, "occlude", lambda rng, image, keypoints: image)
-    monkeypatch.setattr(synthetic, "end_picture", lambda rng, image, keypoints: image)
+    monkeypatch.setattr(synthetic, "end_image", lambda rng, image, keypoints: image)
 
 
 def green(item: Batch) -> np.ndarray:
@@ -148,7 +148,7 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 def test_the_labelled_mesh_covers_the_pixels_of_the_hand(monkeypatch, hand):
     on_green(monkeypatch)
     monkeypatch.setattr(synthetic, "build_scene", only_the_hand)
-    hands = SyntheticHands(hand, size=16, seed=8, image_size=192)
+    hands = SyntheticDataset(hand, size=16, seed=8, image_size=192)
     for index in range(16):
         item = hands[(0, index)]
         expected, drawn = silhouette(item, hands.faces), ~green(item)
@@ -168,7 +168,7 @@ def only_the_hand(rng, vertices, joints, faces, loop) -> Scene:
 
 def test_keypoints_lie_on_the_hand_and_nothing_shines_through_it(monkeypatch, hand):
     on_green(monkeypatch)
-    hands = SyntheticHands(hand, size=24, seed=9, image_size=192)
+    hands = SyntheticDataset(hand, size=24, seed=9, image_size=192)
     for index in range(24):
         item = hands[(0, index)]
         expected, see_through = silhouette(item, hands.faces), green(item)
@@ -194,8 +194,8 @@ def test_where_the_picture_ends_the_crop_is_black_and_nearly_all_keypoints_stay(
     keypoints = np.random.default_rng(1).uniform(40, 90, (21, 2))
     white = np.full((128, 128, 3), 255, np.uint8)
     for seed in range(200):
-        picture = end_picture(np.random.default_rng(seed), white, keypoints)
-        black = (picture == 0).all(-1)
+        image = end_image(np.random.default_rng(seed), white, keypoints)
+        black = (image == 0).all(-1)
         bordered += black.mean() > 0.02
         lost += black[keypoints[:, 1].astype(int), keypoints[:, 0].astype(int)].mean()
     assert 60 < bordered < 110  # 0.45 of 200
@@ -217,7 +217,7 @@ def test_most_raised_hands_point_up_and_both_sides_are_seen(hands):
 @pytest.mark.parametrize(("options", "message"), [({"image_size": 8}, "image_size is 8"), ({"size": 0}, "size is 0")])
 def test_useless_settings_are_refused(hand, options, message):
     with pytest.raises(ValueError, match=message):
-        SyntheticHands(hand, **{"size": 4, **options})
+        SyntheticDataset(hand, **{"size": 4, **options})
 
 
 def test_an_index_beyond_the_set_is_refused(hands):

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures_tars import hand_record, header_offsets, picture, write_shards, write_tar
+from miniatures_tars import hand_record, header_offsets, image, write_shards, write_tar
 
 from fasthamer.data import crop
 from fasthamer.data.augment import Strength
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import Filters, read_record, write_record
-from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.sample import Labels
 from fasthamer.types import ManoParams
 
@@ -230,7 +230,7 @@ def test_a_member_that_claims_to_be_huge_is_not_read_into_memory(tmp_path, monke
 
 def test_an_item_is_that_of_its_record(shards, mano):
     root, _ = shards
-    dataset = TarHands(root, mano, 224)
+    dataset = TarDataset(root, mano, 224)
     for item in dataset.epoch(0, 0, 1, skipped := []):
         x, y = ((item.keypoints_2d[9, :2] + 0.5) * 224).round().long().tolist()
         assert (item.image[:, y, x] > 200).all()  # the spot on the middle knuckle, in mirrored crops too
@@ -243,12 +243,12 @@ def test_an_item_is_that_of_its_record(shards, mano):
 
 
 def test_manos_parameters_are_no_labels_for_the_embedded_hand(shards, embedded):
-    item = next(TarHands(shards[0], embedded, 64).epoch(0, 0, 1, []))
+    item = next(TarDataset(shards[0], embedded, 64).epoch(0, 0, 1, []))
     assert item.has_pose == item.has_betas == 0 and item.joints[:, 3].all() and item.keypoints_2d[:, 2].all()
 
 
 def test_the_lanes_share_an_epoch_each_sample_once(shards, embedded):
-    dataset = TarHands(shards[0], embedded, 32, Strength())
+    dataset = TarDataset(shards[0], embedded, 32, Strength())
     everything = sorted(shard * 1_000_000 + i for shard in range(4) for i in range(6))
     for lanes in (1, 2, 3, 4, 7):
         for epoch in (0, 5):
@@ -258,7 +258,7 @@ def test_the_lanes_share_an_epoch_each_sample_once(shards, embedded):
 
 def test_epochs_differ_and_repeat_exactly(shards, embedded):
     def order(seed, epoch):
-        return [int(item.index) for item in TarHands(shards[0], embedded, 32, seed=seed).epoch(epoch, 0, 1, [])]
+        return [int(item.index) for item in TarDataset(shards[0], embedded, 32, seed=seed).epoch(epoch, 0, 1, [])]
 
     assert order(0, 0) == order(0, 0) != order(0, 1)
     assert order(1, 0) != order(0, 0)
@@ -268,7 +268,7 @@ def test_epochs_differ_and_repeat_exactly(shards, embedded):
 
 def test_augmentation_is_a_function_of_seed_epoch_and_sample(shards, embedded):
     def items(seed, epoch):
-        dataset = TarHands(shards[0], embedded, 32, Strength(), seed=seed)
+        dataset = TarDataset(shards[0], embedded, 32, Strength(), seed=seed)
         return {int(item.index): item.crop for item in dataset.epoch(epoch, 0, 1, [])}
 
     one, again, next_epoch, other = items(0, 0), items(0, 0), items(0, 1), items(1, 0)
@@ -282,9 +282,9 @@ def test_a_walk_goes_on_from_any_place(tmp_path, embedded):
     files = []
     for number in range(4):  # of one, two, one, two hands
         hands = [hand_record(rng, embedded) for _ in range(1 + number % 2)]
-        files += [(f"{number}.data.pyd", pickle.dumps(hands)), (f"{number}.jpg", picture(hands[0], number))]
+        files += [(f"{number}.data.pyd", pickle.dumps(hands)), (f"{number}.jpg", image(hands[0], number))]
     write_tar(tmp_path / "a.tar", files)
-    dataset = TarHands(tmp_path, embedded, 32, Strength())
+    dataset = TarDataset(tmp_path, embedded, 32, Strength())
     walk = list(islice(dataset.walk(0, 1, None, []), 20))
     for stop in range(19):
         place = json.loads(json.dumps(walk[stop][1]))
@@ -300,47 +300,47 @@ def test_what_is_damaged_is_skipped_counted_and_named(tmp_path, embedded):
     offsets, content = header_offsets(path), bytearray(path.read_bytes())
     pyd, jpg = offsets[f"{keys[1]}.data.pyd"] + 512, offsets[f"{keys[3]}.jpg"]
     content[pyd : pyd + 40] = b"\x80" * 40  # a pickle that is none
-    content[jpg : jpg + 100] = b"?" * 100  # a picture's header
+    content[jpg : jpg + 100] = b"?" * 100  # an image's header
     path.write_bytes(content)
-    items = list(TarHands(tmp_path, embedded, 32).epoch(0, 0, 1, skipped := []))
+    items = list(TarDataset(tmp_path, embedded, 32).epoch(0, 0, 1, skipped := []))
     assert sorted(int(item.index) for item in items) == [0, 2, 4]
     assert len(skipped) == 3
     assert f"{path}: {keys[1]}: not a readable pickle" in "\n".join(skipped)
-    assert f"{path}: {keys[3]}: no picture" in skipped and "no header at byte" in "\n".join(skipped)
+    assert f"{path}: {keys[3]}: no image" in skipped and "no header at byte" in "\n".join(skipped)
 
 
 def test_a_jpeg_cut_short_is_skipped_though_opencv_would_take_it(tmp_path, embedded):
     made = hand_record(np.random.default_rng(0), embedded)
-    content = picture(made)
+    content = image(made)
     files = [("a.data.pyd", pickle.dumps([made])), ("a.jpg", content[: len(content) // 2])]
     files += [("b.data.pyd", pickle.dumps([made])), ("b.jpg", content)]
     write_tar(tmp_path / "a.tar", files)
-    items = list(TarHands(tmp_path, embedded, 32).epoch(0, 0, 1, skipped := []))
-    assert len(items) == 1 and len(skipped) == 1 and "a: damaged picture" in skipped[0]
+    items = list(TarDataset(tmp_path, embedded, 32).epoch(0, 0, 1, skipped := []))
+    assert len(items) == 1 and len(skipped) == 1 and "a: damaged image" in skipped[0]
 
 
 def test_shards_without_anything_readable_are_an_error_not_an_endless_loop(tmp_path, embedded):
     (tmp_path / "a.tar").write_bytes(b"nothing" * 300)
     with pytest.raises(ValueError, match="not one sample can be read"):
-        next(TarHands(tmp_path, embedded, 32).walk(1, 2, None, []))
+        next(TarDataset(tmp_path, embedded, 32).walk(1, 2, None, []))
 
 
 def test_a_fraction_keeps_its_labels_the_same_in_every_epoch(shards, embedded):
-    dataset = TarHands(shards[0], embedded, 32).partly_labelled(0.5, only=False)
+    dataset = TarDataset(shards[0], embedded, 32).partly_labelled(0.5, only=False)
 
     def labelled(epoch):
         return {int(i.index) for i in dataset.epoch(epoch, 0, 1, []) if i.keypoints_2d[:, 2].any()}
 
     assert 4 < len(labelled(0)) < 20 and labelled(0) == labelled(1)
-    only = TarHands(shards[0], embedded, 32).partly_labelled(0.5, only=True)
+    only = TarDataset(shards[0], embedded, 32).partly_labelled(0.5, only=True)
     assert {int(item.index) for item in only.epoch(0, 0, 1, [])} == labelled(0)
 
 
 def test_a_folder_without_shards_says_what_it_should_hold(tmp_path, embedded):
     with pytest.raises(FileNotFoundError, match=r"holds no \.tar shards"):
-        TarHands(tmp_path, embedded)
+        TarDataset(tmp_path, embedded)
     with pytest.raises(FileNotFoundError, match=r"DATA\.ROOT is to be a folder of \.tar shards"):
-        TarHands(tmp_path / "none", embedded)
+        TarDataset(tmp_path / "none", embedded)
 
 
 def test_the_box_is_hamers():

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from miniatures_photographs import KnowingTeacher, Photographs
+from miniatures_photographs import ImageDataset, KnowingTeacher
 from torch.utils.data import default_collate
 
 import fasthamer.teachers.cache.shards as cache_shards
@@ -27,7 +27,7 @@ from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.training.interrupt import Interrupted
 from fasthamer.types import Batch
 
-LENGTH = 10  # photographs, in shards of four: 4, 4, 2
+LENGTH = 10  # images, in shards of four: 4, 4, 2
 OUTPUTS, MAPS = Wanted(maps=False, channels=0), Wanted(maps=True, channels=0)
 
 
@@ -37,8 +37,8 @@ def small_shards(monkeypatch):
 
 
 def cache(folder: Path, wanted: Wanted = MAPS, teacher: KnowingTeacher | None = None, **changes) -> CachedTeacher:
-    photographs = Photographs(**{"length": LENGTH, **changes})
-    return CachedTeacher(folder, teacher or KnowingTeacher(photographs), photographs, wanted)
+    images = ImageDataset(**{"length": LENGTH, **changes})
+    return CachedTeacher(folder, teacher or KnowingTeacher(images), images, wanted)
 
 
 def built(folder: Path, wanted: Wanted = MAPS, **options) -> CachedTeacher:
@@ -48,8 +48,8 @@ def built(folder: Path, wanted: Wanted = MAPS, **options) -> CachedTeacher:
 
 
 def everything(count: int = LENGTH) -> Batch:
-    photographs = Photographs(LENGTH)
-    return Batch(*default_collate([photographs[(0, index)] for index in range(count)]))
+    images = ImageDataset(LENGTH)
+    return Batch(*default_collate([images[(0, index)] for index in range(count)]))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -57,7 +57,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_recalled_is_what_the_teacher_said(tmp_path):
-    own = KnowingTeacher(Photographs(LENGTH))(everything().image)
+    own = KnowingTeacher(ImageDataset(LENGTH))(everything().image)
     recalled = built(tmp_path).recall(everything())
     for name in ("vertices", "joints", "keypoints_2d", "camera", "features"):
         torch.testing.assert_close(getattr(recalled, name), getattr(own, name), atol=1e-6, rtol=1e-6, msg=name)
@@ -69,20 +69,20 @@ def test_a_teacher_without_mano_parameters_has_its_vertices_kept(tmp_path):
         def forward(self, image):
             return super().forward(image)._replace(mano=None)
 
-    photographs = Photographs(LENGTH)
-    cached = built(tmp_path, OUTPUTS, teacher=Meshes(photographs))
-    recalled, own = cached.recall(everything()), Meshes(photographs)(everything().image)
+    images = ImageDataset(LENGTH)
+    cached = built(tmp_path, OUTPUTS, teacher=Meshes(images))
+    recalled, own = cached.recall(everything()), Meshes(images)(everything().image)
     assert recalled.mano is None
     torch.testing.assert_close(recalled.vertices, own.vertices, atol=1e-6, rtol=0)
 
 
 def test_the_teacher_sees_each_photograph_once_and_is_let_go(tmp_path):
-    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher = KnowingTeacher(ImageDataset(LENGTH))
     cached = built(tmp_path, teacher=teacher)
     assert cached.teacher is None
-    # One photograph tells what there is to keep, and two passes over the first three how long it will take.
+    # One image tells what there is to keep, and two passes over the first three how long it will take.
     assert teacher.asked == [0, *[0, 1, 2] * 2, *range(LENGTH)]
-    again = KnowingTeacher(Photographs(LENGTH))
+    again = KnowingTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=again)
     assert again.asked == []
 
@@ -109,7 +109,7 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
         "import sys, time; from pathlib import Path; sys.path.insert(0, {tests!r})\n"
         "import fasthamer.teachers.cache.shards as shards; shards.ROWS = 4\n"
         "import test_teacher_cache as here\n"
-        "teacher = here.KnowingTeacher(here.Photographs(here.LENGTH))\n"
+        "teacher = here.KnowingTeacher(here.Images(here.LENGTH))\n"
         "teacher.disturb = lambda: time.sleep(1.0 if len(teacher.asked) > 10 else 0)\n"
         "here.built(Path({folder!r}), teacher=teacher)\n"
     ).format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
@@ -124,7 +124,7 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
     assert not (tmp_path / "killed" / "shard_00002.json").exists(), "it was done before it was killed"
 
     there = len(list((tmp_path / "killed").glob("shard_*.json")))
-    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher = KnowingTeacher(ImageDataset(LENGTH))
     built(tmp_path / "killed", teacher=teacher)
     assert teacher.asked[6:] == list(range(4 * there, LENGTH))
     built(tmp_path / "straight")
@@ -133,11 +133,11 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
 
 
 def test_ctrl_c_stops_between_two_batches_and_keeps_what_is_complete(tmp_path):
-    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher = KnowingTeacher(ImageDataset(LENGTH))
     teacher.disturb = lambda: os.kill(os.getpid(), signal.SIGINT) if len(teacher.asked) == 11 else None
     with pytest.raises(Interrupted, match="2 of 3 shards of its cache are left"):
         built(tmp_path, teacher=teacher)
-    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher = KnowingTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=teacher)
     assert teacher.asked[6:] == list(range(4, LENGTH))
 
@@ -146,7 +146,7 @@ def test_two_processes_share_the_shards(tmp_path):
     asked = []
     for rank in (0, 1):
         cached = cache(tmp_path)
-        builder = Builder(tmp_path, cached.teacher, cached.photographs, cached.subject, MAPS)
+        builder = Builder(tmp_path, cached.teacher, cached.images, cached.subject, MAPS)
         if rank == 0:
             builder.begin(3, 0)
         builder.fill(3, 0, rank, processes=2)
@@ -157,11 +157,11 @@ def test_two_processes_share_the_shards(tmp_path):
 
 def test_another_subject_is_refused_by_name(tmp_path):
     built(tmp_path)
-    other = KnowingTeacher(Photographs(LENGTH))
+    other = KnowingTeacher(ImageDataset(LENGTH))
     other.weight.data += 1
     with pytest.raises(ValueError, match=r"caches another teacher .*give --teacher-cache another folder"):
         cache(tmp_path, teacher=other)
-    half = KnowingTeacher(Photographs(LENGTH))
+    half = KnowingTeacher(ImageDataset(LENGTH))
     half.precision = "bf16"
     with pytest.raises(ValueError, match=r"caches another precision \(fp32, this run has bf16\)"):
         cache(tmp_path, teacher=half)
@@ -228,7 +228,7 @@ def test_the_remedy_that_is_named_helps(tmp_path):
     before = files(tmp_path)
     flip(tmp_path / "answers_00001.bin")
     (tmp_path / "shard_00001.json").unlink()
-    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher = KnowingTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=teacher)
     assert teacher.asked[6:] == [4, 5, 6, 7]
     assert files(tmp_path) == before
@@ -259,8 +259,8 @@ def test_features_beyond_half_precision_are_not_cut_off(tmp_path, value, words):
             return super().forward(image)._replace(features=torch.full((len(image), 4, 2, 2), value))
 
     with pytest.raises(FloatingPointError, match=words):
-        built(tmp_path, teacher=Loud(Photographs(LENGTH)))
-    built(tmp_path / "outputs", OUTPUTS, teacher=Loud(Photographs(LENGTH)))
+        built(tmp_path, teacher=Loud(ImageDataset(LENGTH)))
+    built(tmp_path / "outputs", OUTPUTS, teacher=Loud(ImageDataset(LENGTH)))
 
 
 def test_an_answer_that_is_no_number_is_not_cached(tmp_path):
@@ -269,12 +269,12 @@ def test_an_answer_that_is_no_number_is_not_cached(tmp_path):
             return super().forward(image)._replace(camera=torch.full((len(image), 3), torch.nan))
 
     with pytest.raises(FloatingPointError, match="the teacher's camera for samples 0 to 2 are not finite"):
-        built(tmp_path, teacher=Lost(Photographs(LENGTH)))
+        built(tmp_path, teacher=Lost(ImageDataset(LENGTH)))
 
 
 def test_a_full_disk_is_told_before_the_teacher_works(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    teacher = KnowingTeacher(Photographs(LENGTH))
+    teacher = KnowingTeacher(ImageDataset(LENGTH))
     with pytest.raises(OSError, match=r"needs 0.0 MB more and its disk has 0.0 MB") as refused:
         built(tmp_path, teacher=teacher)
     assert refused.value.errno == errno.ENOSPC
@@ -303,7 +303,7 @@ def test_components_are_what_is_kept_and_come_back_as_full_maps(tmp_path):
             return super().forward(image)._replace(features=(numbers * line + 3).expand(-1, 4, 2, 2))
 
     wanted = Wanted(maps=True, channels=1)
-    teacher = Varied(Photographs(LENGTH))
+    teacher = Varied(ImageDataset(LENGTH))
     cached = built(tmp_path, wanted, teacher=teacher)
     assert (tmp_path / "maps_00000.bin").stat().st_size == 4 * 2 * 4  # one channel of four
     recalled, own = cached.recall(everything()), teacher(everything().image)

@@ -19,7 +19,7 @@ SMALL = [
     *("--student", "timm:test_resnet", "--decoder-size", "tiny", "--steps", "2", "--kd", "hybrid"),
     *("IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"),
     *("DATA.WORKERS", "0", "DATA.SYNTHETIC_SIZE", "4", "DATA.SYNTHETIC_EVAL_SIZE", "2", "TRAIN.BATCH", "2"),
-    *("TRAIN.LOG_EVERY", "1", "TRAIN.PICTURE_EVERY", "0"),
+    *("TRAIN.LOG_EVERY", "1", "TRAIN.IMAGE_EVERY", "0"),
 ]
 
 

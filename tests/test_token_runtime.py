@@ -14,7 +14,7 @@ from torch import nn
 from fasthamer.benchmark import memory as peak
 from fasthamer.benchmark.passes import stage_modules
 from fasthamer.config import defaults
-from fasthamer.distill.benchmark_models import Wanted, contestants
+from fasthamer.distill.benchmark_models import Wanted, benchmark_models
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.posed_joints import joints_of_vertices
 from fasthamer.predict import HandMesh
@@ -31,7 +31,7 @@ from fasthamer.tools import benchmark_fps
 from fasthamer.tools import export as command
 
 BACKBONE = "timm:test_resnet"
-PHOTO = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+IMAGE_SIZE = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 BOXES = [[100.0, 60.0, 200.0, 140.0], [20.0, 30.0, 90.0, 120.0]]
 HUNDREDTH_MM = 1e-5  # metres
 # Both graphs round: against the same in doubles, each of them is some ten-thousandths of a millimetre off.
@@ -186,21 +186,21 @@ def test_the_exported_file_gives_the_training_graphs_hands(student, exported, ba
 
 
 def test_the_python_interface_opens_it_without_torch(student, exported, tmp_path):
-    np.save(tmp_path / "photo.npy", PHOTO)
+    np.save(tmp_path / "photo.npy", IMAGE_SIZE)
     code = """
         import sys
         sys.modules.update(dict.fromkeys(("torch", "torchvision", "timm", "smplx", "safetensors", "yacs", "onnx")))
         import numpy
         from fasthamer.predict import HandMesh
-        photo = numpy.load(sys.argv[2] + "/photo.npy")
-        found = HandMesh(sys.argv[1])(photo, [[100, 60, 200, 140], [20, 30, 90, 120]], [True, False])
+        image = numpy.load(sys.argv[2] + "/image.npy")
+        found = HandMesh(sys.argv[1])(image, [[100, 60, 200, 140], [20, 30, 90, 120]], [True, False])
         numpy.savez(sys.argv[2] + "/found.npz", **found._asdict())
     """
     run = [sys.executable, "-c", textwrap.dedent(code), str(exported), str(tmp_path)]
     finished = subprocess.run(run, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     save_student(tmp_path / "student.safetensors", student, {})
-    expected = HandMesh(tmp_path, device="cpu")(PHOTO, BOXES, [True, False])
+    expected = HandMesh(tmp_path, device="cpu")(IMAGE_SIZE, BOXES, [True, False])
     with np.load(tmp_path / "found.npz") as found:
         assert farthest(found["vertices"], expected.vertices) < HUNDREDTH_MM
         np.testing.assert_allclose(found["keypoints_2d"], expected.keypoints_2d, atol=0.01)  # pixels
@@ -253,7 +253,7 @@ def test_parameters_are_counted_without_building_anything(hand, tokenizers, gene
 
 def test_token_students_come_by_name_in_their_one_size():
     wanted = Wanted([BACKBONE], ("token", "flat"), ("tiny", "small"))
-    found, _ = contestants(wanted, torch.device("cpu"))
+    found, _ = benchmark_models(wanted, torch.device("cpu"))
     assert [each.decoder for each in found] == ["token full", "flat tiny", "flat small"]
     assert {each.weights for each in found} == {"random"}
 

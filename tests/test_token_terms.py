@@ -8,10 +8,10 @@ from scipy.stats import pearsonr
 from tiny_tokenizers import meshes, tiny_tokenizer
 
 from fasthamer.config import load_config
-from fasthamer.distill.learner import Lesson
+from fasthamer.distill.learner import LearnerOutput
 from fasthamer.distill.losses import token_cross_entropy, token_divergence, token_relations
 from fasthamer.distill.objective import Objective
-from fasthamer.distill.token_targets import TokenLabels
+from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.hand.mano import load_hand
 from fasthamer.types import Batch, HandOutput
 
@@ -27,7 +27,7 @@ def hand():
 
 @pytest.fixture(scope="module")
 def words(hand):
-    return TokenLabels(tiny_tokenizer(hand).requires_grad_(False), 0.1)
+    return TokenTargetEncoder(tiny_tokenizer(hand).requires_grad_(False), 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_soft_labels_are_those_of_the_distances_to_the_codes(words, posed):
     np.testing.assert_allclose(said.soft, softmax(-distances / (8 * 0.1), axis=-1), atol=1e-5)
     assert (said.soft.argmax(-1) == said.labels).all()
     assert not said.soft.requires_grad
-    warm = TokenLabels(words.tokenizer, 10.0)(posed[0]).soft
+    warm = TokenTargetEncoder(words.tokenizer, 10.0)(posed[0]).soft
     assert warm.amax(-1).mean() < said.soft.amax(-1).mean()
 
 
@@ -176,8 +176,8 @@ def test_weights_reach_each_term_under_its_name(words, hand, posed, logits):
     judge = objective(words, "KD.MODE", "output", "KD.WEIGHT", "0.5", *pairs)
     mesh, teachers = posed[0], meshes(hand, SAMPLES, seed=9)
     teacher = spoken(None, hand, teachers)
-    lesson = Lesson(spoken(logits, hand, posed))
-    terms = judge(lesson, labelled(posed, PRESENT), teacher)
+    output = LearnerOutput(spoken(logits, hand, posed))
+    terms = judge(output, labelled(posed, PRESENT), teacher)
     losses = (token_cross_entropy, token_divergence, token_relations)
     said, answered = words(mesh * PRESENT[:, None, None]), words(teachers[0])
     for number, (name, loss) in enumerate(zip(TERMS, losses, strict=True)):
@@ -192,7 +192,7 @@ def test_weights_reach_each_term_under_its_name(words, hand, posed, logits):
 def test_the_teachers_mesh_gives_words_where_the_batch_has_no_label(words, hand, posed, logits):
     teacher = spoken(None, hand, meshes(hand, SAMPLES, seed=9))
     judge = objective(words, "KD.MODE", "output")
-    terms = judge(Lesson(spoken(logits, hand, posed)), labelled(posed, torch.zeros(SAMPLES)), teacher)
+    terms = judge(LearnerOutput(spoken(logits, hand, posed)), labelled(posed, torch.zeros(SAMPLES)), teacher)
     assert terms["tokens"] == 0
     assert terms["kd_tokens"] > 0 and terms["kd_token_soft"] > 0
     terms["total"].backward()
@@ -205,7 +205,7 @@ def test_a_mesh_in_tokens_is_what_the_logits_learn(words, hand, posed):
     judge = objective(words, "KD.MODE", "none")
     optimizer = torch.optim.Adam([logits], lr=0.3)
     for _ in range(40):
-        terms = judge(Lesson(spoken(logits, hand, posed)), labelled(posed, torch.ones(SAMPLES)), None)
+        terms = judge(LearnerOutput(spoken(logits, hand, posed)), labelled(posed, torch.ones(SAMPLES)), None)
         optimizer.zero_grad()
         terms["tokens"].backward()
         optimizer.step()
@@ -214,9 +214,9 @@ def test_a_mesh_in_tokens_is_what_the_logits_learn(words, hand, posed):
 
 def test_without_words_or_without_logits_nothing_is_said(words, hand, posed, logits):
     batch = labelled(posed, torch.ones(SAMPLES))
-    silent = objective(None, "KD.MODE", "none")(Lesson(spoken(logits, hand, posed)), batch, None)
-    mute = objective(words, "KD.MODE", "none")(Lesson(spoken(None, hand, posed)), batch, None)
+    silent = objective(None, "KD.MODE", "none")(LearnerOutput(spoken(logits, hand, posed)), batch, None)
+    mute = objective(words, "KD.MODE", "none")(LearnerOutput(spoken(None, hand, posed)), batch, None)
     assert not {*silent, *mute} & set(TERMS)
     never = words._replace(tokenizer=None)  # fails if asked
     off = objective(never, "KD.MODE", "none", "LOSS.TOKENS", "0")
-    assert not set(off(Lesson(spoken(logits, hand, posed)), batch, None)) & set(TERMS)
+    assert not set(off(LearnerOutput(spoken(logits, hand, posed)), batch, None)) & set(TERMS)

@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Pictures take most of the time of so short a run; `finished`, which is made before, has one."""
+    """Images take most of the time of so short a run; `finished`, which is made before, has one."""
     monkeypatch.setattr(tokenizing, "reconstructions", lambda *_: np.zeros((8, 8, 3), np.uint8))
 
 
@@ -78,9 +78,9 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(finished, hand):
     names = ("config.yaml", "provenance.json", "metrics.jsonl", "tokenizer.safetensors", "eval/scores.json")
     assert {*names, "pictures/reconstructions.png"} <= kept
     assert not [name for name in kept if "part" in name or Path(name).name.startswith(".")]
-    picture = cv2.imread(str(finished / "pictures" / "reconstructions.png"))
-    assert picture.shape[0] > 400 and picture.shape[1] > 400
-    assert picture.std() > 20  # something is drawn
+    image = cv2.imread(str(finished / "pictures" / "reconstructions.png"))
+    assert image.shape[0] > 400 and image.shape[1] > 400
+    assert image.std() > 20  # something is drawn
 
     scores = json.loads((finished / "eval" / "scores.json").read_text())
     assert scores["n"] == 4

@@ -4,7 +4,7 @@
     python tools/ablate_tokenhand.py --steps 2400 --student-steps 2000 --only default,layers_1,layers_2
     python tools/ablate_tokenhand.py --list
 
-Each tokenizer trains on the embedded hand, then a token student learns to speak with it from drawn photographs; the
+Each tokenizer trains on the embedded hand, then a token student learns to speak with it from drawn images; the
 token generators are compared with the default tokenizer. Stopped halfway or failed in part, the same command goes on
 from there. Trailing KEY VALUE pairs are settings of all of them.
 """
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.distill.ablation import Plan, ablate, check, estimate
     from fasthamer.distill.ablation_points import chosen_points, listing
     from fasthamer.distill.ablation_report import write_report
-    from fasthamer.training.interrupt import StopWish
+    from fasthamer.training.interrupt import InterruptHandler
     from fasthamer.training.log import duration
 
     if arguments.list:
@@ -43,12 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(points)} points: a tokenizer of {plan.steps} steps{students}, {plan.jobs} at a time, in {plan.out}")
     print(f"about {duration(estimate(plan))} on two cores for what is not finished yet", flush=True)
     failed = []
-    with StopWish() as wish:
-        for done in ablate(plan, wish, lambda line: print(line, flush=True)):
+    with InterruptHandler() as interrupt:
+        for done in ablate(plan, interrupt, lambda line: print(line, flush=True)):
             write_report(plan)
             failed += [done.work.name] if done.trouble else []
     print(f"\n{write_report(plan)}\nthe same, with curves, in {plan.out / 'ablation.md'}")
-    if failed or wish.made:
+    if failed or interrupt.requested:
         what = f"not finished: {', '.join(failed)}" if failed else "stopped"
         print(f"ablate_tokenhand: {what}; the same command goes on from there", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ python tools/benchmark_data.py
 python tools/benchmark_data.py --data tars --data-root shards --workers 2
 python tools/benchmark_data.py --data synthetic --sheet synthetic.jpg
 
-Without --data, 224-pixel JPEG photographs in a tar shard are made for the occasion. Trailing KEY VALUE pairs change the
+Without --data, 224-pixel JPEG images in a tar shard are made for the occasion. Trailing KEY VALUE pairs change the
 configuration, such as AUGMENT.ROTATION 0. Beside the rate on the clock stands the processor time of a crop in all
 processes: where others use the machine too it is what to compare, and the rate it allows on undisturbed cores is said.
 """
@@ -32,14 +32,14 @@ from fasthamer.data.loader import BadSample, Feed
 from fasthamer.data.readers.tar_record import write_record
 from fasthamer.data.readers.tars import RECORD, webdataset
 from fasthamer.data.sample import Labels
-from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.types import Batch
 
 BATCH = 32
-DRAWN, REPEATED = 64, 16  # pictures made for the occasion, and how often each is in the shard
-PHOTOGRAPH = 224  # pixels, as FreiHAND's
+DRAWN, REPEATED = 64, 16  # images made for the occasion, and how often each is in the shard
+IMAGE_BYTES = 224  # pixels, as FreiHAND's
 QUALITY = 95  # of their JPEG files
 SHOWN = (6, 8)  # rows and columns of --sheet
 
@@ -52,11 +52,11 @@ class Rate(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints one line per number of workers; --sheet also writes a picture of 48 samples."""
+    """Prints one line per number of workers; --sheet also writes an image of 48 samples."""
     parser = argparse.ArgumentParser(
         prog="benchmark_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="a dataset, or a mix; left out: photographs made for the occasion")
+    parser.add_argument("--data", help="a dataset, or a mix; left out: images made for the occasion")
     parser.add_argument("--data-root", default="", help="its folder")
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes; 0 = the main process")
     parser.add_argument("--count", type=int, default=3000, help="crops to time")
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             hand, (name, root) = load_hand(arguments.hand), (arguments.data, arguments.data_root)
             if name is None:
                 name, root = "tars", stack.enter_context(tempfile.TemporaryDirectory(prefix="fasthamer-"))
-                write_photographs(Path(root) / "000000.tar", hand)
+                write_images(Path(root) / "000000.tar", hand)
             settings = ["DATA.NAME", name, "IMAGE_SIZE", arguments.image_size, *(["DATA.ROOT", root] if root else [])]
             cfg = load_config(None, [*settings, *overrides])
             images = build_training_set(cfg, hand)
@@ -121,9 +121,9 @@ def _line(workers: int, rate: Rate, size: int) -> str:
     )
 
 
-def write_photographs(path: Path, hand: Hand) -> None:
-    """A shard of synthetic hands as photographs of 224 pixels, with every label, in HaMeR's form."""
-    hands = SyntheticHands(hand, DRAWN, image_size=PHOTOGRAPH, scale=0.0, shift=0.0)
+def write_images(path: Path, hand: Hand) -> None:
+    """A shard of synthetic hands as images of 224 pixels, with every label, in HaMeR's form."""
+    hands = SyntheticDataset(hand, DRAWN, image_size=IMAGE_BYTES, scale=0.0, shift=0.0)
     samples = [_sample(hands[(0, index)]) for index in range(DRAWN)]
     with webdataset().TarWriter(str(path), encoder=False) as writer:
         for number in range(DRAWN * REPEATED):
@@ -131,13 +131,13 @@ def write_photographs(path: Path, hand: Hand) -> None:
 
 
 def _sample(item: Batch) -> dict[str, bytes]:
-    picture = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0)[..., ::-1])
+    image = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0)[..., ::-1])
     keypoints = item.keypoints_2d.numpy().astype(np.float64)
-    keypoints[:, :2] = (keypoints[:, :2] + 0.5) * PHOTOGRAPH
+    keypoints[:, :2] = (keypoints[:, :2] + 0.5) * IMAGE_BYTES
     pose = matrix_to_axis_angle(torch.cat((item.global_orient, item.hand_pose))).numpy()
     labels = Labels(keypoints, item.joints.numpy(), None, pose, item.betas.numpy())
-    box = np.array([PHOTOGRAPH / 2, PHOTOGRAPH / 2]), float(PHOTOGRAPH)
-    content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    box = np.array([IMAGE_BYTES / 2, IMAGE_BYTES / 2]), float(IMAGE_BYTES)
+    content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     return {"jpg": content, RECORD: write_record(labels, box, False, "synthetic")}
 
 

@@ -7,7 +7,7 @@
 
 A model is hamer, embedded, a student's file, a run directory, or a student's name: then its weights are random, which
 changes nothing about its speed, and the table says so. The first teacher named (else the first model) is what the
-ratios compare with. --scores adds the picture of accuracy against speed. Writes benchmark.json, .csv and .md.
+ratios compare with. --scores adds the image of accuracy against speed. Writes benchmark.json, .csv and .md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.benchmark.run import Report, benchmark
     from fasthamer.benchmark.timing import machine
     from fasthamer.benchmark.tradeoff import points, read_scores
-    from fasthamer.distill.benchmark_models import Wanted, contestants
+    from fasthamer.distill.benchmark_models import Wanted, benchmark_models
 
     command = shlex.join(["python", "tools/benchmark_fps.py", *(sys.argv[1:] if argv is None else argv)])
     try:
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         decoders = _listed(arguments.decoder), _listed(arguments.decoder_size)
         wanted = Wanted(_listed(arguments.models), *decoders, arguments.mano, arguments.teacher_ckpt)
-        models, teacher = contestants(wanted, setting.device)
+        models, teacher = benchmark_models(wanted, setting.device)
         scores = read_scores(arguments.scores, [(model.name, model.decoder) for model in models])
         single = 1 in setting.batches and "model" in setting.stages and set(setting.precisions) != {"int8"}
         if scores and not single:
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--backends", default="torch", help="comma-separated; all = all that work here")
     add("--precision", default="fp32", help="fp32, bf16, fp16, int8, comma-separated; all = all that work here")
     add("--device", default="auto", help="auto = cuda, then mps, then cpu")
-    add("--batch", default="1", help="comma-separated batch sizes; hands of one photograph in the stage frame")
+    add("--batch", default="1", help="comma-separated batch sizes; hands of one image in the stage frame")
     add(
         "--stages",
         nargs="?",

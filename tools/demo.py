@@ -1,9 +1,9 @@
-"""Draw the hands of a photograph: meshes over the picture, given a box for each hand.
+"""Draw the hands of an image: meshes over the image, given a box for each hand.
 
-    python tools/demo.py photo.jpg --box 120,80,260,240 --box 400,90,520,230,left --out hands.png
+    python tools/demo.py image.jpg --box 120,80,260,240 --box 400,90,520,230,left --out hands.png
     python tools/demo.py crop.jpg --model runs/mine
 
-Without --box the whole picture is one right hand's box. Boxes are x1,y1,x2,y2 in pixels, tight around the hand.
+Without --box the whole image is one right hand's box. Boxes are x1,y1,x2,y2 in pixels, tight around the hand.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def main(argv: list[str] | None = None) -> int:
 
     import cv2
 
-    from fasthamer.files.images import read_picture
+    from fasthamer.files.images import read_image
     from fasthamer.predict import HandMesh
 
     try:
-        image = read_picture(arguments.image)
+        image = read_image(arguments.image)
         whole = f"0,0,{image.shape[1]},{image.shape[0]}"
         boxes, right = zip(*(_box(text) for text in arguments.box or [whole]), strict=True)
         hands = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device)

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         session = prepare(cfg, run, arguments.resume)
     except (ValueError, KeyError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
-    speaks = session.room.accelerator.is_main_process
+    speaks = session.trainer.accelerator.is_main_process
     if speaks:
         print(session.announcement, flush=True)
         if session.resume_from:

@@ -5,7 +5,7 @@
     python tools/eval.py --pred pred.json --gt FreiHAND_pub_v2_eval --out runs/official
 
 A model is embedded, hamer, a student's file or a run directory. Writes scores.json, the official submission
-(pred.json of FreiHAND and HO-3D, results.txt of DexYCB; keypoints.json for HInt) and pictures/cases.png with the worst
+(pred.json of FreiHAND and HO-3D, results.txt of DexYCB; keypoints.json for HInt) and images/cases.png with the worst
 and the typical cases. Trailing KEY VALUE pairs change the configuration.
 """
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(str(error.args[0] if error.args else error))
         try:
             scores = scores if arguments.pred else examine(exam, out)
-        except (ValueError, OSError) as error:  # a damaged picture, a model that answers NaN, a full disk
+        except (ValueError, OSError) as error:  # a damaged image, a model that answers NaN, a full disk
             print(f"eval: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
             return 1
     print(table(scores))

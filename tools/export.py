@@ -1,12 +1,12 @@
 """Write a model as a file for other runtimes, and report how far its answers are from the original's.
 
-    python tools/export.py runs/mine --format onnx --out hand.onnx --photos my_photos
+    python tools/export.py runs/mine --format onnx --out hand.onnx --images my_photos
     python tools/export.py embedded --format openvino --precision int8 --out hand.xml
     python tools/export.py runs/mine --format onnx --without-mano --out parameters.onnx
 
 MODEL is a run directory, a student's file, embedded or hamer. The file takes crops (B, 3, S, S) uint8; its units, joint
 order and licence are written into it (docs/export.md). fasthamer.predict.HandMesh opens it as it opens a checkpoint.
-The report goes to <out>.report.json: differences on photographs (--photos) or synthetic crops, and the cost in mm on
+The report goes to <out>.report.json: differences on images (--images) or synthetic crops, and the cost in mm on
 synthetic crops, whose truth is known.
 """
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--out {out}: a {arguments.format} export is called *{SUFFIX[arguments.format]}")
         model = open_model(arguments.model, arguments.mano, arguments.teacher_ckpt)
         request = Request(
-            out, arguments.precision, not arguments.without_mano, arguments.photos, arguments.calibrate, arguments.crops
+            out, arguments.precision, not arguments.without_mano, arguments.images, arguments.calibrate, arguments.crops
         )
         report = export_and_compare(model, request)
     except (ValueError, KeyError, FileNotFoundError, ImportError) as error:
@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave the hand model out: camera, rotations and betas only (not of decoder token)",
     )
-    add("--photos", type=Path, help="folder of pictures of hands to compare on, each taken whole; default: synthetic")
-    add("--calibrate", type=Path, help="folder of pictures to calibrate int8 with; default: synthetic crops")
+    add("--photos", type=Path, help="folder of images of hands to compare on, each taken whole; default: synthetic")
+    add("--calibrate", type=Path, help="folder of images to calibrate int8 with; default: synthetic crops")
     add("--crops", type=int, default=100, help="synthetic crops to calibrate with, and as many others to compare on")
     add("--mano", help="MANO_RIGHT.pkl or the like, if the student was trained with it")
     add("--teacher-ckpt", default="", help="hamer.ckpt, for hamer")

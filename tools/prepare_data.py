@@ -4,7 +4,7 @@
     python tools/prepare_data.py check --data hint --data-root HInt_annotation --split TEST_newdays_img_vis
     python tools/prepare_data.py pack --data freihand --data-root FreiHAND_pub_v2 --mano MANO_RIGHT.pkl --out shards
 
-`check` looks at every picture's file from outside, decodes a sample of hands and tries their labels against each other;
+`check` looks at every image's file from outside, decodes a sample of hands and tries their labels against each other;
 it changes nothing. It prints a line for each problem and writes OUT/DATA-SPLIT.png, a page of labelled hands. Exit 0 if
 all is well, 1 if there are problems. `pack` goes on where it was interrupted; what it wrote trains as --data tars.
 Trailing KEY VALUE pairs change the configuration.
@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
-    """Checks the splits, prints what was found and writes the pictures."""
+    """Checks the splits, prints what was found and writes the images."""
     from fasthamer.data.build import WITHOUT_EVALUATION
-    from fasthamer.data.check import check, identity, picture
+    from fasthamer.data.check import check, contact_sheet, identity
     from fasthamer.files.atomic import write_bytes
 
     splits = [arguments.split] if arguments.split else [cfg.DATA.SPLIT, cfg.DATA.EVAL_SPLIT]
@@ -74,11 +74,11 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         for line in report.problems:
             print(f"problem: {split}: {line}")
         problems += len(report.problems)
-        page = picture(report)
+        page = contact_sheet(report)
         if page is not None:
             path = arguments.out / f"{cfg.DATA.NAME}-{Path(split).stem}.png"
             write_bytes(path, cv2.imencode(".png", page[..., ::-1])[1].tobytes())
-            print(f"{split}: picture in {path}", flush=True)
+            print(f"{split}: image in {path}", flush=True)
     print(f"{problems} problem{'' if problems == 1 else 's'}")
     return 1 if problems else 0
 
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(flag, help=f"{text} ({key})", required=flag == "--data")
     check.add_argument("--split", help="one split instead of training and evaluation")
     check.add_argument("--sample", type=_positive, default=200, help="hands of each split that are decoded (200)")
-    check.add_argument("--out", type=Path, default=Path("runs/check"), help="folder for the pictures (runs/check)")
+    check.add_argument("--out", type=Path, default=Path("runs/check"), help="folder for the images (runs/check)")
     pack.add_argument("--split", help="training unless given")
     pack.add_argument("--out", type=Path, required=True, help="folder for the shards")
     pack.add_argument("--shard", type=_positive, default=1000, help="hands a shard (1000)")

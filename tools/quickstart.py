@@ -25,12 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     arguments, overrides = parser.parse_known_args(argv)
 
-    from fasthamer.distill.quickstart import compare, teach_all
+    from fasthamer.distill.quickstart import compare, train_students
     from fasthamer.training.interrupt import Interrupted
 
     try:
-        teach_all(arguments.out, STUDENTS, overrides)
-        summary, picture = compare(arguments.out, tuple(STUDENTS))
+        train_students(arguments.out, STUDENTS, overrides)
+        summary, image = compare(arguments.out, tuple(STUDENTS))
     except (ValueError, KeyError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if error.args else error))
     except Interrupted as stopped:
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"quickstart: {failure}", file=sys.stderr)
         return 1
     print(table(summary))
-    print(f"photo, truth, teacher and student side by side: {picture}")
+    print(f"image, truth, teacher and student side by side: {image}")
     return 0
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from fasthamer.benchmark.costs import Work
 from fasthamer.benchmark.memory import Peaks, Probes
-from fasthamer.benchmark.passes import PARTS, PartsPass, Passes, before_the_model, photograph
+from fasthamer.benchmark.passes import PARTS, PartsPass, Passes, before_the_model, jpeg_image
 from fasthamer.benchmark.timing import Blocks, Timing, flat, in_blocks, random_crops, times_faster
 from fasthamer.runtime.sessions import Session
 
@@ -68,7 +68,7 @@ class Group:
     def __init__(self, batch: int, setting: Setting, probes: Probes) -> None:
         self.batch, self.setting, self.probes = batch, setting, probes
         self.entries: list[Entry] = []
-        self._jpeg = photograph()
+        self._jpeg = jpeg_image()
         self._calls: dict[Any, Callable[[], object]] = dict(probes.calls)
         self._parts: dict[Hashable, PartsPass] = {}
         self._teacher: Hashable = None

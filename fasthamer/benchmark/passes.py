@@ -1,4 +1,4 @@
-"""The calls that the benchmark times: a model's forward pass, its parts, and the way from a photograph."""
+"""The calls that the benchmark times: a model's forward pass, its parts, and the way from an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fasthamer.runtime.sessions import Session
 
 PARTS = ("backbone", "head", "mesh")
 MESH = ("mesh", "placing", "hand")  # whichever of these modules a model has, together they are its stage mesh
-PHOTO = (480, 640)  # height, width of the photograph, pixels
+IMAGE_SIZE = (480, 640)  # height, width of the image, pixels
 JPEG_QUALITY = 90
 _BOX = 300.0  # pixels; the side of a hand's box in it
 
@@ -28,31 +28,31 @@ class Passes:
 
     Args:
         session: of `fasthamer.runtime.sessions`.
-        image: (B, 3, S, S) uint8 crops on the session's device.
-        jpeg: the photograph that the crops of `whole` and `frame` are cut from.
+        batch: (B, 3, S, S) uint8 crops on the session's device.
+        jpeg: the image that the crops of `whole` and `frame` are cut from.
     """
 
-    def __init__(self, session: Session, image: torch.Tensor, jpeg: NDArray[np.uint8]) -> None:
-        self.session, self.image, self.jpeg = session, image, jpeg
-        self.photo = decode(jpeg)
+    def __init__(self, session: Session, batch: torch.Tensor, jpeg: NDArray[np.uint8]) -> None:
+        self.session, self.batch, self.jpeg = session, batch, jpeg
+        self.image = decode(jpeg)
 
     def model(self) -> None:
         """From crops on the device to meshes there."""
-        self.session(self.image)
-        synchronise(self.image.device)
+        self.session(self.batch)
+        synchronise(self.batch.device)
 
     def whole(self) -> None:
-        """From a decoded photograph to meshes."""
-        self.session(crops(self.photo, len(self.image), self.image.shape[2]))
+        """From a decoded image to meshes."""
+        self.session(crops(self.image, len(self.batch), self.batch.shape[2]))
 
     def frame(self) -> None:
         """From a JPEG file's bytes to all the hands in it, every second a left one, each placed before the camera."""
-        count, size = len(self.image), self.image.shape[2]
+        count, size = len(self.batch), self.batch.shape[2]
         result = self.session(crops(decode(self.jpeg), count, size))
         vertices, camera = result["vertices"].copy(), result["camera"].astype(np.float64)
         vertices[1::2] = mirror_points(vertices[1::2])
         camera[1::2, 1] *= -1
-        height, width = PHOTO
+        height, width = IMAGE_SIZE
         full_image_translation(
             torch.from_numpy(camera),
             torch.from_numpy(np.stack([_centre(index) for index in range(count)])),
@@ -88,12 +88,12 @@ class PartsPass:
 
 
 @cache
-def photograph() -> NDArray[np.uint8]:
-    """The bytes of a JPEG of `PHOTO` pixels, the same each time: blurred noise, some 60 kB as a photograph has."""
-    noise = np.random.default_rng(0).normal(0, 1, (*PHOTO, 3)).astype(np.float32)
+def jpeg_image() -> NDArray[np.uint8]:
+    """The bytes of a JPEG of `IMAGE_SIZE` pixels, the same each time: blurred noise, some 60 kB as an image has."""
+    noise = np.random.default_rng(0).normal(0, 1, (*IMAGE_SIZE, 3)).astype(np.float32)
     smooth = sum(cv2.GaussianBlur(noise, (0, 0), width) * width for width in (1.5, 6.0, 24.0))
-    picture = np.clip(128 + 40 * np.asarray(smooth), 0, 255).astype(np.uint8)
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].reshape(-1).astype(np.uint8)
+    image = np.clip(128 + 40 * np.asarray(smooth), 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].reshape(-1).astype(np.uint8)
 
 
 def decode(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -101,18 +101,18 @@ def decode(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
-def crops(photo: NDArray[np.uint8], count: int, size: int) -> NDArray[np.uint8]:
+def crops(image: NDArray[np.uint8], count: int, size: int) -> NDArray[np.uint8]:
     """(count, 3, size, size): hands in a row, every second mirrored."""
-    cut = [warp(photo, crop_affine(_centre(index), _BOX, size, mirror=index % 2 == 1), size) for index in range(count)]
+    cut = [warp(image, crop_affine(_centre(index), _BOX, size, mirror=index % 2 == 1), size) for index in range(count)]
     return np.ascontiguousarray(np.stack(cut).transpose(0, 3, 1, 2))
 
 
 def before_the_model(batch: int, size: int, device: torch.device, jpeg: NDArray[np.uint8]) -> dict[str, Callable]:
-    """The stages that every model shares: `decode` so many photographs, `crop` so many hands onto the device."""
-    photo = decode(jpeg)
+    """The stages that every model shares: `decode` so many images, `crop` so many hands onto the device."""
+    image = decode(jpeg)
 
     def cut() -> None:
-        torch.from_numpy(crops(photo, batch, size)).to(device)
+        torch.from_numpy(crops(image, batch, size)).to(device)
         synchronise(device)
 
     return {"decode": lambda: [decode(jpeg) for _ in range(batch)], "crop": cut}
@@ -142,4 +142,4 @@ def stage_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def _centre(index: int) -> NDArray[np.float64]:
     """Pixels; the hands' boxes overlap, as far as time is concerned that changes nothing."""
-    return np.array([PHOTO[1] / 2 + 10 * (index % 8), PHOTO[0] / 2])
+    return np.array([IMAGE_SIZE[1] / 2 + 10 * (index % 8), IMAGE_SIZE[0] / 2])

@@ -14,13 +14,13 @@ import numpy as np
 
 from fasthamer.benchmark import heads as heads
 from fasthamer.benchmark.group import COLUMNS
-from fasthamer.benchmark.passes import JPEG_QUALITY, PARTS, PHOTO
+from fasthamer.benchmark.passes import IMAGE_SIZE, JPEG_QUALITY, PARTS
 from fasthamer.benchmark.run import Report
 from fasthamer.benchmark.tradeoff import Point, draw
 from fasthamer.files.atomic import write_text
 
 RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
-PICTURE = "tradeoff.png"
+IMAGE = "tradeoff.png"
 TITLES = {
     "median_ms": "median ms",
     "p95_ms": "p95 ms",
@@ -67,15 +67,15 @@ _RULES = {  # what a column means, told where the column is
     "largest of them.",
 }
 _WAY_RULE = (
-    f"*decode*: JPEG files of {PHOTO[1]}x{PHOTO[0]} pixels, quality {JPEG_QUALITY}, one for each hand; *crop*: cut "
-    "from a photograph, onto the device; *whole*: from a decoded photograph to meshes in main memory; *frame*: from "
-    "one JPEG file to all its hands, placed before the camera: its fps counts photographs."
+    f"*decode*: JPEG files of {IMAGE_SIZE[1]}x{IMAGE_SIZE[0]} pixels, quality {JPEG_QUALITY}, one for each hand; "
+    "*crop*: cut from an image, onto the device; *whole*: from a decoded image to meshes in main memory; *frame*: from "
+    "one JPEG file to all its hands, placed before the camera: its fps counts images."
 )
 _WAY_STAGES = ("decode", "crop", "whole", "frame")
 
 
 def write(folder: str | Path, report: Report, machine: Mapping, command: str = "", points: Sequence[Point] = ()) -> str:
-    """Writes `benchmark.json` (rows, each with the machine), `.csv`, `.md`, and the picture if there are points.
+    """Writes `benchmark.json` (rows, each with the machine), `.csv`, `.md`, and the image if there are points.
 
     Returns:
         The Markdown.
@@ -91,13 +91,13 @@ def write(folder: str | Path, report: Report, machine: Mapping, command: str = "
     writer.writerows({**row, **machine} for row in rows)
     write_text(folder / "benchmark.csv", table.getvalue())
     if points:
-        _write_picture(folder / PICTURE, draw(points, str(machine.get("gpu", machine.get("cpu", "")))))
+        _write_image(folder / IMAGE, draw(points, str(machine.get("gpu", machine.get("cpu", "")))))
     text = markdown(report, machine, command, bool(points))
     write_text(folder / "benchmark.md", text)
     return text
 
 
-def markdown(report: Report, machine: Mapping, command: str = "", picture: bool = False) -> str:
+def markdown(report: Report, machine: Mapping, command: str = "", image: bool = False) -> str:
     """Everything that a reader needs to trust the figures and to measure them again, ready to be pasted."""
     about = [f"{value} threads" if key == "threads" else str(value) for key, value in machine.items()]
     blocks = [", ".join(about) + "."]
@@ -106,7 +106,7 @@ def markdown(report: Report, machine: Mapping, command: str = "", picture: bool 
     restless = sum(row["p95_ms"] > RESTLESS * row["median_ms"] for row in report.rows)
     if restless:
         blocks.append(f"The machine was busy: in {restless} rows p95 is over {RESTLESS} times the median.")
-    blocks += [f"![accuracy against speed]({PICTURE})"] if picture else []
+    blocks += [f"![accuracy against speed]({IMAGE})"] if image else []
     for batch in dict.fromkeys(row["batch"] for row in report.rows):
         rows = [row for row in report.rows if row["batch"] == batch]
         fastest = _fastest(rows)
@@ -115,7 +115,7 @@ def markdown(report: Report, machine: Mapping, command: str = "", picture: bool 
             (f"Crop to mesh, batch {batch}", _MODEL, ("model",)),
             (f"Parts, batch {batch}", _BOUND, PARTS),
             (f"HaMeR's decoder alone, batch {batch}", _HEAD, (heads.STAGE,)),
-            (f"From the photograph, {_hands(batch)}", _WAY, _WAY_STAGES),
+            (f"From the image, {_hands(batch)}", _WAY, _WAY_STAGES),
         ):
             chosen = [row for row in rows if row["stage"] in stages]
             blocks += [f"**{title}**", _table(chosen, columns)] if chosen else []
@@ -195,10 +195,10 @@ def _rounded(value: object) -> object:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def _write_picture(path: Path, picture: np.ndarray) -> None:
+def _write_image(path: Path, image: np.ndarray) -> None:
     draft = path.with_name(f".part.{path.name}")
     try:
-        cv2.imwrite(str(draft), picture[:, :, ::-1])
+        cv2.imwrite(str(draft), image[:, :, ::-1])
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ EXPORTED = ("onnxruntime", "openvino")  # backends that run a file
 STAGES = ("decode", "crop", *PARTS, "model", "whole", "frame")
 
 
-class Contestant(NamedTuple):
+class BenchmarkModel(NamedTuple):
     """A model that can be timed."""
 
     name: str
@@ -56,7 +56,7 @@ class Report(NamedTuple):
 
 @torch.no_grad()
 def benchmark(
-    contestants: Sequence[Contestant],
+    benchmark_models: Sequence[BenchmarkModel],
     setting: Setting,
     teacher: str,
     progress: Callable[[str], None] = lambda line: None,
@@ -68,7 +68,7 @@ def benchmark(
     take turns, so that ratios hold on a noisy machine.
 
     Args:
-        teacher: name of the contestant that `ratio_to_teacher` compares with (2 = twice as fast).
+        teacher: name of the model that `ratio_to_teacher` compares with (2 = twice as fast).
         keep: gets the report so far after each model.
 
     Raises:
@@ -76,12 +76,12 @@ def benchmark(
     """
     report = Report([], [], [])
     probes = Probes(setting.device, setting.precisions)
-    first = next(contestant for contestant in contestants if contestant.name == teacher)
+    first = next(model for model in benchmark_models if model.name == teacher)
     reference = _Lineup(first, setting)
-    for number, contestant in enumerate(contestants):
-        lineup = reference if contestant is first else _Lineup(contestant, setting)
+    for number, model in enumerate(benchmark_models):
+        lineup = reference if model is first else _Lineup(model, setting)
         for batch in setting.batches:
-            progress(f"{contestant.name}, {contestant.decoder}, batch {batch}")
+            progress(f"{model.name}, {model.decoder}, batch {batch}")
             group = Group(batch, setting, probes)
             for entry in lineup.entries(batch, report.left_out):
                 group.add(entry, is_teacher=lineup is reference)
@@ -103,9 +103,9 @@ def benchmark(
 class _Lineup:
     """One model in every backend and precision that takes it."""
 
-    def __init__(self, contestant: Contestant, setting: Setting) -> None:
-        self.contestant, self.setting = contestant, setting
-        self.model = contestant.build()
+    def __init__(self, model: BenchmarkModel, setting: Setting) -> None:
+        self.description, self.setting = model, setting
+        self.model = model.build()
         self.params_m = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         view: View = self.model.view  # type: ignore[assignment]
         image_size: int = self.model.image_size  # type: ignore[assignment]
@@ -116,7 +116,7 @@ class _Lineup:
 
     def entries(self, batch: int, left_out: list[LeftOut]) -> Iterator[Entry]:
         """For images of this number; what cannot be opened is noted."""
-        name, decoder, weights, _ = self.contestant
+        name, decoder, weights, _ = self.description
         for backend, precision in product(self.setting.backends, self.setting.precisions):
             try:
                 session, network = self._open(backend, precision, batch)

@@ -1,4 +1,4 @@
-"""The trade-off picture: accuracy against speed, a circle's area is the number of parameters.
+"""The trade-off image: accuracy against speed, a circle's area is the number of parameters.
 
 Accuracies come from the `scores.json` that `tools/eval.py` writes, speeds from the benchmark's rows.
 """
@@ -27,7 +27,7 @@ _LADDER = (1, 2, 5)  # of each decade of the speed's axis, those with a line
 
 
 class Point(NamedTuple):
-    """A model in the picture."""
+    """A model in the image."""
 
     name: str
     fps: float  # images a second

@@ -1,4 +1,4 @@
-"""HaMeR's training augmentation: drawn once for a sample, then applied alike to picture, points and rotations."""
+"""HaMeR's training augmentation: drawn once for a sample, then applied alike to image, points and rotations."""
 
 from __future__ import annotations
 

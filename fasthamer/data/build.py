@@ -31,7 +31,7 @@ def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 def build_training_set(cfg: CfgNode, hand: Hand) -> HandDataset | HandStream:
     """The training set of a config, indexed or walked, augmented and mixed as it says.
 
-    `DATA.LABELLED` takes labels from the named set only: synthetic hands mixed into photographs keep theirs. Without
+    `DATA.LABELLED` takes labels from the named set only: synthetic hands mixed into images keep theirs. Without
     a teacher nothing can be learnt from the others, so there the labelled ones alone make up the set.
 
     Raises:

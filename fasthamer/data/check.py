@@ -1,6 +1,6 @@
 """Is a dataset whole, and can its labels be what they are said to be? Looks, and changes nothing.
 
-Every picture's file is looked at from outside (there, and complete to its last bytes); a sample of hands from all over
+Every image's file is looked at from outside (there, and complete to its last bytes); a sample of hands from all over
 the set is decoded and its labels are tried against each other.
 """
 
@@ -19,18 +19,18 @@ from fasthamer.data.label_checks import (
     REPROJECTION,
     TIPS_APART,
     item_problems,
-    photograph_problems,
     reprojection,
+    sample_problems,
     tips_apart,
 )
-from fasthamer.data.readers.base import Photographs, picture_size
-from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.readers.base import ImageDataset, read_image_size
+from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.streams import HandStream, Indexed, Mix
 from fasthamer.files.images import JPEG_BEGIN, JPEG_END, TAIL
 from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
 from fasthamer.types import Batch
 
-SHOWN, COLUMNS = 24, 6  # samples in the picture
+SHOWN, COLUMNS = 24, 6  # samples in the image
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -54,7 +54,7 @@ def check(dataset: Any, sample: int) -> Report:
 
     Args:
         dataset: a set of any kind, indexed or streamed, without augmentation.
-        sample: hands whose pictures are decoded and whose labels are tried.
+        sample: hands whose images are decoded and whose labels are tried.
     """
     report = Report()
     if isinstance(dataset, Mix):
@@ -62,12 +62,12 @@ def check(dataset: Any, sample: int) -> Report:
             found = check(part, max(1, sample // len(dataset.parts)))
             for mine, its in zip(vars(report).values(), vars(found).values(), strict=True):
                 mine.extend(its)
-    elif isinstance(dataset, TarHands):
+    elif isinstance(dataset, TarDataset):
         _check_shards(dataset, sample, report)
     elif isinstance(dataset, Indexed):
         return check(dataset.dataset, sample)
     else:
-        named = _check_files(dataset, report) if isinstance(dataset, Photographs) else set()
+        named = _check_files(dataset, report) if isinstance(dataset, ImageDataset) else set()
         _check_sample(dataset, sample, report, named)
     return report
 
@@ -76,13 +76,13 @@ def identity(dataset: Any) -> tuple:
     """The same for two splits that are one: some sets have none."""
     if isinstance(dataset, HandStream):
         return (dataset.fingerprint,)
-    if not isinstance(dataset, Photographs):
+    if not isinstance(dataset, ImageDataset):
         return type(dataset), len(dataset)
     source = dataset.file if hasattr(dataset, "file") else None
-    return type(dataset), len(dataset), source, dataset.picture(0), dataset.picture(len(dataset) - 1)
+    return type(dataset), len(dataset), source, dataset.image_path(0), dataset.image_path(len(dataset) - 1)
 
 
-def picture(report: Report) -> NDArray[np.uint8] | None:
+def contact_sheet(report: Report) -> NDArray[np.uint8] | None:
     """The labelled crops on one page; None if there is not one that can be shown."""
     if not report.shown:
         return None
@@ -96,7 +96,7 @@ def picture(report: Report) -> NDArray[np.uint8] | None:
 
 
 def incomplete(path: Path) -> str | None:
-    """What is wrong with a picture's file as far as its first and last bytes tell."""
+    """What is wrong with an image's file as far as its first and last bytes tell."""
     try:
         with open(path, "rb") as file:
             begin = file.read(8)
@@ -115,23 +115,23 @@ def _cut_short(begin: bytes, end: bytes) -> str | None:
         return None if JPEG_END in end else "is cut short"
     if begin.startswith(b"\x89PNG"):
         return None if end.endswith(_PNG_END) else "is cut short"
-    return None if begin[:4] in (b"RIFF", b"II*\x00", b"MM\x00*") or begin[:2] == b"BM" else "is no picture"
+    return None if begin[:4] in (b"RIFF", b"II*\x00", b"MM\x00*") or begin[:2] == b"BM" else "is no image"
 
 
-def _check_files(dataset: Photographs, report: Report) -> set[Path]:
-    """Looks at every picture's file; returns those with a problem."""
-    pictures, left = 0, 0
+def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
+    """Looks at every image's file; returns those with a problem."""
+    images, left = 0, 0
     before, damaged = None, set()
     for index in range(len(dataset)):
         left += dataset.is_left(index)
-        path = dataset.picture(index)
-        if path != before:  # both hands of a photograph follow each other
-            pictures += 1
+        path = dataset.image_path(index)
+        if path != before:  # both hands of an image follow each other
+            images += 1
             if wrong := incomplete(path):
                 report.problems.append(f"{path} {wrong}")
                 damaged.add(path)
         before = path
-    report.told.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {pictures} pictures")
+    report.told.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {images} images")
     for name, count in _left_out(dataset):
         report.told.append(f"left out by the reader: {count} {name}")
     return damaged
@@ -141,22 +141,22 @@ def _left_out(dataset: Any) -> Iterator[tuple[str, object]]:
     if hasattr(dataset, "skipped") and dataset.skipped:
         yield "hands with too few keypoints", dataset.skipped
     if hasattr(dataset, "left_out") and dataset.left_out:
-        yield "(folders without pictures)", ", ".join(dataset.left_out)
+        yield "(folders without images)", ", ".join(dataset.left_out)
 
 
 def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[Path]) -> None:
-    """Decodes some hands from all over the set and tries their labels; passes over pictures that were named before."""
+    """Decodes some hands from all over the set and tries their labels; passes over images that were named before."""
     seen = _Seen()
     for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)).tolist():
         name = dataset.sample_name(index) if hasattr(dataset, "sample_name") else f"{index}"
         where = f"sample {index} ({name})" if name != f"{index}" else f"sample {index}"
-        if isinstance(dataset, Photographs) and dataset.picture(index) in named:
+        if isinstance(dataset, ImageDataset) and dataset.image_path(index) in named:
             continue
         try:
             item = dataset[(0, index)]
             found = list(item_problems(item))
-            if isinstance(dataset, Photographs):
-                found += _photograph(dataset, index, seen)
+            if isinstance(dataset, ImageDataset):
+                found += _image_problems(dataset, index, seen)
         except (ValueError, KeyError, OSError) as error:
             report.problems.append(f"{where}: {error.args[0] if isinstance(error, KeyError) else error}")
             continue
@@ -166,9 +166,9 @@ def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[
     report.told += seen.lines()
 
 
-def _photograph(dataset: Photographs, index: int, seen: _Seen) -> Iterator[str]:
-    hand = dataset.photograph(index)
-    yield from photograph_problems(hand.labels, hand.box, *picture_size(hand.path))
+def _image_problems(dataset: ImageDataset, index: int, seen: _Seen) -> Iterator[str]:
+    hand = dataset.raw_sample(index)
+    yield from sample_problems(hand.labels, hand.box, *read_image_size(hand.path))
     if hasattr(dataset, "camera") and hand.labels.joints is not None:
         off = reprojection(hand.labels, dataset.camera(index))
         if off is not None:
@@ -182,15 +182,15 @@ def _photograph(dataset: Photographs, index: int, seen: _Seen) -> Iterator[str]:
             yield f"a fingertip of the mesh lies {1000 * apart:.1f} mm off the labelled one"
 
 
-def _check_shards(dataset: TarHands, sample: int, report: Report) -> None:
+def _check_shards(dataset: TarDataset, sample: int, report: Report) -> None:
     """Reads every shard to its end; decodes the first hands of each."""
     seen, samples, hands = _Seen(), 0, 0
     each = -(-sample // len(dataset.shards))  # samples of a shard that are decoded
     for shard in range(len(dataset.shards)):
         for number, raw in enumerate(dataset.samples(shard, report.problems)):
             samples += 1
-            if wrong := _cut_short(raw.picture[:8], raw.picture[-TAIL:]):
-                report.problems.append(f"{raw.name}: its picture {wrong}")
+            if wrong := _cut_short(raw.image[:8], raw.image[-TAIL:]):
+                report.problems.append(f"{raw.name}: its image {wrong}")
             elif number < each:
                 for _, item in dataset.items(raw, 0, report.problems):
                     hands += 1

@@ -29,7 +29,7 @@ def keypoint_box(keypoints: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def image_box(width: int, height: int) -> tuple[np.ndarray, float]:
-    """The box with which HaMeR evaluates FreiHAND: the whole picture fills what the backbone sees."""
+    """The box with which HaMeR evaluates FreiHAND: the whole image fills what the backbone sees."""
     return np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float))
 
 
@@ -39,14 +39,14 @@ def box_side(extent: np.ndarray) -> float:
 
 
 def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.0, mirror: bool = False) -> np.ndarray:
-    """The map from pixels of the photograph to pixels of the crop.
+    """The map from pixels of the image to pixels of the crop.
 
     Args:
-        centre: (2,) pixels of the photograph as it is, also where it is mirrored.
-        side: pixels of the photograph.
+        centre: (2,) pixels of the image as it is, also where it is mirrored.
+        side: pixels of the image.
         size: pixels of the crop.
         rotation: degrees; the box turns by it clockwise as seen, its content the other way.
-        mirror: whether the photograph is mirrored first (a left hand). About which line does not matter, since the
+        mirror: whether the image is mirrored first (a left hand). About which line does not matter, since the
             box is mirrored with it.
 
     Returns:
@@ -64,7 +64,7 @@ def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.
 
 
 def warp(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
-    """The crop: bilinear, black outside of the photograph, blurred first where it shrinks by more than 2.2 times.
+    """The crop: bilinear, black outside of the image, blurred first where it shrinks by more than 2.2 times.
 
     Args:
         image: (H, W, C) uint8.
@@ -98,7 +98,7 @@ def to_crop_units(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def mirror_points(points: np.ndarray) -> np.ndarray:
-    """A left hand's 3D points (..., 3) to the right hand's in the mirrored picture, and back."""
+    """A left hand's 3D points (..., 3) to the right hand's in the mirrored image, and back."""
     return points * np.array([-1, 1, 1], dtype=points.dtype)
 
 

@@ -41,24 +41,24 @@ def item_problems(item: Batch) -> Iterator[str]:
             yield f"the mesh measures {extent:.4g} m"
 
 
-def photograph_problems(labels: Labels, box: tuple[np.ndarray, float], width: int, height: int) -> Iterator[str]:
-    """What does not fit one hand's photograph.
+def sample_problems(labels: Labels, box: tuple[np.ndarray, float], width: int, height: int) -> Iterator[str]:
+    """What does not fit one hand's image.
 
     Args:
         labels: as the files have them.
         box: centre and side of the crop, pixels.
-        width, height: of the photograph.
+        width, height: of the image.
     """
     (x, y), side = box
     if not (0 <= x < width and 0 <= y < height):
-        yield f"the box's centre ({x:.0f}, {y:.0f}) lies outside of the {width}x{height} picture"
+        yield f"the box's centre ({x:.0f}, {y:.0f}) lies outside of the {width}x{height} image"
     if not 2 <= side < 8 * max(width, height):
-        yield f"the crop's side is {side:.0f} pixels in a {width}x{height} picture"
+        yield f"the crop's side is {side:.0f} pixels in a {width}x{height} image"
     if labels.keypoints is not None and (known := labels.keypoints[:, 2] > 0).any():
         points = labels.keypoints[known, :2]
         inside = (points >= 0).all(1) & (points < (width, height)).all(1)
         if not inside.any():
-            yield f"all {len(points)} keypoints lie outside of the {width}x{height} picture"
+            yield f"all {len(points)} keypoints lie outside of the {width}x{height} image"
     if labels.joints is not None and (known := labels.joints[:, 3] > 0).any():
         try:
             check_in_front(labels.joints[known, :3], "joints")
@@ -70,7 +70,7 @@ def reprojection(labels: Labels, intrinsics: np.ndarray) -> float | None:
     """Pixels by which the worst labelled keypoint is off its projected joint; None where either is not labelled.
 
     Args:
-        labels: joints in the frame of the photograph's camera.
+        labels: joints in the frame of the image's camera.
         intrinsics: (3, 3) pixels.
     """
     if labels.keypoints is None or labels.joints is None:

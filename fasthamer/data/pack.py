@@ -1,4 +1,4 @@
-"""Any set of photographs as tar shards: long files that are read from front to back, for training at scale.
+"""Any set of images as tar shards: long files that are read from front to back, for training at scale.
 
 A shard is written beside its final name, read back and compared with what went in, and only then renamed; `pack.json`
 says how far packing got, so the same command goes on after an interruption. The form is HaMeR's, see
@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from fasthamer.data.readers.base import Photograph, Photographs
+from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import read_record, write_record
 from fasthamer.data.readers.tars import ABOUT, RECORD, webdataset
 from fasthamer.data.sample import Labels
 from fasthamer.files.atomic import write_text
-from fasthamer.files.images import JPEG_BEGIN, decode_picture
+from fasthamer.files.images import JPEG_BEGIN, decode_image
 
 SHARD = 1000  # hands a shard, as HaMeR's
 REACH = 0.95  # of the box's side: what augmentation can bring into the crop, from its centre (1.3 / sqrt(2) + shift)
-WORTH_CUTTING = 0.7  # a photograph is cut where less than this part of it is within reach
+WORTH_CUTTING = 0.7  # an image is cut where less than this part of it is within reach
 LARGEST_SIDE = 768  # pixels of a cut's side: three times a crop's, beyond that it is shrunk
 QUALITY = 95  # of JPEG files that are written anew
 
@@ -39,7 +39,7 @@ class Packed(NamedTuple):
 
 
 def pack(
-    dataset: Photographs,
+    dataset: ImageDataset,
     out: str | Path,
     name: str,
     embedded: bool,
@@ -48,11 +48,11 @@ def pack(
 ) -> Packed:
     """Writes a set's hands as shards `out/000000.tar`, ...; goes on where an earlier call stopped.
 
-    A picture is copied as it is, unless it is no JPEG or mostly out of augmentation's reach; then the part within reach
+    An image is copied as it is, unless it is no JPEG or mostly out of augmentation's reach; then the part within reach
     is written as JPEG. Labels are kept to float32.
 
     Args:
-        dataset: any reader of photographs.
+        dataset: any reader of images.
         out: the folder; made where missing.
         name: of the set, for `pack.json`.
         embedded: whether the labels' poses, shapes and vertices are the embedded hand's, not MANO's.
@@ -63,8 +63,8 @@ def pack(
         ValueError: the set cannot be packed, the folder holds something else, or a shard read back differs.
     """
     webdataset()  # before anything is written
-    if not isinstance(dataset, Photographs):
-        raise ValueError(f"{name} has no files to pack: only sets of photographs are packed")
+    if not isinstance(dataset, ImageDataset):
+        raise ValueError(f"{name} has no files to pack: only sets of images are packed")
     if not len(dataset) or shard < 1:
         raise ValueError(f"nothing to pack: {name} has {len(dataset)} hands, {shard} go into a shard")
     out = Path(out)
@@ -113,23 +113,23 @@ def _save(out: Path, about: dict[str, Any]) -> None:
     write_text(out / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
-def _write_shard(dataset: Photographs, indices: range, path: Path, skipped: list[str]) -> int:
+def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: list[str]) -> int:
     """Writes, verifies and names one shard; returns how many hands are in it."""
     draft = path.with_name(f".{path.name}.part")
-    hands: dict[str, Photograph] = {}
+    hands: dict[str, RawSample] = {}
     try:
         with draft.open("wb") as file, webdataset().TarWriter(file, encoder=False, mtime=0) as writer:
             for index in indices:
                 try:
-                    source = dataset.photograph(index)
-                    picture, hand = packed_hand(source)
+                    source = dataset.raw_sample(index)
+                    image, hand = packed_hand(source)
                 except (ValueError, OSError) as error:
                     skipped.append(f"hand {index}: {error}")
                     continue
                 key = f"{index:09d}"
                 hands[key] = hand
                 record = write_record(hand.labels, hand.box, hand.left, str(source.path))
-                writer.write({"__key__": key, RECORD: record, "jpg": picture})
+                writer.write({"__key__": key, RECORD: record, "jpg": image})
         _verify(draft, hands)
         draft.replace(path)
     finally:
@@ -137,15 +137,15 @@ def _write_shard(dataset: Photographs, indices: range, path: Path, skipped: list
     return len(hands)
 
 
-def _verify(path: Path, hands: dict[str, Photograph]) -> None:
+def _verify(path: Path, hands: dict[str, RawSample]) -> None:
     """Compares a shard, as it is on disk, with what went in.
 
     Raises:
-        ValueError: they differ, or a picture cannot be read.
+        ValueError: they differ, or an image cannot be read.
     """
     damage: list[str] = []
     left = dict(hands)
-    pictures = 0
+    images = 0
     for member in members(path, damage):
         key, kind = member["fname"].split(".", 1)
         if kind == RECORD:
@@ -154,10 +154,10 @@ def _verify(path: Path, hands: dict[str, Photograph]) -> None:
             if found.left != wanted.left or not box or not _same(found.labels, wanted.labels):
                 raise ValueError(f"{path}: {key} reads back with other labels: is the disk sound?")
         else:
-            decode_picture(member["data"], f"{path}: {key}")
-            pictures += 1
-    if damage or left or pictures != len(hands):
-        raise ValueError(f"{path}: {len(hands)} hands went in, {pictures} pictures read back {damage[:1]}")
+            decode_image(member["data"], f"{path}: {key}")
+            images += 1
+    if damage or left or images != len(hands):
+        raise ValueError(f"{path}: {len(hands)} hands went in, {images} images read back {damage[:1]}")
 
 
 def _same(found: Labels, wanted: Labels) -> bool:
@@ -173,14 +173,14 @@ def _same(found: Labels, wanted: Labels) -> bool:
     return True
 
 
-def packed_hand(hand: Photograph) -> tuple[bytes, Photograph]:
-    """A hand as it is packed: its picture's bytes, and labels and box in that picture.
+def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
+    """A hand as it is packed: its image's bytes, and labels and box in that image.
 
     Raises:
-        FileNotFoundError, ValueError: no picture, or a damaged one.
+        FileNotFoundError, ValueError: no image, or a damaged one.
     """
     content = hand.path.read_bytes()
-    image = decode_picture(content, str(hand.path))
+    image = decode_image(content, str(hand.path))
     height, width = image.shape[:2]
     reach = REACH * hand.box[1]
     corner = np.clip(np.floor(hand.box[0] - reach), 0, [width - 1, height - 1]).astype(int)
@@ -198,8 +198,8 @@ def packed_hand(hand: Photograph) -> tuple[bytes, Photograph]:
     return written, _moved(hand, corner, scale)
 
 
-def _moved(hand: Photograph, corner: np.ndarray, scale: float) -> Photograph:
-    """The same hand in a part of its picture, which begins at a corner and was shrunk; lengths in space stay."""
+def _moved(hand: RawSample, corner: np.ndarray, scale: float) -> RawSample:
+    """The same hand in a part of its image, which begins at a corner and was shrunk; lengths in space stay."""
 
     def move(points: np.ndarray) -> np.ndarray:
         return (points - corner + 0.5) * scale - 0.5  # pixels are counted at their centres

@@ -69,7 +69,7 @@ def check_sides(
     if len(scores) >= _ENOUGH and np.mean(scores) < -_DOUBT:
         raise ValueError(
             f"{where}: {int((np.array(scores) < 0).sum())} of {len(scores)} hands bend like the other hand: left and "
-            "right are swapped, or pictures and labels are mirrored; mirror pictures, cameras and points alike"
+            "right are swapped, or images and labels are mirrored; mirror images, cameras and points alike"
         )
 
 

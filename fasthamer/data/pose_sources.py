@@ -1,4 +1,4 @@
-"""The hand poses among a dataset's annotations, without a look at its pictures."""
+"""The hand poses among a dataset's annotations, without a look at its images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fasthamer.data.articulation import Articulation
 from fasthamer.data.build import build_training_set
 from fasthamer.data.parallel import Numbers, in_pieces
 from fasthamer.data.poses import PIECE, HandPoses, gathered
-from fasthamer.data.readers.base import Photographs
-from fasthamer.data.readers.tars import TarHands
+from fasthamer.data.readers.base import ImageDataset
+from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic
-from fasthamer.data.synthetic.cached import KeptHands
-from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.cached import CachedSyntheticDataset
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import Hand
 from fasthamer.types import N_BETAS, N_HAND_JOINTS
 
@@ -97,25 +97,25 @@ def _sources(dataset: Any, which: Numbers | None = None) -> Iterator[Source]:
     elif isinstance(dataset, Indexed):
         yield from _sources(dataset.dataset)
     elif isinstance(dataset, WithSynthetic):
-        yield from _sources(dataset.photographs)
+        yield from _sources(dataset.images)
         yield from _sources(dataset.synthetic)
     elif isinstance(dataset, PartlyLabelled):
         yield from _sources(dataset.dataset, np.flatnonzero(dataset.labelled))
     elif isinstance(dataset, LabelledOnly):
         yield from _sources(dataset.dataset, dataset.labelled)
-    elif isinstance(dataset, KeptHands):
+    elif isinstance(dataset, CachedSyntheticDataset):
         yield from _sources(dataset.hands, which)
-    elif isinstance(dataset, TarHands):
+    elif isinstance(dataset, TarDataset):
         yield Source(partial(_of_shards, dataset), np.arange(len(dataset.shards)), 1)
-    elif isinstance(dataset, Photographs | SyntheticHands) and dataset.has_poses:
+    elif isinstance(dataset, ImageDataset | SyntheticDataset) and dataset.has_poses:
         yield Source(partial(_of_hands, dataset), np.arange(len(dataset)) if which is None else which, PIECE)
 
 
-def _of_hands(dataset: Photographs | SyntheticHands, numbers: Numbers) -> Found:
+def _of_hands(dataset: ImageDataset | SyntheticDataset, numbers: Numbers) -> Found:
     return _found((dataset.articulation(int(number)) for number in numbers), [])
 
 
-def _of_shards(tars: TarHands, numbers: Numbers) -> Found:
+def _of_shards(tars: TarDataset, numbers: Numbers) -> Found:
     skipped: list[str] = []
     return _found((each for number in numbers for each in tars.articulations(int(number), skipped)), skipped)
 

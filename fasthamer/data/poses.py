@@ -1,4 +1,4 @@
-"""Bent hands without pictures: what a tokenizer trains on, and what HaMeR's adversarial prior takes for real.
+"""Bent hands without images: what a tokenizer trains on, and what HaMeR's adversarial prior takes for real.
 
 From the procedural sampler, from a file of MANO's parameters, or from a dataset's annotations (`pose_labels`).
 """

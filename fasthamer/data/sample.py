@@ -1,4 +1,4 @@
-"""From a photograph and whatever labels it has to one item of a dataset: crop, mirror, augment, fill the gaps."""
+"""From an image and whatever labels it has to one item of a dataset: crop, mirror, augment, fill the gaps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch
 
 
 class Labels(NamedTuple):
-    """What is known about a hand in a photograph; None where nothing is. Lengths are metres, x right, y down."""
+    """What is known about a hand in an image; None where nothing is. Lengths are metres, x right, y down."""
 
-    keypoints: np.ndarray | None = None  # (21, 3) pixels of the photograph, confidence
+    keypoints: np.ndarray | None = None  # (21, 3) pixels of the image, confidence
     joints: np.ndarray | None = None  # (21, 4) camera frame, confidence
     vertices: np.ndarray | None = None  # (778, 3) camera frame, MANO's vertices
     pose: np.ndarray | None = None  # (16, 3) axis-angle, absolute, wrist first
@@ -36,8 +36,8 @@ def make_item(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        labels: of the hand as it is in the photograph.
-        box: centre (2,) and side in pixels of the photograph.
+        labels: of the hand as it is in the image.
+        box: centre (2,) and side in pixels of the image.
         size: pixels of the crop.
         index: the sample's number in its dataset.
         augmentation: None changes nothing.
@@ -82,7 +82,7 @@ def make_item(
 
 
 def without_labels(item: Batch) -> Batch:
-    """The same picture with nothing known about it."""
+    """The same image with nothing known about it."""
     hidden = {
         name: torch.zeros_like(getattr(item, name))
         for name in ("keypoints_2d", "joints", "vertices", "has_vertices", "betas", "has_pose", "has_betas")

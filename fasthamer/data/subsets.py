@@ -1,4 +1,4 @@
-"""Datasets made of others: with labels on some pictures only, or with synthetic hands among the photographs."""
+"""Datasets made of others: with labels on some images only, or with synthetic hands among the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fasthamer.types import Batch
 
 
 class PartlyLabelled(Dataset):
-    """A dataset of which only some samples keep their labels; the others are pictures about which nothing is known.
+    """A dataset of which only some samples keep their labels; the others are images about which nothing is known.
 
     Args:
         dataset: the whole.
@@ -59,18 +59,18 @@ def choose_labelled(length: int, fraction: float, seed: int) -> NDArray[np.int64
         ValueError: no fraction.
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of pictures with labels, in (0, 1]")
+        raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of images with labels, in (0, 1]")
     kept = max(1, round(fraction * length))
     return np.sort(np.random.default_rng(seed).permutation(length)[:kept])
 
 
 class WithSynthetic(Dataset):
-    """Photographs and, behind them, as many synthetic hands as make up a given part of an epoch.
+    """Images and, behind them, as many synthetic hands as make up a given part of an epoch.
 
     Every epoch goes on where the last one stopped in the synthetic set, which starts anew when it is used up.
 
     Args:
-        photographs: all of them are in every epoch.
+        images: all of them are in every epoch.
         synthetic: where the others come from.
         fraction: of an epoch that is synthetic, in (0, 1).
 
@@ -78,22 +78,22 @@ class WithSynthetic(Dataset):
         ValueError: no such fraction.
     """
 
-    def __init__(self, photographs: HandDataset, synthetic: HandDataset, fraction: float) -> None:
+    def __init__(self, images: HandDataset, synthetic: HandDataset, fraction: float) -> None:
         if not 0 < fraction < 1:
             raise ValueError(f"DATA.MIX_SYNTHETIC is {fraction}: it is a part of each epoch, 0 or more and less than 1")
-        self.photographs, self.synthetic = photographs, synthetic
-        self.added = max(1, round(len(photographs) * fraction / (1 - fraction)))
+        self.images, self.synthetic = images, synthetic
+        self.added = max(1, round(len(images) * fraction / (1 - fraction)))
 
     def __len__(self) -> int:
-        return len(self.photographs) + self.added
+        return len(self.images) + self.added
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        if index < len(self.photographs):
-            return self.photographs[key]
-        drawn = epoch * self.added + index - len(self.photographs)
+        if index < len(self.images):
+            return self.images[key]
+        drawn = epoch * self.added + index - len(self.images)
         rounds, number = divmod(drawn, len(self.synthetic))
         return self.synthetic[(rounds, number)]._replace(index=torch.tensor(index))
 
@@ -111,7 +111,7 @@ class Views(Dataset):
 
     def __init__(self, dataset: HandDataset, views: int) -> None:
         if views < 1:
-            raise ValueError(f"TEACHER.CACHE_VIEWS is {views}: at least one crop of each photograph, or 0")
+            raise ValueError(f"TEACHER.CACHE_VIEWS is {views}: at least one crop of each image, or 0")
         self.dataset, self.views = dataset, views
 
     def __len__(self) -> int:

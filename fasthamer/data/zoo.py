@@ -43,17 +43,17 @@ def ho3d(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 @DATASETS.register
 def synthetic(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """Hands drawn on the fly; needs no file."""
-    from fasthamer.data.synthetic.dataset import SyntheticHands
+    from fasthamer.data.synthetic.dataset import SyntheticDataset
 
     size, seed = cfg.DATA.SYNTHETIC_SIZE, cfg.SEED
     if train and cfg.DATA.SYNTHETIC_FOLDER:
-        from fasthamer.data.synthetic.cached import KeptHands
+        from fasthamer.data.synthetic.cached import CachedSyntheticDataset
 
-        hands = SyntheticHands(hand, size, seed, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
-        return KeptHands(hands, cfg.DATA.SYNTHETIC_FOLDER, _strength(cfg))
+        hands = SyntheticDataset(hand, size, seed, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
+        return CachedSyntheticDataset(hands, cfg.DATA.SYNTHETIC_FOLDER, _strength(cfg))
     if train:
-        return SyntheticHands(hand, size, seed, cfg.IMAGE_SIZE, cfg.AUGMENT.SCALE, cfg.AUGMENT.SHIFT)
-    return SyntheticHands(hand, cfg.DATA.SYNTHETIC_EVAL_SIZE, EVALUATION_SEED, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
+        return SyntheticDataset(hand, size, seed, cfg.IMAGE_SIZE, cfg.AUGMENT.SCALE, cfg.AUGMENT.SHIFT)
+    return SyntheticDataset(hand, cfg.DATA.SYNTHETIC_EVAL_SIZE, EVALUATION_SEED, cfg.IMAGE_SIZE, scale=0.0, shift=0.0)
 
 
 @DATASETS.register
@@ -61,7 +61,7 @@ def hint(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """HInt: hands in the wild with 2D keypoints, from its folders or HaMeR's lists."""
     from fasthamer.data.readers.hint import HInt
 
-    return HInt(*_photographs(cfg, train))
+    return HInt(*_image_arguments(cfg, train))
 
 
 @DATASETS.register
@@ -69,7 +69,7 @@ def coco(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """2D hand keypoints in COCO's JSON, or COCO-WholeBody's hands."""
     from fasthamer.data.readers.coco import CocoHands
 
-    return CocoHands(*_photographs(cfg, train), cfg.DATA.INDEX)
+    return CocoHands(*_image_arguments(cfg, train), cfg.DATA.INDEX)
 
 
 @DATASETS.register
@@ -77,28 +77,28 @@ def interhand(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
     """InterHand2.6M: both hands, 3D joints and cameras."""
     from fasthamer.data.readers.interhand import InterHand
 
-    return InterHand(*_photographs(cfg, train), cfg.DATA.INDEX)
+    return InterHand(*_image_arguments(cfg, train), cfg.DATA.INDEX)
 
 
 @DATASETS.register
 def folder(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
-    """Pictures without labels and a list of boxes: only a teacher can say anything about them."""
+    """Images without labels and a list of boxes: only a teacher can say anything about them."""
     from fasthamer.data.readers.folder import Folder
 
     if train and cfg.KD.MODE == "none":
         raise ValueError("DATA.NAME folder has no labels to learn from: --kd output, feature or hybrid asks a teacher")
-    return Folder(*_photographs(cfg, train))
+    return Folder(*_image_arguments(cfg, train))
 
 
 @DATASETS.register
 def tars(cfg: CfgNode, hand: Hand, train: bool) -> HandStream:
     """Tar shards: HaMeR's training data, or what `tools/prepare_data.py pack` has packed; for training."""
-    from fasthamer.data.readers.tars import TarHands
+    from fasthamer.data.readers.tars import TarDataset
 
     if not train:
         raise ValueError("tar shards are for training: name the set to evaluate on with DATA.EVAL_NAME and EVAL_ROOT")
-    root, _, image_size, strength, seed = _photographs(cfg, train)
-    return TarHands(root, hand, image_size, strength, seed)
+    root, _, image_size, strength, seed = _image_arguments(cfg, train)
+    return TarDataset(root, hand, image_size, strength, seed)
 
 
 @DATASETS.register
@@ -115,12 +115,12 @@ def _measured(cfg: CfgNode, train: bool) -> dict[str, Any]:
     """What readers of sets with MANO's parameters are made from; meshes only where a score or a loss looks at them."""
     names = ("root", "split", "image_size", "strength", "seed")
     meshes = not train or cfg.LOSS.VERTICES > 0
-    common = dict(zip(names, _photographs(cfg, train), strict=True))
+    common = dict(zip(names, _image_arguments(cfg, train), strict=True))
     return common | {"box": cfg.DATA.BOX, "meshes": meshes, "cache": cfg.DATA.INDEX}
 
 
-def _photographs(cfg: CfgNode, train: bool) -> tuple[str, str, int, Strength | None, int]:
-    """What readers of photographs are made from: root, split, image size, augmentation and seed."""
+def _image_arguments(cfg: CfgNode, train: bool) -> tuple[str, str, int, Strength | None, int]:
+    """What readers of images are made from: root, split, image size, augmentation and seed."""
     if not cfg.DATA.ROOT:
         raise ValueError(f"DATA.NAME {cfg.DATA.NAME} needs DATA.ROOT, the folder of the unpacked set (--data-root DIR)")
     split = cfg.DATA.SPLIT if train else cfg.DATA.EVAL_SPLIT

@@ -1,4 +1,4 @@
-"""Reading pictures."""
+"""Reading images."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 TAIL = 4096  # bytes among which a whole JPEG file has its end mark; some writers add something behind it
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8, RGB, as the file stores it: a mark that it is to be turned is not followed.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, or cut short.
+        ValueError: not an image, or cut short.
     """
     try:
-        return decode_picture(path.read_bytes(), str(path))
+        return decode_image(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise FileNotFoundError(f"no picture {path}") from None
+        raise FileNotFoundError(f"no image {path}") from None
     except OSError as error:
-        raise ValueError(f"{path}: damaged picture ({error}); copy or download it again") from None
+        raise ValueError(f"{path}: damaged image ({error}); copy or download it again") from None
 
 
-def decode_picture(data: bytes, source: str) -> np.ndarray:
-    """A picture file's content as (H, W, 3) uint8, RGB.
+def decode_image(data: bytes, source: str) -> np.ndarray:
+    """An image file's content as (H, W, 3) uint8, RGB.
 
     Args:
         data: the file.
         source: its name, for errors.
 
     Raises:
-        ValueError: not a picture, or cut short.
+        ValueError: not an image, or cut short.
     """
     # OpenCV is the faster reader; whether it refuses a JPEG cut short depends on its version, so look first.
     if data.startswith(JPEG_BEGIN) and JPEG_END in data[-TAIL:]:
@@ -48,4 +48,4 @@ def decode_picture(data: bytes, source: str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{source}: damaged picture ({error}); copy or download it again") from None
+        raise ValueError(f"{source}: damaged image ({error}); copy or download it again") from None

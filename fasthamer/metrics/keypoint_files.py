@@ -1,7 +1,7 @@
 """HInt's truth in the form HaMeR evaluates it, and 2D predictions for it.
 
 HInt has no server and no submission form: predictions are kept as `keypoints.json`, a list of 21x2 pixels of the
-photograph for each hand, in the order of HaMeR's file.
+image for each hand, in the order of HaMeR's file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_annotated(path: str | Path) -> Annotated:
     if beside != path and beside.is_file():
         other = _labels(beside)
         if other["imgname"].tolist() != labels["imgname"].tolist():
-            raise ValueError(f"{beside} lists other pictures than {path.name}: they are not of one set")
+            raise ValueError(f"{beside} lists other images than {path.name}: they are not of one set")
         occluded = other["hand_keypoints_2d"][..., 2] > 0.5
     return Annotated(points, known, labels["scale"].reshape(len(points), -1).max(1), occluded)
 

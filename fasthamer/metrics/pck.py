@@ -21,7 +21,7 @@ PCK_THRESHOLDS = {"pck_05": 0.05, "pck_10": 0.10, "pck_15": 0.15}  # of the box'
 
 
 class Annotated(NamedTuple):
-    """True keypoints of a set, in pixels of its photographs. N = samples."""
+    """True keypoints of a set, in pixels of its images. N = samples."""
 
     points: NDArray  # (N, 21, 2)
     known: NDArray  # (N, 21) bool: there is a label
@@ -33,7 +33,7 @@ def score_pck(points: NDArray, target: Annotated) -> dict:
     """PCK over all labelled joints and, where the set says which they are, over visible and occluded ones.
 
     Args:
-        points: (N, 21, 2) predicted, pixels of the photographs.
+        points: (N, 21, 2) predicted, pixels of the images.
         target: the same hands in the same order.
 
     Returns:

@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Normalise(nn.Module):
     """(B, 3, S, S) RGB 0..255 of any dtype and size to (B, 3, size, size), (x / 255 - mean) / std in fp32.
 
-    Shrinking is antialiased, as a photograph taken at the smaller size would be.
+    Shrinking is antialiased, as an image taken at the smaller size would be.
 
     Args:
         size: pixels that the backbone takes.

@@ -1,1 +1,1 @@
-"""Pictures: rasteriser, overlays, sheets."""
+"""Images: rasteriser, overlays, sheets."""

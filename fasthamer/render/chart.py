@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 class Page:
-    """A sheet to draw on, in pixels of the finished picture.
+    """A sheet to draw on, in pixels of the finished image.
 
     Args:
         size: width, height.

@@ -1,4 +1,4 @@
-"""Pictures of hands: shaded meshes and skeletons over photographs, turned views, and labelled sheets of them.
+"""Images of hands: shaded meshes and skeletons over images, turned views, and labelled sheets of them.
 
 Images are (H, W, 3) uint8 RGB. Pixel coordinates are OpenCV's: the centre of the first pixel is (0, 0).
 """
@@ -51,7 +51,7 @@ def draw_mesh(
         faces: (F, 3), counter-clockwise from outside.
         focal: pixels, one for both axes or (fx, fy).
         centre: principal point, pixels.
-        opacity: 1 hides the photograph behind the hand.
+        opacity: 1 hides the image behind the hand.
 
     Returns:
         (H, W, 3) uint8.
@@ -146,8 +146,8 @@ def turned_view(
 
     Args:
         vertices: (V, 3) metres, any origin.
-        degrees: how far; 90 looks at it from the picture's right.
-        extent: metres that the picture's side spans: keep it for meshes to be compared.
+        degrees: how far; 90 looks at it from the image's right.
+        extent: metres that the image's side spans: keep it for meshes to be compared.
     """
     background = np.full((size, size, 3), PAPER, np.uint8)
     points = np.asarray(vertices, np.float64)

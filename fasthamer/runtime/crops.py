@@ -1,4 +1,4 @@
-"""Crops to calibrate and check exported models with: synthetic hands with their truth, or photographs of hands."""
+"""Crops to calibrate and check exported models with: synthetic hands with their truth, or images of hands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.crop import crop_affine, image_box, warp
-from fasthamer.data.synthetic.dataset import SyntheticHands
-from fasthamer.files.images import read_picture
+from fasthamer.data.synthetic.dataset import SyntheticDataset
+from fasthamer.files.images import read_image
 from fasthamer.hand.mano import Hand
 
-PICTURES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Labelled(NamedTuple):
@@ -25,8 +25,8 @@ class Labelled(NamedTuple):
 
 
 def synthetic_crops(hand: Hand, count: int, size: int, seed: int) -> Labelled:
-    """`count` drawings of a hand, `size` pixels; what is calibrated and what is checked take different seeds."""
-    drawn = SyntheticHands(hand, count, seed, size)
+    """`count` synthetic images of a hand, `size` pixels; calibration and checks take different seeds."""
+    drawn = SyntheticDataset(hand, count, seed, size)
     items = [drawn[(0, index)] for index in range(count)]
     images, joints, vertices = (
         np.stack([getattr(item, name).numpy() for item in items]) for name in ("image", "joints", "vertices")
@@ -34,19 +34,19 @@ def synthetic_crops(hand: Hand, count: int, size: int, seed: int) -> Labelled:
     return Labelled(images, joints[..., :3], vertices)
 
 
-def photograph_crops(folder: str | Path, size: int) -> NDArray[np.uint8]:
-    """(N, 3, size, size): every picture of a folder, whole, as HaMeR evaluates FreiHAND.
+def image_crops(folder: str | Path, size: int) -> NDArray[np.uint8]:
+    """(N, 3, size, size): every image of a folder, whole, as HaMeR evaluates FreiHAND.
 
     Raises:
-        FileNotFoundError: no such folder, or no picture in it.
-        ValueError: a damaged picture.
+        FileNotFoundError: no such folder, or no image in it.
+        ValueError: a damaged image.
     """
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in PICTURES)
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"no pictures ({', '.join(PICTURES)}) in {folder}")
+        raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
     crops = []
     for path in paths:
-        picture = read_picture(path)
-        centre, side = image_box(picture.shape[1], picture.shape[0])
-        crops.append(warp(picture, crop_affine(centre, side, size), size).transpose(2, 0, 1))
+        image = read_image(path)
+        centre, side = image_box(image.shape[1], image.shape[0])
+        crops.append(warp(image, crop_affine(centre, side, size), size).transpose(2, 0, 1))
     return np.stack(crops)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from fasthamer.runtime.crops import Labelled, photograph_crops, synthetic_crops
+from fasthamer.runtime.crops import Labelled, image_crops, synthetic_crops
 from fasthamer.runtime.deploy import crop_size, inference_graph
 from fasthamer.runtime.export import export
 from fasthamer.runtime.parity import answers, cost, differences
@@ -22,7 +22,7 @@ class Request(NamedTuple):
     path: Path
     precision: str = "fp32"
     with_mesh: bool = True
-    photos: Path | None = None  # folder to compare on; None: synthetic crops
+    images: Path | None = None  # folder to compare on; None: synthetic crops
     calibrate: Path | None = None  # folder to calibrate int8 with; None: synthetic crops
     crops: int = 100  # how many synthetic ones, for either
 
@@ -34,19 +34,19 @@ def export_and_compare(model: nn.Module, request: Request) -> dict[str, Any]:
         model: a student or teacher in eval mode, on the CPU.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: as `export` and `photograph_crops`.
+        ValueError, FileNotFoundError, ImportError: as `export` and `image_crops`.
     """
     if request.crops < 1:
         raise ValueError(f"--crops {request.crops}: at least 1")
     graph = inference_graph(model)
     size = crop_size(graph)
-    compared = None if request.photos is None else photograph_crops(request.photos, size)
+    compared = None if request.images is None else image_crops(request.images, size)
     calibration = None
     if request.precision == "int8":
         if request.calibrate is None:
             calibration = synthetic_crops(graph.hand, request.crops, size, CALIBRATION_SEED).images
         else:
-            calibration = photograph_crops(request.calibrate, size)
+            calibration = image_crops(request.calibrate, size)
     contract = export(graph, request.path, request.precision, request.with_mesh, calibration)
     exported = open_session(request.path, SUFFIXES[request.path.suffix], "auto", "cpu")
     original = open_session(model, "torch")
@@ -79,4 +79,4 @@ def summary(report: dict[str, Any]) -> str:
 def _described(truth: Labelled, compared: Any, request: Request) -> str:
     if compared is None:
         return f"{len(truth.images)} synthetic crops"
-    return f"{len(compared)} pictures of {request.photos}"
+    return f"{len(compared)} images of {request.images}"

@@ -118,7 +118,7 @@ class FoldedQuery(nn.Module):
         with torch.no_grad():
             query = transformer.to_token_embedding.bias[None] + transformer.pos_embedding[0]  # (1, width)
             first: Any = self.blocks[0]
-            query = query + first.own(whiten(query))
+            query = query + first.own(normalise_without_affine(query))
             asked = first.ask(query)[0]
         self.register_buffer("start", query)
         self.register_buffer("first", asked)
@@ -132,10 +132,10 @@ class FoldedQuery(nn.Module):
         block: Any
         for number, block in enumerate(self.blocks):
             if number:
-                query = query + block.own(whiten(query))
+                query = query + block.own(normalise_without_affine(query))
             asked = block.ask(query) if number else self.first.expand(context.shape[0], -1, -1)
             query = query + block.look(asked, context)
-            query = query + block.mlp(whiten(query))
+            query = query + block.mlp(normalise_without_affine(query))
         return query
 
 
@@ -163,7 +163,9 @@ class _FoldedBlock(nn.Module):
 
     def ask(self, query: Tensor) -> Tensor:
         """(B, width) to (B, heads, C): what to multiply a token with to get its score."""
-        asked = self.to_query(whiten(query)).unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, B, d)
+        asked = (
+            self.to_query(normalise_without_affine(query)).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        )  # (heads, B, d)
         return torch.bmm(asked, self.keys).transpose(0, 1)
 
     def look(self, asked: Tensor, context: Tensor) -> Tensor:
@@ -253,14 +255,14 @@ def absorb(convolution: nn.Conv1d | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNo
     convolution.bias = nn.Parameter(bias)
 
 
-def whiten(query: Tensor) -> Tensor:
+def normalise_without_affine(query: Tensor) -> Tensor:
     """A layer norm without its affine part."""
     return F.layer_norm(query, query.shape[-1:])
 
 
 def behind_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weight and bias of a linear map that takes over the affine part of the norm before it."""
-    assert norm.eps == 1e-5, "`whiten` takes layer norm's default epsilon"
+    assert norm.eps == 1e-5, "`normalise_without_affine` takes layer norm's default epsilon"
     shift = weight @ norm.bias
     return weight * norm.weight, shift if bias is None else shift + bias
 
@@ -296,9 +298,9 @@ def _folded_flat(head: FlatHead) -> nn.Sequential:
     norm, widen, *others = head.layers
     first = linear(*behind_norm(norm, widen.weight, widen.bias))  # type: ignore[arg-type]
     others = [linear(each.weight, each.bias) if isinstance(each, nn.Linear) else each for each in others]
-    return nn.Sequential(head.reduce, nn.Flatten(), _Whiten(), first, *others)
+    return nn.Sequential(head.reduce, nn.Flatten(), _NormaliseWithoutAffine(), first, *others)
 
 
-class _Whiten(nn.Module):
+class _NormaliseWithoutAffine(nn.Module):
     def forward(self, query: Tensor) -> Tensor:
-        return whiten(query)
+        return normalise_without_affine(query)

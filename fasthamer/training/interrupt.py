@@ -1,4 +1,4 @@
-"""Ctrl-C (and a cluster's SIGTERM) as a wish, granted between two steps."""
+"""Ctrl-C and SIGTERM as a request that the loop honours between two steps."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ class Interrupted(Exception):
     """Training stopped because the user asked; the checkpoint is saved."""
 
 
-class StopWish:
-    """`with StopWish() as wish:` the first signal sets `wish.made`, a second one acts at once as usual."""
+class InterruptHandler:
+    """`with InterruptHandler() as interrupt:` a first signal sets `interrupt.requested`, a second one acts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.made = False
+        self.requested = False
 
-    def __enter__(self) -> StopWish:
+    def __enter__(self) -> InterruptHandler:
         self.before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
 
-    def of_any(self, accelerator: Accelerator) -> bool:
+    def requested_anywhere(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked to stop: all must stop at the same step, so all ask at the same step."""
         if accelerator.num_processes == 1:
-            return self.made
-        return bool(accelerator.reduce(torch.tensor(float(self.made), device=accelerator.device)) > 0)
+            return self.requested
+        return bool(accelerator.reduce(torch.tensor(float(self.requested), device=accelerator.device)) > 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.made = True
+        self.requested = True
         self._restore()
 
     def _restore(self) -> None:

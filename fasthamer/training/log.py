@@ -82,8 +82,8 @@ class RunLog:
         yield
         self.logged_at += time.perf_counter() - since
 
-    def picture(self, done: int, name: str, image: np.ndarray) -> None:
-        """A picture (H, W, 3) uint8 RGB for TensorBoard."""
+    def image(self, done: int, name: str, image: np.ndarray) -> None:
+        """An image (H, W, 3) uint8 RGB for TensorBoard."""
         if not self.muted:
             self.writer.add_image(name, image, done, dataformats="HWC")
 

@@ -12,9 +12,9 @@ from torch import nn
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.loader import Feed
 from fasthamer.data.streams import HandStream
-from fasthamer.distill.trainer import Classroom
+from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.training.checkpoint import load_checkpoint, save_checkpoint
-from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.lane_places import lane_facts, noting_skipped, places_of
 from fasthamer.training.log import RunLog
 from fasthamer.training.meter import Meter
@@ -24,12 +24,12 @@ Watch = Callable[[int, nn.Module, RunLog], None]  # steps done, the student as i
 
 
 def train(
-    room: Classroom,
+    trainer: DistillTrainer,
     images: HandDataset | HandStream,
     run: Path,
     resume_from: Path | None = None,
     evaluate: Watch | None = None,
-    picture: Watch | None = None,
+    image: Watch | None = None,
 ) -> nn.Module:
     """Trains for TRAIN.STEPS optimizer steps.
 
@@ -37,13 +37,13 @@ def train(
     checkpoint needs neither, and a resumed run is the uninterrupted one.
 
     Args:
-        room: the student and whoever teaches it.
+        trainer: the student and whoever teaches it.
         images: training set, indexed by (epoch, index) or walked.
         run: the run directory; gets `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, where samples of a walked set
             could not be read, `skipped.txt`.
         resume_from: a checkpoint of the same run.
         evaluate: called every EVAL_EVERY steps but the last, on the main process.
-        picture: called every PICTURE_EVERY steps, on the main process.
+        image: called every PICTURE_EVERY steps, on the main process.
 
     Returns:
         The student to keep, in eval mode.
@@ -53,9 +53,9 @@ def train(
         FloatingPointError: a loss term is not finite; the last checkpoint is of before.
         BadSample: the data has a broken sample.
     """
-    cfg, accelerator = room.cfg, room.accelerator
+    cfg, accelerator = trainer.cfg, trainer.accelerator
     rank, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    facts = {"step": 0} if resume_from is None else load_checkpoint(resume_from, room.state)
+    facts = {"step": 0} if resume_from is None else load_checkpoint(resume_from, trainer.state)
     first, places = int(facts["step"]), places_of(facts, rank)
     batch_size, accumulate, steps = cfg.TRAIN.BATCH, cfg.TRAIN.ACCUMULATE, cfg.TRAIN.STEPS
     begin, pin = first * accumulate, device.type == "cuda"
@@ -63,33 +63,33 @@ def train(
     source = feed.batches()
     meter = Meter(accelerator)
     log = RunLog(run, first, steps, batch_size * accumulate * processes, muted=not accelerator.is_main_process)
-    with StopWish() as wish, closing(log), closing(source), noting_skipped(feed, run / "skipped.txt", log):
+    with InterruptHandler() as interrupt, closing(log), closing(source), noting_skipped(feed, run / "skipped.txt", log):
         for step in range(first, steps):
-            room.begin(step)
+            trainer.begin(step)
             for number, batch in enumerate(islice(source, accumulate)):
-                meter.add(step, room.learn(Batch(*batch), number))
+                meter.add(step, trainer.training_step(Batch(*batch), number))
             done = step + 1
-            room.end(done)
+            trainer.end(done)
             log.stepped(done)
 
             last, logs = done == steps, _due(done, cfg.TRAIN.LOG_EVERY)
-            stops = (logs or processes == 1) and wish.of_any(accelerator)
+            stops = (logs or processes == 1) and interrupt.requested_anywhere(accelerator)
             saves = _due(done, cfg.TRAIN.CHECKPOINT_EVERY) or stops or last
             if logs or saves:
-                log.scalars(done, meter.read() | {"learning_rate": room.rate})  # the only wait for the device
+                log.scalars(done, meter.read() | {"learning_rate": trainer.rate})  # the only wait for the device
             place = lane_facts(feed, accelerator) if saves else {}
             if accelerator.is_main_process:
                 with log.paused():
                     if saves:
-                        save_checkpoint(run / "checkpoints", done, room.state, place)
+                        save_checkpoint(run / "checkpoints", done, trainer.state, place)
                     if evaluate and _due(done, cfg.TRAIN.EVAL_EVERY) and not last:
-                        _watch(evaluate, done, room.student, log)
-                    if picture and _due(done, cfg.TRAIN.PICTURE_EVERY):
-                        _watch(picture, done, room.student, log)
+                        _watch(evaluate, done, trainer.student, log)
+                    if image and _due(done, cfg.TRAIN.IMAGE_EVERY):
+                        _watch(image, done, trainer.student, log)
             if stops and not last:
                 raise Interrupted(f"stopped after step {done} of {steps}; its checkpoint is saved")
     accelerator.wait_for_everyone()
-    return room.student.eval()
+    return trainer.student.eval()
 
 
 def _due(done: int, every: int) -> bool:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 # What a resumed run may change: where and how fast it runs and what it says, but nothing of what it computes.
 FREE = (
     *("DEVICE", "DATA.ROOT", "DATA.WORKERS", "TEACHER.CHECKPOINT", "EVAL.BATCH"),
-    *("TRAIN.STEPS", "TRAIN.LOG_EVERY", "TRAIN.EVAL_EVERY", "TRAIN.PICTURE_EVERY", "TRAIN.CHECKPOINT_EVERY"),
+    *("TRAIN.STEPS", "TRAIN.LOG_EVERY", "TRAIN.EVAL_EVERY", "TRAIN.IMAGE_EVERY", "TRAIN.CHECKPOINT_EVERY"),
 )
 
 

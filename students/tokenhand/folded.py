@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasthamer.hand.rotation import rot6d_to_matrix
-from fasthamer.runtime.fold import absorb, behind_norm, linear, whiten
+from fasthamer.runtime.fold import absorb, behind_norm, linear, normalise_without_affine
 from fasthamer.students.tokenhand.encoder import UNIT
 from fasthamer.types import N_JOINTS, HandOutput
 
@@ -70,7 +70,7 @@ class FoldedTokens(nn.Module):
             tokens = tokens + self._at(self.finer(narrow), keypoints)
         tokens = self.across(tokens.transpose(1, 2)).transpose(1, 2)
         tokens = self.mixers(self.spread(self.widen(tokens)))
-        return keypoints, self.classes(whiten(tokens)).float(), rotation
+        return keypoints, self.classes(normalise_without_affine(tokens)).float(), rotation
 
     def _at(self, features: Tensor, keypoints: Tensor) -> Tensor:
         """(B, C, h, h) to (B, 21, C): what `F.grid_sample` reads from `cell(features)`, border and all."""
@@ -116,7 +116,7 @@ class FoldedMesh(nn.Module):
 
     def forward(self, keypoints: Tensor, logits: Tensor, rotation: Tensor | None, features: Tensor) -> HandOutput:
         tokens = F.embedding(logits.argmax(-1), self.codes) if self.hard else logits.softmax(-1) @ self.codes
-        upright = self.mean + whiten(self.layers(tokens + self.start)) @ self.out
+        upright = self.mean + normalise_without_affine(self.layers(tokens + self.start)) @ self.out
         vertices, joints, camera = self.placing(upright, keypoints, rotation)
         return HandOutput(vertices, joints, keypoints, camera, features, logits=logits)
 
@@ -157,10 +157,12 @@ class _FoldedBlock(nn.Module):
         self.mlp = nn.Sequential(linear(*behind_norm(block.norm2, widen.weight, widen.bias)), gelu, narrow)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.qkv(whiten(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.qkv(normalise_without_affine(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, heads, N, d)
         tokens = tokens + self.out(mixed.transpose(1, 2).flatten(2))
-        return tokens + self.mlp(whiten(tokens))
+        return tokens + self.mlp(normalise_without_affine(tokens))
 
 
 class _FoldedMixer(nn.Module):
@@ -177,7 +179,7 @@ class _FoldedMixer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.tokens(self.norm(tokens))
-        return tokens + self.channels(whiten(tokens))
+        return tokens + self.channels(normalise_without_affine(tokens))
 
 
 class _OverTokens(nn.Module):

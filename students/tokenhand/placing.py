@@ -1,4 +1,4 @@
-"""Where a decoded mesh is: turned as in the picture, with its joints, and the camera that puts them on the 2D ones."""
+"""Where a decoded mesh is: turned as in the image, with its joints, and the camera that puts them on the 2D ones."""
 
 from __future__ import annotations
 

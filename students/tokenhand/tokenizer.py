@@ -36,7 +36,7 @@ class TokenizerSpec(NamedTuple):
     encoder_blocks: int  # of attention among the M tokens
 
 
-class Spoken(NamedTuple):
+class EncodedHand(NamedTuple):
     """A mesh in tokens."""
 
     tokens: Tensor  # (B, M, D) before they are quantised
@@ -83,7 +83,7 @@ class Tokenizer(nn.Module):
         """Twelve hex digits that tell tokenizers apart."""
         return hashlib.sha256(self.codebook.codes.cpu().numpy().tobytes()).hexdigest()[:12]
 
-    def encode(self, vertices: Tensor) -> Spoken:
+    def encode(self, vertices: Tensor) -> EncodedHand:
         """
         Args:
             vertices: (B, 778, 3) metres, any origin, oriented like the camera.
@@ -93,7 +93,7 @@ class Tokenizer(nn.Module):
         """
         check_meshes(vertices)
         placed, rotation = self._placed(vertices)
-        return Spoken(self.encoder(placed), rotation)
+        return EncodedHand(self.encoder(placed), rotation)
 
     def labels(self, vertices: Tensor) -> Tensor:
         """The nearest code of each token: (B, 778, 3) to (B, M) int64."""

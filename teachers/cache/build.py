@@ -1,4 +1,4 @@
-"""Filling a teacher cache: one pass of the teacher over every photograph as it is, shard by shard."""
+"""Filling a teacher cache: one pass of the teacher over every image as it is, shard by shard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fasthamer.teachers.cache.manifest import (
 )
 from fasthamer.teachers.cache.shards import Shards, write_whole
 from fasthamer.teachers.teacher import Teacher
-from fasthamer.training.interrupt import Interrupted, StopWish
+from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.types import Batch, HandOutput
 
@@ -39,18 +39,16 @@ from fasthamer.types import Batch, HandOutput
 class Builder:
     """Makes a cache complete; several processes may share the work, and a killed one's is taken up again."""
 
-    def __init__(
-        self, folder: Path, teacher: Teacher, photographs: HandDataset, subject: Subject, wanted: Wanted
-    ) -> None:
+    def __init__(self, folder: Path, teacher: Teacher, images: HandDataset, subject: Subject, wanted: Wanted) -> None:
         """
         Args:
             folder: of the cache.
             teacher: on the device on which it is to answer.
-            photographs: not augmented, indexed by (epoch, index).
+            images: not augmented, indexed by (epoch, index).
             subject: of those two.
             wanted: what to keep.
         """
-        self.folder, self.teacher, self.photographs = folder, teacher, photographs
+        self.folder, self.teacher, self.images = folder, teacher, images
         self.subject, self.wanted = subject, wanted
         self.device = next(teacher.parameters()).device
 
@@ -85,7 +83,7 @@ class Builder:
         """One line: what is there, how large the whole will be and how long the rest takes; runs one batch twice.
 
         Raises:
-            OSError: the disk has no room for it.
+            OSError: the disk has no trainer for it.
         """
         shards = self.shards()
         missing = sum(len(shards.samples(number)) for number in shards.missing())
@@ -119,14 +117,14 @@ class Builder:
         Raises:
             Interrupted: on Ctrl-C, between two batches.
             FloatingPointError: an answer that is not finite, or does not fit half precision.
-            BadSample: a photograph cannot be read.
+            BadSample: an image cannot be read.
         """
         shards, components = self.shards(), components_of(self.folder, self._about())
         mine = [number for number in shards.missing() if number % processes == rank]
         groups = [(number, part) for number in mine for part in _parts(shards.samples(number), batch)]
         bar = tqdm(total=sum(len(part) for _, part in groups), desc="teacher cache", unit="image", disable=rank > 0)
         rows, maps = [], []
-        with StopWish() as wish, bar:
+        with InterruptHandler() as interrupt, bar:
             answers = self._ask([part for _, part in groups], workers)
             for (number, part), (crop, answer) in zip(groups, answers, strict=True):
                 rows.append(_rows(answer, crop, shards.kind, part))
@@ -136,9 +134,9 @@ class Builder:
                 if part[-1] == shards.samples(number)[-1]:
                     shards.write(number, np.concatenate(rows), np.concatenate(maps) if maps else None)
                     rows, maps = [], []
-                if wish.made:
+                if interrupt.requested:
                     break
-        if wish.made:
+        if interrupt.requested:
             left = len(shards.missing())
             raise Interrupted(
                 f"stopped while the teacher answered: {left} of {shards.total} shards of its cache are left"
@@ -148,7 +146,7 @@ class Builder:
         """The crop's map and the teacher's answer, for each group of samples."""
         keys = [[(0, index) for index in group] for group in groups]
         loader: DataLoader = DataLoader(
-            self.photographs,  # type: ignore[arg-type]
+            self.images,  # type: ignore[arg-type]
             batch_sampler=keys,  # type: ignore[arg-type]
             num_workers=workers,
             worker_init_fn=quiet_worker,

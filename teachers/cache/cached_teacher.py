@@ -22,24 +22,24 @@ from fasthamer.types import Batch, HandOutput, ManoParams
 class CachedTeacher(nn.Module):
     """`recall(batch, device) -> HandOutput` in place of `teacher(image)`, once `build` has made the cache complete.
 
-    The cache holds the teacher's answers to the photographs as they are. Outputs follow an augmented crop in closed
+    The cache holds the teacher's answers to the images as they are. Outputs follow an augmented crop in closed
     form, see `fasthamer.teachers.cache.geometry`; feature maps do not: a network's features neither turn nor scale
-    with its picture, and a map warped after the crop is no better a guess than the map left alone (measured:
+    with its image, and a map warped after the crop is no better a guess than the map left alone (measured:
     docs/distillation.md). So with feature maps every crop must be one that the teacher has seen.
 
     Args:
         folder: of the cache; may not exist yet, or be incomplete.
         teacher: asked for what is missing, and let go after that.
-        photographs: the training set without augmentation, indexed by (epoch, index), every epoch the same.
+        images: the training set without augmentation, indexed by (epoch, index), every epoch the same.
         wanted: what to keep.
 
     Raises:
         ValueError: the folder holds something else, or another teacher's, hand's or set's answers.
     """
 
-    def __init__(self, folder: Path, teacher: Teacher, photographs: HandDataset, wanted: Wanted) -> None:
+    def __init__(self, folder: Path, teacher: Teacher, images: HandDataset, wanted: Wanted) -> None:
         super().__init__()
-        self.folder, self.photographs, self.wanted = folder, photographs, wanted
+        self.folder, self.images, self.wanted = folder, images, wanted
         self.teacher: Teacher | None = teacher
         self.view, self.feature_channels, self.image_size = teacher.view, teacher.feature_channels, teacher.image_size
         self.hand = teacher.hand
@@ -48,7 +48,7 @@ class CachedTeacher(nn.Module):
                 f"TEACHER.CACHE_CHANNELS is {wanted.channels}: this teacher has {self.feature_channels} feature "
                 "channels; 0 keeps them all"
             )
-        self.subject: Subject = subject_of(teacher, photographs)
+        self.subject: Subject = subject_of(teacher, images)
         about = read_about(folder, self.subject, wanted)
         if about is not None:
             components_of(folder, about)
@@ -77,11 +77,11 @@ class CachedTeacher(nn.Module):
             Whether anything was missing; False on all but the first process.
 
         Raises:
-            OSError: no room on the disk.
+            OSError: no trainer on the disk.
             Interrupted, FloatingPointError, BadSample: see `Builder.fill`.
         """
         assert self.teacher is not None, "a cache is built once"
-        builder, missing = Builder(self.folder, self.teacher, self.photographs, self.subject, self.wanted), False
+        builder, missing = Builder(self.folder, self.teacher, self.images, self.subject, self.wanted), False
         if rank == 0:
             builder.begin(batch, workers)
             missing = bool(builder.shards().missing())

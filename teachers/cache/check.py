@@ -1,4 +1,4 @@
-"""Whether a set of photographs can be cached at all, and how far moved answers are from a teacher's own."""
+"""Whether a set of images can be cached at all, and how far moved answers are from a teacher's own."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ PIXEL = 1.5  # largest misplacement, in pixels of the crop, that rounding can ex
 REMEDY = "fix the crops that are seen with TEACHER.CACHE_VIEWS 1 (or more)"
 
 
-def check_photographs(photographs: HandDataset, augmented: HandDataset, keeps_maps: bool) -> None:
+def check_images(images: HandDataset, augmented: HandDataset, keeps_maps: bool) -> None:
     """Looks at a few samples in two epochs, before a teacher works for hours.
 
     Args:
-        photographs: the training set without augmentation.
+        images: the training set without augmentation.
         augmented: the same set as it is trained on.
         keeps_maps: whether feature maps are to be cached.
 
     Raises:
-        ValueError: an epoch has other photographs than the next; an item's `crop` does not say how it was cut; or
+        ValueError: an epoch has other images than the next; an item's `crop` does not say how it was cut; or
             feature maps are wanted and crops are augmented.
     """
-    if len(photographs) != len(augmented):
-        raise ValueError(f"the augmented set has {len(augmented)} samples, the plain one {len(photographs)}")
-    for index in sorted(set(np.linspace(0, len(photographs) - 1, PROBED).astype(int).tolist())):
-        plain, again = photographs[(0, index)], photographs[(1, index)]
+    if len(images) != len(augmented):
+        raise ValueError(f"the augmented set has {len(augmented)} samples, the plain one {len(images)}")
+    for index in sorted(set(np.linspace(0, len(images) - 1, PROBED).astype(int).tolist())):
+        plain, again = images[(0, index)], images[(1, index)]
         if plain.image.shape != again.image.shape or not torch.equal(plain.image, again.image):
             raise ValueError(
                 f"sample {index} shows something else in each epoch (a mix, or hands drawn anew), so no teacher's "
@@ -58,7 +58,7 @@ def _check_crop(index: int, plain: Batch, item: Batch, keeps_maps: bool) -> None
         raise ValueError(
             f"sample {index} is framed anew in each epoch, and its item does not say how (its keypoints lie "
             f"{off.max():.0f} pixels from where its crop puts them), so answers cannot follow: {REMEDY}; synthetic "
-            "hands can instead be kept as photographs (DATA.SYNTHETIC_FOLDER) or drawn in one framing (AUGMENT.SCALE "
+            "hands can instead be kept as images (DATA.SYNTHETIC_FOLDER) or drawn in one framing (AUGMENT.SCALE "
             "and AUGMENT.SHIFT 0)"
         )
 

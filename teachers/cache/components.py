@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fasthamer.teachers.cache.shards import write_whole
 
-FITTED_ON = 256  # photographs, evenly spread over the set: 49,152 cells of HaMeR's map
+FITTED_ON = 256  # images, evenly spread over the set: 49,152 cells of HaMeR's map
 
 
 class Components(NamedTuple):

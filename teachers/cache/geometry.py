@@ -1,8 +1,8 @@
 """Where a hand model's answer goes when its crop is cut otherwise: turned, enlarged or shifted, in closed form.
 
-HaMeR's augmentation cuts the same photograph along another square, so the new crop is a similarity of the old one,
+HaMeR's augmentation cuts the same image along another square, so the new crop is a similarity of the old one,
 and whatever answer fits the old crop fits the new one after that similarity. A network's own answer on the new crop
-differs, since no network turns with its picture exactly; how far is measured when a cache is built.
+differs, since no network turns with its image exactly; how far is measured when a cache is built.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def motion_between(before: Tensor, after: Tensor, size: int) -> Motion:
     """What happened to a crop.
 
     Args:
-        before: (B, 2, 3) from pixels of the photograph to pixels of the old crop, see `fasthamer.types.Batch.crop`.
+        before: (B, 2, 3) from pixels of the image to pixels of the old crop, see `fasthamer.types.Batch.crop`.
         after: (B, 2, 3) to those of the new one. Mirroring is in both and cancels.
         size: pixels, the side of both crops.
 
@@ -57,7 +57,7 @@ def moved(answer: HandOutput, motion: Motion) -> HandOutput:
 
     The turn is about the viewing axis. MANO turns the hand about its wrist, which stays where it is, so the camera
     takes up the rest: t' = R (t + wrist) - wrist. The scale goes to the camera's s, as for a weak perspective;
-    `keypoints_2d` go with the picture, exactly.
+    `keypoints_2d` go with the image, exactly.
 
     Args:
         answer: of any hand model on the old crop; the features are handed on as they are.

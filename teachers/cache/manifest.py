@@ -1,4 +1,4 @@
-"""What a teacher cache holds: whose answers, to which photographs, and how much of them."""
+"""What a teacher cache holds: whose answers, to which images, and how much of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Subject(NamedTuple):
     teacher: str  # a hash of its weights and of what it looks at
     precision: str  # TEACHER.PRECISION: auto may be filled on a GPU and read on a CPU
     hand: str  # the hand model's fingerprint
-    data: str  # `fasthamer.training.provenance.fingerprint` of the photographs, cut as they are
+    data: str  # `fasthamer.training.provenance.fingerprint` of the images, cut as they are
     samples: int
 
 
@@ -35,14 +35,14 @@ class Wanted(NamedTuple):
     channels: int  # principal components that are kept of them; 0 = all channels
 
 
-def subject_of(teacher: Teacher, photographs: HandDataset) -> Subject:
-    """Reads every weight and three photographs."""
+def subject_of(teacher: Teacher, images: HandDataset) -> Subject:
+    """Reads every weight and three images."""
     digest = hashlib.sha256(f"{type(teacher.model).__name__} {teacher.image_size} {tuple(teacher.view)}".encode())
     for name, value in sorted(teacher.model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     weights = digest.hexdigest()[:16]
-    return Subject(weights, teacher.precision, teacher.hand.fingerprint, fingerprint(photographs), len(photographs))
+    return Subject(weights, teacher.precision, teacher.hand.fingerprint, fingerprint(images), len(images))
 
 
 def read_about(folder: Path, subject: Subject, wanted: Wanted) -> dict[str, Any] | None:

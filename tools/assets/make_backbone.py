@@ -7,7 +7,7 @@ For when ImageNet weights cannot be downloaded. The two networks' stages end at 
 (16, 24, 40 and 112 channels), so a stage of the one can stand in for a stage of the other. First every stage learns
 apart, fed with the source's own maps (blockwise distillation: Li et al. 2020, "Blockwisely supervised neural
 architecture search with knowledge distillation"); then the whole network learns all maps at once, fed with its own.
-The pictures are synthetic hands; no label is used.
+The images are synthetic hands; no label is used.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tqdm import tqdm
 
 from fasthamer.data.augment import Strength
 from fasthamer.data.loader import Stream
-from fasthamer.data.synthetic.cached import KeptHands
-from fasthamer.data.synthetic.dataset import SyntheticHands
+from fasthamer.data.synthetic.cached import CachedSyntheticDataset
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import load_hand
 from fasthamer.students.backbone import normalisation
 
 SOURCE, TARGET = "tf_efficientnet_lite0", "mobilenetv3_large_100"
 STAGES = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))  # of `blocks`: each ends where the map is handed out
-PICTURE, VIEW = 192, 128  # pixels drawn, and of the middle that is looked at
+IMAGE, VIEW = 192, 128  # pixels drawn, and of the middle that is looked at
 BATCH = 32
 APART = 0.5  # share of the steps in which the stages learn apart
 
@@ -97,19 +97,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help=f"ImageNet weights of timm's {SOURCE}")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write, half precision")
-    parser.add_argument("--pictures", type=Path, default=Path("runs/drawn"), help="keeps the synthetic photographs")
+    parser.add_argument("--pictures", type=Path, default=Path("runs/drawn"), help="keeps the synthetic images")
     parser.add_argument("--size", type=int, default=12000, help="how many of them")
-    parser.add_argument("--steps", type=int, default=800, help=f"of {BATCH} pictures")
+    parser.add_argument("--steps", type=int, default=800, help=f"of {BATCH} images")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args(argv)
     if not args.source.is_file():
         parser.error(f"no file {args.source}; tools/assets/convert_lite0.py makes it")
     torch.manual_seed(0)
-    hands = SyntheticHands(load_hand("embedded"), args.size, image_size=PICTURE, scale=0.0, shift=0.0)
+    hands = SyntheticDataset(load_hand("embedded"), args.size, image_size=IMAGE, scale=0.0, shift=0.0)
     stream = Stream(args.size, BATCH, seed=0)
     loader = DataLoader(
-        KeptHands(hands, args.pictures, Strength()),  # type: ignore[arg-type]
+        CachedSyntheticDataset(hands, args.images, Strength()),  # type: ignore[arg-type]
         batch_sampler=stream,  # type: ignore[arg-type]
         num_workers=args.workers,
     )
@@ -131,7 +131,7 @@ def learn(learner: Learner, loader: DataLoader, steps: int, rate: float) -> list
     trained = [p for p in learner.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    margin = (PICTURE - VIEW) // 2
+    margin = (IMAGE - VIEW) // 2
     history = []
     bar = tqdm(islice(loader, steps), total=steps, unit="step")
     for step, batch in enumerate(bar):

@@ -2,9 +2,9 @@
 
     python tools/assets/make_hand.py
     python tools/assets/make_hand.py --out /tmp/hand.npz
-    python tools/assets/make_hand.py --picture docs/hand.png
+    python tools/assets/make_hand.py --image docs/hand.png
 
-Needs scikit-image. Takes about a minute; the result is the same file each time. The picture shows the hand as shipped.
+Needs scikit-image. Takes about a minute; the result is the same file each time. The image shows the hand as shipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from fasthamer.hand import gestures, pose_sampling
 from fasthamer.hand.collision import Capsules
-from fasthamer.tools.assets.hand import correctives, meshing, picture, shapes, skeleton, skinning, surface
+from fasthamer.tools.assets.hand import correctives, meshing, render, shapes, skeleton, skinning, surface
 from fasthamer.tools.assets.hand.numbering import renumber
 from fasthamer.tools.assets.hand.regions import regions
 
@@ -75,10 +75,10 @@ def pose_space(axes: gestures.Axes, bones: skeleton.Skeleton, count: int = 2000)
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSET)
-    parser.add_argument("--picture", type=Path, help="draw the shipped hand's poses and shapes here, make nothing")
+    parser.add_argument("--image", type=Path, help="draw the shipped hand's poses and shapes here, make nothing")
     args = parser.parse_args(argv)
-    if args.picture:
-        cv2.imwrite(str(args.picture), np.ascontiguousarray(picture.draw()[..., ::-1]))
+    if args.image:
+        cv2.imwrite(str(args.image), np.ascontiguousarray(render.draw()[..., ::-1]))
         return
     out = args.out
     out.parent.mkdir(parents=True, exist_ok=True)

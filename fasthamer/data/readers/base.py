@@ -1,4 +1,4 @@
-"""Sets of photographs with whatever labels they have: the steps from a file to an item that all readers share."""
+"""Sets of images with whatever labels they have: the steps from a file to an item that all readers share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.utils.data import Dataset
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.sample import Labels, make_item
-from fasthamer.files.images import read_picture
+from fasthamer.files.images import read_image
 from fasthamer.types import Batch
 
 MINIMUM_KEYPOINTS = 5  # of 21: hands with fewer teach nothing; HaMeR keeps those with more than 4
 
 
-class Photograph(NamedTuple):
-    """One hand in one photograph, before any crop."""
+class RawSample(NamedTuple):
+    """One hand in one image, before any crop."""
 
     path: Path
     labels: Labels
@@ -28,10 +28,10 @@ class Photograph(NamedTuple):
     left: bool = False
 
 
-class Photographs(Dataset, ABC):
+class ImageDataset(Dataset, ABC):
     """`dataset[(epoch, index)]` is a `Batch` item, a pure function of (seed, epoch, index).
 
-    A reader says how many hands there are and what is known about each (`__len__`, `photograph`).
+    A reader says how many hands there are and what is known about each (`__len__`, `image`).
 
     Args:
         image_size: pixels of the crops.
@@ -49,45 +49,45 @@ class Photographs(Dataset, ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def photograph(self, index: int) -> Photograph:
+    def raw_sample(self, index: int) -> RawSample:
         """Hand `index` as its files have it.
 
         Raises:
-            FileNotFoundError, ValueError: a damaged picture or label; the message names the file.
+            FileNotFoundError, ValueError: a damaged image or label; the message names the file.
         """
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """Hand `index` as it looks in epoch `epoch`.
 
         Raises:
-            FileNotFoundError, ValueError: a damaged picture or label; the message names the file.
+            FileNotFoundError, ValueError: a damaged image or label; the message names the file.
         """
         epoch, index = key
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        hand = self.photograph(index)
+        hand = self.raw_sample(index)
         change = None
         if self.strength is not None:
             change = augment.draw(np.random.default_rng((self.seed, epoch, index)), self.strength)
-        image = read_picture(hand.path)
+        image = read_image(hand.path)
         return make_item(image, hand.labels, hand.box, self.image_size, index, change, hand.left)
 
     def labels(self, index: int) -> Labels:
         """What the files say about hand `index`, before any crop."""
-        return self.photograph(index).labels
+        return self.raw_sample(index).labels
 
     def articulation(self, index: int) -> Articulation | None:
-        """The pose among the labels of hand `index`, if there is one; a left hand's is mirrored. Needs no picture."""
+        """The pose among the labels of hand `index`, if there is one; a left hand's is mirrored. Needs no image."""
         labels = self.labels(index)
         return None if labels.pose is None else articulation_of(labels.pose, labels.betas, self.is_left(index))
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         """The file of hand `index`."""
-        return self.photograph(index).path
+        return self.raw_sample(index).path
 
     def is_left(self, index: int) -> bool:
         """Whether hand `index` is a left hand."""
-        return self.photograph(index).left
+        return self.raw_sample(index).left
 
 
 def check_metres(joints: np.ndarray, where: str) -> None:
@@ -106,17 +106,17 @@ def check_metres(joints: np.ndarray, where: str) -> None:
         raise ValueError(f"{where}: wrist to middle knuckle is {palm:.4g} m, a hand's is about 0.09{millimetres}")
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels, from the file's header alone.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture.
+        ValueError: not an image.
     """
     try:
-        with Image.open(path) as picture:
-            return picture.size
+        with Image.open(path) as image:
+            return image.size
     except FileNotFoundError:
-        raise FileNotFoundError(f"no picture {path}") from None
+        raise FileNotFoundError(f"no image {path}") from None
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: damaged picture ({error}); copy or download it again") from None
+        raise ValueError(f"{path}: damaged image ({error}); copy or download it again") from None

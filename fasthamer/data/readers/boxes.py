@@ -1,4 +1,4 @@
-"""Which square of a photograph is cropped."""
+"""Which square of an image is cropped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.data import crop
-from fasthamer.data.readers.base import picture_size
+from fasthamer.data.readers.base import read_image_size
 from fasthamer.files.safe_npz import read_npz
 
 Box = tuple[np.ndarray, float]  # centre (2,) and side, pixels
@@ -17,7 +17,7 @@ class Boxes:
     """The setting DATA.BOX at work.
 
     Args:
-        choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole picture, as HaMeR
+        choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole image, as HaMeR
             evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz, whose boxes are already enlarged and
             only grow to its aspect ratio here.
 
@@ -37,16 +37,16 @@ class Boxes:
         self.centres, self.extents = found["center"], found["scale"]
         self.rows = {str(name): row for row, name in enumerate(found["imgname"])}
 
-    def __call__(self, picture: Path, name: str, keypoints: np.ndarray | None) -> Box:
+    def __call__(self, image: Path, name: str, keypoints: np.ndarray | None) -> Box:
         """The box of one hand.
 
         Args:
-            picture: its file.
+            image: its file.
             name: as HaMeR's lists have it.
-            keypoints: (N, 2) pixels, or the two corners of a box; None takes the whole picture.
+            keypoints: (N, 2) pixels, or the two corners of a box; None takes the whole image.
 
         Raises:
-            KeyError: the list has no such picture.
+            KeyError: the list has no such image.
         """
         if self.choice not in ("keypoints", "image"):
             if name not in self.rows:
@@ -54,5 +54,5 @@ class Boxes:
             row = self.rows[name]
             return self.centres[row], crop.box_side(self.extents[row])
         if keypoints is None or self.choice == "image":
-            return crop.image_box(*picture_size(picture))
+            return crop.image_box(*read_image_size(image))
         return crop.keypoint_box(keypoints)

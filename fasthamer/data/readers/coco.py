@@ -1,7 +1,7 @@
 """Hands with 2D keypoints in COCO's JSON: 21 keypoints an annotation, or COCO-WholeBody's two hands a person.
 
     ROOT/ANY.json or ROOT/annotations/ANY.json      `DATA.SPLIT` names the file, or a word in its name
-    ROOT/..., ROOT/images/..., ROOT/ANY/...         where the pictures' `file_name` leads to one of them
+    ROOT/..., ROOT/images/..., ROOT/ANY/...         where the images' `file_name` leads to one of them
 
 Keypoints are pixels in OpenPose order, wrist first. An annotation's side is its `hand_type` (left or right), else the
 word left or right in its category's name, else right: sets that do not say are taken to hold right hands.
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data import augment, crop
-from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, Photograph, Photographs
+from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
@@ -28,19 +28,19 @@ LARGE = 1 << 25  # bytes of a file from which on its index is kept
 SPLIT_WORDS = {"training": ("training", "train"), "evaluation": ("evaluation", "test", "val")}
 
 
-class CocoHands(Photographs):
+class CocoHands(ImageDataset):
     """One sample for each annotated hand; what 2D keypoints cannot say is no label.
 
     The crop is the box of keypoints where all 21 are known, else of the annotated box, see `crop.keypoint_box`.
 
     Args:
-        root: the folder with annotations and pictures.
+        root: the folder with annotations and images.
         split: an annotation file's name inside it, or a word in it; training also finds train, evaluation test or val.
-        image_size, strength, seed: see `Photographs`.
+        image_size, strength, seed: see `Images`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
-        FileNotFoundError: no such folder, annotation file or pictures.
+        FileNotFoundError: no such folder, annotation file or images.
         ValueError: not COCO's JSON, or no hands in it.
     """
 
@@ -66,28 +66,28 @@ class CocoHands(Photographs):
                 f"{self.file}: no hand with {MINIMUM_KEYPOINTS} keypoints or more among its annotations "
                 f"({self.skipped} have fewer)"
             )
-        self.folder = find_pictures(Path(root), self.names[0].decode())
+        self.folder = find_images(Path(root), self.names[0].decode())
 
     def __len__(self) -> int:
         return len(self.left)
 
-    def photograph(self, index: int) -> Photograph:
+    def raw_sample(self, index: int) -> RawSample:
         keypoints = self.keypoints[index].astype(np.float64)
         known = keypoints[:, 2] > 0
         corners = keypoints[known, :2]
         if not known.all() and self.boxes[index, 2:].min() > 0:
             corners = self.boxes[index].astype(np.float64).reshape(2, 2)
             corners[1] += corners[0]
-        return Photograph(self.picture(index), Labels(keypoints), crop.keypoint_box(corners), self.is_left(index))
+        return RawSample(self.image_path(index), Labels(keypoints), crop.keypoint_box(corners), self.is_left(index))
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         return self.folder / self.names[index].decode()
 
     def is_left(self, index: int) -> bool:
         return bool(self.left[index])
 
     def sample_name(self, index: int) -> str:
-        """The picture's name and the hand's side."""
+        """The image's name and the hand's side."""
         return f"{self.names[index].decode()}:{'left' if self.left[index] else 'right'}"
 
 
@@ -145,7 +145,7 @@ def find_annotations(root: Path, split: str) -> Path:
         ValueError: several fit.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold COCO annotations and pictures")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold COCO annotations and images")
     folders = [root, root / "annotations"]
     if split.endswith(".json"):
         for folder in folders:
@@ -163,8 +163,8 @@ def find_annotations(root: Path, split: str) -> Path:
     raise FileNotFoundError(f"{root}: no annotation file fits {split!r} (there: {there}): name one with DATA.SPLIT")
 
 
-def find_pictures(root: Path, name: str) -> Path:
-    """The folder from which a `file_name` leads to a picture.
+def find_images(root: Path, name: str) -> Path:
+    """The folder from which a `file_name` leads to an image.
 
     Raises:
         FileNotFoundError: there is none.
@@ -174,7 +174,7 @@ def find_pictures(root: Path, name: str) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder
-    raise FileNotFoundError(f"no picture {name} in {root} or its folders: DATA.ROOT is to hold the pictures too")
+    raise FileNotFoundError(f"no image {name} in {root} or its folders: DATA.ROOT is to hold the images too")
 
 
 def _is_list(path: Path) -> bool:
@@ -188,7 +188,7 @@ def _read(path: Path) -> Arrays:
 
     Returns:
         `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros where there is none;
-        `left` (N,) bool; `names` (N,) of the pictures; `skipped`, how many hands have too few keypoints.
+        `left` (N,) bool; `names` (N,) of the images; `skipped`, how many hands have too few keypoints.
     """
     ids: list[int] = []
     files: list[bytes] = []

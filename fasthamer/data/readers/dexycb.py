@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fasthamer.data import augment
 from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import Photograph, Photographs, check_metres
+from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.readers.dexycb_files import SERIALS, frames_of, read_betas, read_extrinsics, read_intrinsics
 from fasthamer.data.readers.mano_labels import mano_vertices
@@ -28,7 +28,7 @@ from fasthamer.hand.mano import Hand
 _LABEL = {"joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2), "pose_m": (1, 51)}
 
 
-class DexYCB(Photographs):
+class DexYCB(ImageDataset):
     """The frames of a split that show a hand, in the toolkit's order.
 
     Poses, betas and meshes are labels only for a MANO hand with all its 45 principal components.
@@ -37,7 +37,7 @@ class DexYCB(Photographs):
         root: the folder that contains the subjects and `calibration/`.
         split: s0_train to s3_test; training and evaluation are s0's train and test.
         hand: whose parameters are to be learned.
-        image_size, strength, seed: see `Photographs`.
+        image_size, strength, seed: see `Images`.
         box: see `fasthamer.data.readers.boxes.Boxes`.
         meshes: whether vertices are made from the parameters.
         left_file: MANO_LEFT.pkl for the meshes of left hands; empty takes `hand` for its mirror image.
@@ -78,11 +78,11 @@ class DexYCB(Photographs):
     def __len__(self) -> int:
         return len(self.frames.image_id)
 
-    def photograph(self, index: int) -> Photograph:
-        """See `Photographs.photograph`."""
-        picture, labels = self.picture(index), self.labels(index)
+    def raw_sample(self, index: int) -> RawSample:
+        """See `Images.image`."""
+        image, labels = self.image_path(index), self.labels(index)
         seen = None if labels.keypoints is None else labels.keypoints[:, :2]
-        return Photograph(picture, labels, self.boxes(picture, self.sample_name(index), seen), self.is_left(index))
+        return RawSample(image, labels, self.boxes(image, self.sample_name(index), seen), self.is_left(index))
 
     def labels(self, index: int) -> Labels:
         """What the files say about frame `index`, before any crop."""
@@ -103,18 +103,18 @@ class DexYCB(Photographs):
                 vertices = mano_vertices(hand, pose, shape, translation, left)
         return Labels(np.hstack((pixels, known)), np.hstack((joints, known)), vertices, pose, betas)
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         return self._folder(index) / f"color_{self.frames.time[index]:06d}.jpg"
 
     def is_left(self, index: int) -> bool:
         return bool(self.frames.left[self.frames.sequence[index]])
 
     def camera(self, index: int) -> NDArray[np.float64]:
-        """(3, 3) intrinsics of the photograph, pixels."""
+        """(3, 3) intrinsics of the image, pixels."""
         return self.intrinsics[SERIALS[self.frames.camera[index]]]
 
     def extrinsics(self, index: int) -> NDArray[np.float64]:
-        """(3, 4) from the photograph's camera frame to the master camera's, which all cameras of a sequence share."""
+        """(3, 4) from the image's camera frame to the master camera's, which all cameras of a sequence share."""
         name = self.frames.extrinsics[self.frames.sequence[index]]
         return _extrinsics(self.root, name)[SERIALS[self.frames.camera[index]]]
 

@@ -1,9 +1,9 @@
-"""Pictures without labels, for distillation that needs none: a folder and a list of boxes.
+"""Images without labels, for distillation that needs none: a folder and a list of boxes.
 
     ROOT/boxes.csv       path,x,y,width,height,side         one line a hand
     ROOT/boxes.json      [{"path": "a/b.jpg", "box": [x, y, width, height], "side": "left"}, ...]
 
-A box holds the hand tightly, in pixels from the picture's upper left corner; side is left or right. Paths are relative
+A box holds the hand tightly, in pixels from the image's upper left corner; side is left or right. Paths are relative
 to ROOT.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.data import augment, crop
-from fasthamer.data.readers.base import Photograph, Photographs
+from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.json_stream import JsonStream
 
@@ -25,16 +25,16 @@ COLUMNS = ("path", "x", "y", "width", "height", "side")
 _Row = tuple[str, list[float], str]
 
 
-class Folder(Photographs):
+class Folder(ImageDataset):
     """One sample for each box. The crop is `crop.BOX_FACTOR` times the box, as around labelled keypoints.
 
     Args:
         root: the folder.
         split: the name of a list in it that ends in .csv or .json; anything else stands for boxes.csv or boxes.json.
-        image_size, strength, seed: see `Photographs`.
+        image_size, strength, seed: see `Images`.
 
     Raises:
-        FileNotFoundError: no such folder or list, or the first picture is missing.
+        FileNotFoundError: no such folder or list, or the first image is missing.
         ValueError: a list of another form; the message names the line.
     """
 
@@ -63,18 +63,18 @@ class Folder(Photographs):
         if not names:
             raise ValueError(f"{self.file} lists no boxes")
         self.names, self.boxes, self.left = np.array(names), np.array(boxes), np.array(left)
-        if not self.picture(0).is_file():
-            raise FileNotFoundError(f"no picture {self.picture(0)}, the first that {self.file.name} names")
+        if not self.image_path(0).is_file():
+            raise FileNotFoundError(f"no image {self.image_path(0)}, the first that {self.file.name} names")
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def photograph(self, index: int) -> Photograph:
+    def raw_sample(self, index: int) -> RawSample:
         corner, extent = self.boxes[index].astype(np.float64).reshape(2, 2)
         box = crop.keypoint_box(np.stack((corner, corner + extent)))
-        return Photograph(self.picture(index), Labels(), box, self.is_left(index))
+        return RawSample(self.image_path(index), Labels(), box, self.is_left(index))
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         return self.root / self.names[index].decode()
 
     def is_left(self, index: int) -> bool:
@@ -87,7 +87,7 @@ class Folder(Photographs):
 
 def _find(root: Path, split: str) -> Path:
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold pictures and a list of boxes")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold images and a list of boxes")
     wanted = (split,) if split.endswith((".csv", ".json")) else LISTS
     for name in wanted:
         if (root / name).is_file():

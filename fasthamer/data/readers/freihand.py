@@ -1,10 +1,10 @@
-"""FreiHAND (Zimmermann et al. 2019) in its official layout, and any set of photographs kept in the same layout.
+"""FreiHAND (Zimmermann et al. 2019) in its official layout, and any set of images kept in the same layout.
 
     ROOT/training/rgb/00000000.jpg ...      K, xyz (metres, camera frame, OpenPose order): needed for training
     ROOT/training_{K,xyz,verts,mano}.json   verts and mano: used if there
     ROOT/evaluation/rgb/..., evaluation_{K,xyz,...}.json
 
-The training set shows every annotated hand before four backgrounds: picture i belongs to annotation i modulo the
+The training set shows every annotated hand before four backgrounds: image i belongs to annotation i modulo the
 number of annotations (32,560). All hands are right hands.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment
 from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import Photograph, Photographs, check_metres
+from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.sample import Labels
 from fasthamer.files.json_records import JsonRecords
@@ -29,8 +29,8 @@ _SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (1, 61)}
 _GET_IT = "https://lmb.informatik.uni-freiburg.de/resources/datasets/FreihandDataset.en.html"
 
 
-class FreiHAND(Photographs):
-    """All pictures of a split, in their numbers' order.
+class FreiHAND(ImageDataset):
+    """All images of a split, in their numbers' order.
 
     The vertices and MANO parameters are labels only for a MANO hand: the embedded hand has another surface and other
     parameters, so with it joints and keypoints alone are used. Poses on disk are relative to MANO's mean pose, which
@@ -40,7 +40,7 @@ class FreiHAND(Photographs):
         root: the folder that contains `training/` and the JSON files.
         split: training or evaluation.
         hand: whose parameters are to be learned.
-        image_size, strength, seed: see `Photographs`.
+        image_size, strength, seed: see `Images`.
         box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR evaluates this set with `image`. Images without joints
             always take the whole image.
         meshes: whether vertices are read.
@@ -48,7 +48,7 @@ class FreiHAND(Photographs):
 
     Raises:
         FileNotFoundError: folder or file missing.
-        ValueError: JSON files and pictures that do not fit together.
+        ValueError: JSON files and images that do not fit together.
     """
 
     protocol = "freihand"
@@ -80,7 +80,7 @@ class FreiHAND(Photographs):
         }
         self.has_poses = "mano" in self.records
         self.hands_mean = hand.hands_mean.reshape(15, 3)
-        self.size = _count_pictures(self.folder)
+        self.size = _count_images(self.folder)
         self._check_lengths()
         if "xyz" in self.records:
             xyz = self.records["xyz"]
@@ -89,14 +89,14 @@ class FreiHAND(Photographs):
     def __len__(self) -> int:
         return self.size
 
-    def photograph(self, index: int) -> Photograph:
-        """See `Photographs.photograph`."""
-        picture, labels = self.picture(index), self.labels(index)
+    def raw_sample(self, index: int) -> RawSample:
+        """See `Images.image`."""
+        image, labels = self.image_path(index), self.labels(index)
         seen = None if labels.keypoints is None else labels.keypoints[:, :2]
-        return Photograph(picture, labels, self.boxes(picture, picture.name, seen))
+        return RawSample(image, labels, self.boxes(image, image.name, seen))
 
     def labels(self, index: int) -> Labels:
-        """What the files say about picture `index`, before any crop."""
+        """What the files say about image `index`, before any crop."""
         found = {name: records[index % len(records)] for name, records in self.records.items()}
         keypoints = joints = pose = betas = None
         if "xyz" in found:
@@ -112,14 +112,14 @@ class FreiHAND(Photographs):
             betas = found["mano"][0, 48:58]
         return Labels(keypoints, joints, found.get("verts"), pose, betas)
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         return self.folder / f"{self.sample_name(index)}.jpg"
 
     def is_left(self, index: int) -> bool:
         return False
 
     def camera(self, index: int) -> NDArray[np.float64]:
-        """(3, 3) intrinsics of the photograph, pixels.
+        """(3, 3) intrinsics of the image, pixels.
 
         Raises:
             FileNotFoundError: the set has none.
@@ -150,13 +150,13 @@ class FreiHAND(Photographs):
         length = next(iter(lengths.values()))
         if self.size % length:
             raise ValueError(
-                f"{self.folder} holds {self.size} pictures, {next(iter(lengths))} {length} annotations: "
-                "expected one picture, or a fixed number of backgrounds, for each annotation"
+                f"{self.folder} holds {self.size} images, {next(iter(lengths))} {length} annotations: "
+                "expected one image, or a fixed number of backgrounds, for each annotation"
             )
 
 
-def _count_pictures(folder: Path) -> int:
-    """How many pictures there are.
+def _count_images(folder: Path) -> int:
+    """How many images there are.
 
     Raises:
         ValueError: none, or the numbering has a gap.
@@ -164,8 +164,8 @@ def _count_pictures(folder: Path) -> int:
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries if entry.name.endswith(".jpg")}
     if not names:
-        raise ValueError(f"{folder} holds no .jpg pictures")
+        raise ValueError(f"{folder} holds no .jpg images")
     gap = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
     if gap is not None:
-        raise ValueError(f"{folder}: {gap:08d}.jpg is missing among {len(names)} pictures")
+        raise ValueError(f"{folder}: {gap:08d}.jpg is missing among {len(names)} images")
     return len(names)

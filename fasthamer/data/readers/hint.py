@@ -4,7 +4,7 @@
     ROOT/TEST_newdays_img_{all,vis,occ}.npz ...                             HaMeR's evaluation lists, if wanted
 
 A folder's JSON is a list of one hand: `keypoints` (21, 2) pixels in OpenPose order, `occlusion` (21,) with 1 for
-hidden, `bbox` [[x1, y1, x2, y2]]; the name ends in _l or _r. A keypoint counts if it lies inside the picture: in
+hidden, `bbox` [[x1, y1, x2, y2]]; the name ends in _l or _r. A keypoint counts if it lies inside the image: in
 HaMeR's list of newdays every keypoint of confidence 0 lies outside what the counted ones of its video span.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fasthamer.data import augment, crop
-from fasthamer.data.readers.base import Photograph, Photographs, picture_size
+from fasthamer.data.readers.base import ImageDataset, RawSample, read_image_size
 from fasthamer.data.sample import Labels
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.types import N_JOINTS
@@ -36,18 +36,18 @@ _LIST: dict[str, tuple[int | None, ...]] = {  # what is read of HaMeR's lists
 _GET_IT = "https://github.com/ddshan/hint"
 
 
-class HInt(Photographs):
+class HInt(ImageDataset):
     """Labels are keypoints only. The crop is twice the annotated box's larger side, as in HaMeR's evaluation.
 
     Args:
         root: the folder that contains the official ones.
         split: an official folder's name; or training or evaluation, all `_img` folders of that split that hold
-            pictures; either may end in _vis or _occ: only visible or only hidden keypoints count. Or the name of one
-            of HaMeR's .npz lists in `root` (or a path), whose pictures lie in the folder of that name.
-        image_size, strength, seed: see `Photographs`.
+            images; either may end in _vis or _occ: only visible or only hidden keypoints count. Or the name of one
+            of HaMeR's .npz lists in `root` (or a path), whose images lie in the folder of that name.
+        image_size, strength, seed: see `Images`.
 
     Raises:
-        FileNotFoundError: folder, list or pictures missing.
+        FileNotFoundError: folder, list or images missing.
         ValueError: no such split, or a damaged list.
     """
 
@@ -65,7 +65,7 @@ class HInt(Photographs):
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT is to be the unpacked HInt ({_GET_IT})")
-        self.left_out: list[str] = []  # folders without pictures: Ego4D's have to be fetched by the user
+        self.left_out: list[str] = []  # folders without images: Ego4D's have to be fetched by the user
         self._list = _HaMeRList(self.root, split) if split.endswith(".npz") else None
         self._names: list[tuple[Path, str]] = []  # folder and name without ending
         self.points = "all"
@@ -75,22 +75,22 @@ class HInt(Photographs):
     def __len__(self) -> int:
         return len(self._names) if self._list is None else len(self._list)
 
-    def photograph(self, index: int) -> Photograph:
+    def raw_sample(self, index: int) -> RawSample:
         if self._list is not None:
-            return self._list.photograph(index)
-        path = self.picture(index)
+            return self._list.raw_sample(index)
+        path = self.image_path(index)
         hand = read_hand(path.with_suffix(".json"))
-        width, height = picture_size(path)
+        width, height = read_image_size(path)
         x, y = hand.keypoints.T
         counts = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         if self.points != "all":
             counts &= hand.hidden == (self.points == "occ")
         labels = Labels(keypoints=np.column_stack((hand.keypoints, counts)))
-        return Photograph(path, labels, box_of(hand.low, hand.high - hand.low), self.is_left(index))
+        return RawSample(path, labels, box_of(hand.low, hand.high - hand.low), self.is_left(index))
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         if self._list is not None:
-            return self._list.picture(index)
+            return self._list.image_path(index)
         folder, name = self._names[index]
         return folder / f"{name}.jpg"
 
@@ -100,8 +100,8 @@ class HInt(Photographs):
         return self._names[index][1].endswith("_l")
 
     def sample_name(self, index: int) -> str:
-        """The picture's file name, by which HaMeR's lists know it."""
-        return self.picture(index).name
+        """The image's file name, by which HaMeR's lists know it."""
+        return self.image_path(index).name
 
     def _find(self, split: str) -> tuple[list[tuple[Path, str]], str]:
         match = _SPLIT.fullmatch(split)
@@ -120,14 +120,14 @@ class HInt(Photographs):
             else:
                 self.left_out.append(path.name)
         if not names:
-            raise FileNotFoundError(f"{self.root} has no folder {FOLDERS[folder]} with pictures ({_GET_IT})")
+            raise FileNotFoundError(f"{self.root} has no folder {FOLDERS[folder]} with images ({_GET_IT})")
         return names, points
 
 
 class OneHand(NamedTuple):
     """What a JSON file of HInt says."""
 
-    keypoints: np.ndarray  # (21, 2) pixels, also outside of the picture
+    keypoints: np.ndarray  # (21, 2) pixels, also outside of the image
     hidden: np.ndarray  # (21,) bool
     low: np.ndarray  # (2,) the box's corners, pixels
     high: np.ndarray
@@ -141,7 +141,7 @@ def read_hand(path: Path) -> OneHand:
         ValueError: not as HInt writes it; the message names the file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: every picture of HInt has one ({_GET_IT})")
+        raise FileNotFoundError(f"{path} is missing: every image of HInt has one ({_GET_IT})")
     try:
         (record,) = json.loads(path.read_text(encoding="utf-8"))
         keypoints = np.array(record["keypoints"], dtype=np.float64).reshape(N_JOINTS, 2)
@@ -182,22 +182,22 @@ class _HaMeRList:
         self.centre, self.extent, self.keypoints = arrays["center"], arrays["scale"], arrays["hand_keypoints_2d"]
         self.folder = root / re.sub(r"_(all|vis|occ)$", "", self.path.stem)
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"no folder {self.folder} with the pictures of {self.path.name} ({_GET_IT})")
+            raise FileNotFoundError(f"no folder {self.folder} with the images of {self.path.name} ({_GET_IT})")
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         return self.folder / str(self.names[index])
 
-    def photograph(self, index: int) -> Photograph:
+    def raw_sample(self, index: int) -> RawSample:
         labels = Labels(keypoints=self.keypoints[index].astype(np.float64))
         box = box_of(self.centre[index] - self.extent[index] / 2, self.extent[index])
-        return Photograph(self.picture(index), labels, box, not self.right[index])
+        return RawSample(self.image_path(index), labels, box, not self.right[index])
 
 
 def _pairs(folder: Path) -> list[tuple[Path, str]]:
-    """The pictures of a folder, each with its annotation, by name.
+    """The images of a folder, each with its annotation, by name.
 
     Raises:
         FileNotFoundError: no such folder, or one of a pair is missing.
@@ -205,15 +205,15 @@ def _pairs(folder: Path) -> list[tuple[Path, str]]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: DATA.ROOT is to be the unpacked HInt ({_GET_IT})")
-    pictures = {path.stem for path in folder.glob("*.jpg")}
+    images = {path.stem for path in folder.glob("*.jpg")}
     annotations = {path.stem for path in folder.glob("*.json")}
-    if not pictures:
+    if not images:
         frames = ": Ego4D's frames have to be fetched separately" if "ego4d" in folder.name else ""
-        raise FileNotFoundError(f"{folder} holds no .jpg pictures{frames} ({_GET_IT})")
-    if alone := sorted(pictures ^ annotations):
-        missing = "json" if alone[0] in pictures else "jpg"
+        raise FileNotFoundError(f"{folder} holds no .jpg images{frames} ({_GET_IT})")
+    if alone := sorted(images ^ annotations):
+        missing = "json" if alone[0] in images else "jpg"
         raise FileNotFoundError(f"{folder}: {alone[0]}.{missing} is missing, {len(alone)} pairs are incomplete")
-    nameless = next((name for name in sorted(pictures) if name[-2:] not in ("_l", "_r")), None)
+    nameless = next((name for name in sorted(images) if name[-2:] not in ("_l", "_r")), None)
     if nameless is not None:
         raise ValueError(f"{folder}: {nameless}.jpg does not tell its hand's side; HInt's names end in _l or _r")
-    return [(folder, name) for name in sorted(pictures)]
+    return [(folder, name) for name in sorted(images)]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import Photograph, Photographs, check_metres
+from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.data.sample import Labels
@@ -39,17 +39,17 @@ _ORDER = list(MANO_TO_OPENPOSE)
 OPENGL = np.array([1.0, -1.0, -1.0])  # half a turn about x: the hand stays the hand it is
 
 
-class HO3D(Photographs):
+class HO3D(ImageDataset):
     """The samples of train.txt or evaluation.txt, in their order.
 
-    A sample without annotation (its file says None) is a photograph about which nothing is known. Evaluation samples
+    A sample without annotation (its file says None) is an image about which nothing is known. Evaluation samples
     have the wrist's place and a box, and all labels where the released ones lie beside evaluation.txt.
 
     Args:
         root: the folder that contains `train/`, `evaluation/` and the lists.
         split: training (or train), or evaluation.
         hand: whose parameters are to be learned; with the embedded hand only joints and keypoints are labels.
-        image_size, strength, seed: see `Photographs`.
+        image_size, strength, seed: see `Images`.
         box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR's list is ho3d_val.npz (version 2).
         meshes: whether vertices are made from the parameters, or read.
         cache: see `fasthamer.files.index.cached`.
@@ -88,29 +88,29 @@ class HO3D(Photographs):
     def __len__(self) -> int:
         return len(self.names)
 
-    def photograph(self, index: int) -> Photograph:
-        """See `Photographs.photograph`."""
-        picture, meta = self.picture(index), self._meta(index)
+    def raw_sample(self, index: int) -> RawSample:
+        """See `Images.image`."""
+        image, meta = self.image_path(index), self._meta(index)
         labels, seen = self._labels(index, meta), None
         if labels.keypoints is not None and labels.keypoints[:, 2].all():
             seen = labels.keypoints[:, :2]
         if meta.get("handBoundingBox") is not None:
             seen = _array(meta, "handBoundingBox", (4,), str(self._meta_path(index))).reshape(2, 2)  # its corners
-        return Photograph(picture, labels, self.boxes(picture, self._hamer_name(index), seen))
+        return RawSample(image, labels, self.boxes(image, self._hamer_name(index), seen))
 
     def labels(self, index: int) -> Labels:
         """What the files say about sample `index`, before any crop."""
         return self._labels(index, self._meta(index))
 
     def articulation(self, index: int) -> Articulation | None:
-        """See `Photographs.articulation`; poses on disk are absolute, so they are known without MANO too."""
+        """See `Images.articulation`; poses on disk are absolute, so they are known without MANO too."""
         meta = self._meta(index)
         if self.split == "evaluation" or not self._joints(index, meta)[1].any():
             return None
         pose, betas = _pose(meta, str(self._meta_path(index)))
         return articulation_of(pose, None if self.hand is None else betas)
 
-    def picture(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         sequence, number = self.sample_name(index).split("/")
         return self.root / self.split / sequence / "rgb" / f"{number}{self.ending}"
 
@@ -118,7 +118,7 @@ class HO3D(Photographs):
         return False
 
     def camera(self, index: int) -> NDArray[np.float64]:
-        """(3, 3) intrinsics of the photograph, pixels."""
+        """(3, 3) intrinsics of the image, pixels."""
         return self._matrix(self._meta(index), str(self._meta_path(index)))
 
     def sample_name(self, index: int) -> str:
@@ -212,12 +212,12 @@ def _read_list(root: Path, split: str) -> NDArray[np.str_]:
 
 
 def _ending(folder: Path, name: str) -> str:
-    """Of the pictures: .png in version 2, .jpg in version 3."""
+    """Of the images: .png in version 2, .jpg in version 3."""
     sequence, number = name.split("/")
     for ending in (".png", ".jpg"):
         if (folder / sequence / "rgb" / f"{number}{ending}").is_file():
             return ending
-    raise FileNotFoundError(f"no picture {folder / sequence / 'rgb' / number}.png (version 2) or .jpg (version 3)")
+    raise FileNotFoundError(f"no image {folder / sequence / 'rgb' / number}.png (version 2) or .jpg (version 3)")
 
 
 def _read_truth(root: Path, length: int, meshes: bool, cache: str) -> dict[str, JsonRecords]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
 from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, Photograph, Photographs, check_metres
-from fasthamer.data.readers.coco import LARGE, find_pictures, read_coco, rows_of
+from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample, check_metres
+from fasthamer.data.readers.coco import LARGE, find_images, read_coco, rows_of
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
@@ -33,16 +33,16 @@ TO_OPENPOSE = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18,
 _GET_IT = "https://mks0601.github.io/InterHand2.6M/"
 
 
-class InterHand(Photographs):
-    """One sample for each hand of each picture, the right one first; needs no MANO.
+class InterHand(ImageDataset):
+    """One sample for each hand of each image, the right one first; needs no MANO.
 
-    As in the official code, a joint is a label where `joint_valid` says so (annotated and inside the picture), and in
+    As in the official code, a joint is a label where `joint_valid` says so (annotated and inside the image), and in
     3D only if the wrist is one too.
 
     Args:
         root: the folder with `annotations` and `images`; both may also lie in it flat.
         split: training, evaluation, or an official name: train, val, test.
-        image_size, strength, seed: see `Photographs`.
+        image_size, strength, seed: see `Images`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
@@ -69,22 +69,22 @@ class InterHand(Photographs):
             lambda: {**_read_data(self.file), **_read_joints(joints)},
             cache if self.file.stat().st_size >= LARGE else "none",
         )
-        self.pictures = _Pictures(*(found[key] for key in _Pictures._fields))
+        self.images = _Images(*(found[key] for key in _Images._fields))
         self.hands = _Hands(*(found[key] for key in _Hands._fields))
-        if not len(self.hands.picture):
+        if not len(self.hands.image):
             raise ValueError(f"{self.file}: no hand with {MINIMUM_KEYPOINTS} joints or more among its annotations")
         self.world, self.measured = found["world"], found["measured"]
         self.frames = {(capture, frame): row for row, (capture, frame) in enumerate(found["moments"].tolist())}
         self.cameras = _read_cameras(_beside(self.file, "camera"))
-        first = self.pictures.names[self.hands.picture[0]].decode()
+        first = self.images.names[self.hands.image[0]].decode()
         official = Path(root) / "images" / name
-        self.folder = official if official.is_dir() else find_pictures(Path(root), first)
+        self.folder = official if official.is_dir() else find_images(Path(root), first)
         check_sides(self._whole, self.is_left, len(self), str(self.file))
 
     def __len__(self) -> int:
-        return len(self.hands.picture)
+        return len(self.hands.image)
 
-    def photograph(self, index: int) -> Photograph:
+    def raw_sample(self, index: int) -> RawSample:
         left, where = self.is_left(index), f"{self.file}: hand {index} ({self.sample_name(index)})"
         row = self._frame(index)
         part = slice(N_JOINTS, None) if left else slice(0, N_JOINTS)
@@ -98,21 +98,21 @@ class InterHand(Photographs):
         check_in_front(joints[measured], where)
         pixels = project_pixels(np.where(measured[:, None], joints, (0, 0, 1)), intrinsics)
         labels = Labels(keypoints=np.column_stack((pixels, valid)), joints=np.column_stack((joints, valid & valid[0])))
-        return Photograph(self.picture(index), labels, crop.keypoint_box(pixels[measured]), left)
+        return RawSample(self.image_path(index), labels, crop.keypoint_box(pixels[measured]), left)
 
-    def picture(self, index: int) -> Path:
-        return self.folder / self.pictures.names[self.hands.picture[index]].decode()
+    def image_path(self, index: int) -> Path:
+        return self.folder / self.images.names[self.hands.image[index]].decode()
 
     def is_left(self, index: int) -> bool:
         return bool(self.hands.left[index])
 
     def camera(self, index: int) -> NDArray[np.float64]:
-        """(3, 3) intrinsics of the photograph of hand `index`."""
+        """(3, 3) intrinsics of the image of hand `index`."""
         return self._camera(index)[2]
 
     def sample_name(self, index: int) -> str:
-        """The picture's name and the hand's side."""
-        name = self.pictures.names[self.hands.picture[index]].decode()
+        """The image's name and the hand's side."""
+        name = self.images.names[self.hands.image[index]].decode()
         return f"{name}:{'left' if self.hands.left[index] else 'right'}"
 
     def _whole(self, index: int) -> NDArray[np.float64] | None:
@@ -121,22 +121,22 @@ class InterHand(Photographs):
         return joints[:, :3] if joints is not None and joints[:, 3].all() else None
 
     def _camera(self, index: int) -> _Camera:
-        row = self.hands.picture[index]
-        key = int(self.pictures.captures[row]), self.pictures.cameras[row].decode()
+        row = self.hands.image[index]
+        key = int(self.images.captures[row]), self.images.cameras[row].decode()
         if key not in self.cameras:
             raise ValueError(f"{_beside(self.file, 'camera')} has no camera {key[1]} of capture {key[0]}")
         return self.cameras[key]
 
     def _frame(self, index: int) -> int:
-        row = self.hands.picture[index]
-        key = int(self.pictures.captures[row]), int(self.pictures.frames[row])
+        row = self.hands.image[index]
+        key = int(self.images.captures[row]), int(self.images.frames[row])
         if key not in self.frames:
             raise ValueError(f"{_beside(self.file, 'joint_3d')} has no frame {key[1]} of capture {key[0]}")
         return self.frames[key]
 
 
-class _Pictures(NamedTuple):
-    """The photographs of a split. N = photographs."""
+class _Images(NamedTuple):
+    """The images of a split. N = images."""
 
     names: NDArray[np.bytes_]  # (N,) file names
     captures: NDArray[np.int32]  # (N,)
@@ -147,7 +147,7 @@ class _Pictures(NamedTuple):
 class _Hands(NamedTuple):
     """The hands in them. M = hands."""
 
-    picture: NDArray[np.int64]  # (M,) row of `_Pictures`
+    image: NDArray[np.int64]  # (M,) row of `_Pictures`
     left: NDArray[np.bool_]  # (M,)
     valid: NDArray[np.bool_]  # (M, 21) in the file's order
 
@@ -173,13 +173,13 @@ def _beside(data: Path, kind: str) -> Path:
 
 
 def _read_data(path: Path) -> Arrays:
-    """The photographs and hands of a split, 1.4 million in training: kept in plain arrays as they are read.
+    """The images and hands of a split, 1.4 million in training: kept in plain arrays as they are read.
 
     Returns:
-        the fields of `_Pictures` and `_Hands`.
+        the fields of `_Images` and `_Hands`.
     """
     names: list[bytes] = []
-    cameras: dict[str, bytes] = {}  # one object for each name, not for each photograph
+    cameras: dict[str, bytes] = {}  # one object for each name, not for each image
     camera_of: list[bytes] = []
     ids, captures, frames = array("q"), array("i"), array("i")
     images, left, valid = array("q"), array("b"), bytearray()
@@ -204,7 +204,7 @@ def _read_data(path: Path) -> Arrays:
                 valid.extend(its.tobytes())
 
     read_coco(path, image, annotation)
-    pictures = _Pictures(
+    pictures = _Images(
         np.array(names, dtype=bytes),
         np.array(captures, dtype=np.int32),
         np.array(camera_of, dtype=bytes),

@@ -2,7 +2,7 @@
 
 Python's tarfile, and the webdataset library that relies on it, take a damaged header in the middle of an archive for
 its end: all that follows would be missing without a word. Here the next good header is looked for instead. It is also
-six times as fast as tarfile, which counts where a member is one small picture.
+six times as fast as tarfile, which counts where a member is one small image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 BLOCK = 512  # bytes; headers and contents begin at multiples of it
-LARGEST = 1 << 26  # bytes of a member; pictures and labels of one hand are far smaller
+LARGEST = 1 << 26  # bytes of a member; images and labels of one hand are far smaller
 REGULAR, GNU_NAME, PAX = b"0\0", b"L", b"x"  # kinds of members
 
 

@@ -63,8 +63,8 @@ def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name
     """The `.data.pyd` of one hand, which `read_record` without filters reads back to float32.
 
     Args:
-        labels: of the hand in the picture that it is stored with.
-        box: centre and side of what is cropped, pixels of that picture.
+        labels: of the hand in the image that it is stored with.
+        box: centre and side of what is cropped, pixels of that image.
         left: whether it is a left hand.
         name: where it comes from, kept for whoever wonders.
     """

@@ -27,16 +27,16 @@ from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import Filters, TarHand, read_record
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.streams import HandStream, Place
-from fasthamer.files.images import decode_picture
+from fasthamer.files.images import decode_image
 from fasthamer.hand.mano import Hand
 from fasthamer.types import Batch
 
 ABOUT = "pack.json"
 TOGETHER = 4  # shards read side by side
 BUFFER = 1000  # samples among which the next is drawn, still as files; HaMeR's has 4,000 of all ten sets
-AT_ONCE = 16  # samples whose labels are read, before their pictures are
+AT_ONCE = 16  # samples whose labels are read, before their images are
 NUMBERED = 1_000_000  # a sample's number is its shard's times this, plus its place in there
-PICTURES = ("jpg", "jpeg", "png")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png")
 RECORD = "data.pyd"
 
 
@@ -45,7 +45,7 @@ class RawSample(NamedTuple):
 
     name: str  # the shard's path and the sample's key
     index: int  # type: ignore[assignment]
-    picture: bytes
+    image: bytes
     record: bytes
 
 
@@ -56,7 +56,7 @@ class Framed(NamedTuple):
     change: augment.Augmentation | None
 
 
-class TarHands(HandStream):
+class TarDataset(HandStream):
     """The shards of a folder as a stream of items; an item is a pure function of (seed, epoch, sample).
 
     Args:
@@ -92,9 +92,9 @@ class TarHands(HandStream):
         self.told = f"{len(self.shards)} shards in {self.shards[0].parent}"
         self.fraction, self.only = 1.0, False  # of samples with labels; whether the others are left out
 
-    def partly_labelled(self, fraction: float, only: bool) -> TarHands:
+    def partly_labelled(self, fraction: float, only: bool) -> TarDataset:
         if not 0 < fraction <= 1:
-            raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of pictures with labels, in (0, 1]")
+            raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of images with labels, in (0, 1]")
         part = copy.copy(self)
         part.fraction, part.only = fraction, only
         return part
@@ -171,7 +171,7 @@ class TarHands(HandStream):
         if not hands:
             return
         try:
-            image = decode_picture(sample.picture, sample.name)
+            image = decode_image(sample.image, sample.name)
         except ValueError as error:
             skipped.append(str(error))
             return
@@ -185,8 +185,8 @@ class TarHands(HandStream):
         return np.random.default_rng((self.seed, sample.index)).random() < self.fraction
 
     def articulations(self, shard: int, skipped: list[str]) -> Iterator[Articulation]:
-        """The poses that are labels in a shard, with the betas where they are this hand's; no picture is read."""
-        for sample in self.samples(shard, skipped, pictures=False):
+        """The poses that are labels in a shard, with the betas where they are this hand's; no image is read."""
+        for sample in self.samples(shard, skipped, images=False):
             try:
                 hands = read_record(sample.record, sample.name, self.filters) if self._is_labelled(sample) else []
             except ValueError as error:
@@ -197,20 +197,20 @@ class TarHands(HandStream):
                     betas = hand.labels.betas if self.mano_labels else None
                     yield articulation_of(hand.labels.pose, betas, hand.left)
 
-    def samples(self, shard: int, skipped: list[str], pictures: bool = True) -> Iterator[RawSample]:
-        """The samples of a shard in its own order; one that lacks its picture or labels is skipped.
+    def samples(self, shard: int, skipped: list[str], images: bool = True) -> Iterator[RawSample]:
+        """The samples of a shard in its own order; one that lacks its image or labels is skipped.
 
-        Without `pictures` these stay on the disk and come empty.
+        Without `images` these stay on the disk and come empty.
         """
         path = self.shards[shard]
-        unread = () if pictures else tuple(f".{kind}" for kind in PICTURES)
+        unread = () if images else tuple(f".{kind}" for kind in IMAGE_SUFFIXES)
         for number, sample in enumerate(_grouped(path, skipped, unread)):
             name = f"{path}: {sample['__key__']}"
-            picture = next((sample[kind] for kind in PICTURES if kind in sample), None)
-            if picture is None or RECORD not in sample:
-                skipped.append(f"{name}: no {'picture' if picture is None else RECORD}")
+            image = next((sample[kind] for kind in IMAGE_SUFFIXES if kind in sample), None)
+            if image is None or RECORD not in sample:
+                skipped.append(f"{name}: no {'picture' if image is None else RECORD}")
                 continue
-            yield RawSample(name, shard * NUMBERED + number, picture, sample[RECORD])
+            yield RawSample(name, shard * NUMBERED + number, image, sample[RECORD])
 
     def _shuffled(self, shards: list[int], epoch: int, skipped: list[str]) -> Iterator[RawSample]:
         library = webdataset()

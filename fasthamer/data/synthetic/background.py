@@ -1,4 +1,4 @@
-"""Backgrounds for synthetic photographs, drawn from nothing: walls, rooms, shelves, desks, leaves, people."""
+"""Backgrounds for synthetic images, drawn from nothing: walls, rooms, shelves, desks, leaves, people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def background(rng: np.random.Generator, size: int) -> Image:
     image = _plane(rng, size, size)
     kind = rng.random()
     if kind < 0.35:
-        _room(rng, image)
+        _interior(rng, image)
     elif kind < 0.55:
         _shelves(rng, image)
     elif kind < 0.8:
@@ -64,7 +64,7 @@ def _plane(rng: np.random.Generator, height: int, width: int) -> Image:
     return cv2.LUT(cv2.merge([grey, grey, grey]), lookup[:, None, :])
 
 
-def _room(rng: np.random.Generator, image: Image) -> None:
+def _interior(rng: np.random.Generator, image: Image) -> None:
     """A floor or table under a wall, frames and furniture as big quadrilaterals."""
     size = image.shape[0]
     if rng.random() < 0.7:
@@ -180,7 +180,7 @@ def _textured(rng: np.random.Generator, image: Image, outline: NDArray) -> None:
 
 
 def _finer(image: Image) -> Image:
-    """The picture with its mirror images, at half the size: twice as much detail."""
+    """The image with its mirror images, at half the size: twice as much detail."""
     small = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
     right, below = image.shape[1] - small.shape[1], image.shape[0] - small.shape[0]
     return cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REFLECT)
@@ -217,7 +217,7 @@ def _blur(image: Image, sigma: float) -> Image:
 
 
 def _light_falloff(rng: np.random.Generator, image: Image) -> Image:
-    """Brightness that changes over the picture, as near a lamp or a window."""
+    """Brightness that changes over the image, as near a lamp or a window."""
     coarse = (rng.uniform(0.75, 1.1) + rng.uniform(-0.3, 0.3, (3, 3))).astype(np.float32)
     gain = cv2.resize(coarse, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return cv2.multiply(image, cv2.merge([gain, gain, gain]), dtype=cv2.CV_8U)

@@ -1,4 +1,4 @@
-"""What cameras do to pictures: blur, exposure, colour casts, noise, compression."""
+"""What cameras do to images: blur, exposure, colour casts, noise, compression."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fasthamer.data.synthetic.textures import sensor_noise
 Image = NDArray  # (S, S, 3) uint8, RGB
 
 
-def photograph(rng: np.random.Generator, image: Image) -> Image:
-    """A clean rendering (S, S, 3) RGB to something like a phone's or a webcam's picture of it."""
+def apply_camera_effects(rng: np.random.Generator, image: Image) -> Image:
+    """A clean rendering (S, S, 3) RGB to something like a phone's or a webcam's image of it."""
     image = _sharpness(rng, image)
     image = cv2.LUT(image, _tone_curves(rng))
     if rng.random() < 0.02:

@@ -1,4 +1,4 @@
-"""Synthetic photographs of hands, made on the fly: every label exact, no dataset needed."""
+"""Synthetic images of hands, made on the fly: every label exact, no dataset needed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils.data import Dataset, get_worker_info
 from fasthamer.data.articulation import Articulation
 from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.synthetic.background import background
-from fasthamer.data.synthetic.camera_effects import photograph
+from fasthamer.data.synthetic.camera_effects import apply_camera_effects
 from fasthamer.data.synthetic.forearm import boundary_loop
-from fasthamer.data.synthetic.image_edge import end_picture
+from fasthamer.data.synthetic.image_edge import end_image
 from fasthamer.data.synthetic.occluders import occlude
 from fasthamer.data.synthetic.painting import HandPaint, paint
 from fasthamer.data.synthetic.scene import build_scene
@@ -28,7 +28,7 @@ from fasthamer.render.raster import vertex_normals
 from fasthamer.types import Batch, ManoParams
 
 LARGEST = 512  # pixels
-VIRTUAL_FOCAL = 1000.0  # pixels of the camera whose picture is never drawn; only ratios matter
+VIRTUAL_FOCAL = 1000.0  # pixels of the camera whose image is never drawn; only ratios matter
 THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # where the rest pose's thumb looks
 
 
@@ -41,14 +41,14 @@ class PlacedHand(NamedTuple):
     rng: np.random.Generator  # for its surroundings
 
 
-class SyntheticHands(Dataset):
+class SyntheticDataset(Dataset):
     """`ds[(epoch, index)]` is a pure function of (seed, epoch, index), whichever process asks.
 
     The hand, its surroundings and its light belong to the index; the epoch frames them anew, as augmentation does
-    with a photograph.
+    with an image.
 
-    Vertices, joints and orientation are in the axes of the whole picture's camera, as FreiHAND's labels are: the crop
-    is a piece of that picture and is not turned towards the hand (HaMeR ignores the difference too).
+    Vertices, joints and orientation are in the axes of the whole image's camera, as FreiHAND's labels are: the crop
+    is a piece of that image and is not turned towards the hand (HaMeR ignores the difference too).
 
     Args:
         hand: the model that is drawn; its arrays are copied, so the set can be sent to worker processes.
@@ -131,14 +131,14 @@ class SyntheticHands(Dataset):
         return Articulation(mano.hand_pose.numpy(), mano.betas.numpy())
 
     def draw(self, hand: PlacedHand, crop: Crop) -> NDArray[np.uint8]:
-        """(image_size, image_size, 3) RGB: this piece of the picture; uses up the rng of the hand."""
+        """(image_size, image_size, 3) RGB: this piece of the image; uses up the rng of the hand."""
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # one core per worker
         scene = build_scene(hand.rng, hand.vertices, hand.joints, self.faces, self.loop)
         painted = paint(hand.rng, scene, crop, self.paints, background(hand.rng, self.image_size))
         keypoints = crop.project(hand.joints)
-        image = photograph(hand.rng, occlude(hand.rng, painted.image, keypoints))
-        return end_picture(hand.rng, image, keypoints)
+        image = apply_camera_effects(hand.rng, occlude(hand.rng, painted.image, keypoints))
+        return end_image(hand.rng, image, keypoints)
 
     def frame(self, rng: np.random.Generator, joints: NDArray) -> Crop:
         """HaMeR's box around the keypoints with its augmentation; in-plane rotation is the orientation's own."""

@@ -1,4 +1,4 @@
-"""The black around a photograph that ends within the crop, as where the hand fills the picture (HaMeR pads with 0)."""
+"""The black around an image that ends within the crop, as where the hand fills the image (HaMeR pads with 0)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-ALL_SIDES, SOME_SIDES = 0.3, 0.15  # shares of the crops that show the whole picture, or one or two of its edges
+ALL_SIDES, SOME_SIDES = 0.3, 0.15  # shares of the crops that show the whole image, or one or two of its edges
 TURNED = 0.3  # share of those that were turned by augmentation
 
 
-def end_picture(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -> NDArray:
-    """By chance blackens what lies beyond the picture's edges.
+def end_image(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -> NDArray:
+    """By chance blackens what lies beyond the image's edges.
 
     Args:
         image: (S, S, 3) uint8; not changed.
@@ -24,7 +24,7 @@ def end_picture(rng: np.random.Generator, image: NDArray, keypoints: NDArray) ->
     low, high = keypoints.min(0), keypoints.max(0)
     middle, extent = (low + high) / 2, float((high - low).max())
     left, top, right, bottom = rng.uniform(-0.04, 0.5, 4) * extent
-    if kind < ALL_SIDES:  # most pictures of one hand are about as high as wide
+    if kind < ALL_SIDES:  # most images of one hand are about as high as wide
         half = np.full(2, extent / 2) if rng.random() < 0.7 else (high - low) / 2
     else:
         half = np.full(2, extent / 2)

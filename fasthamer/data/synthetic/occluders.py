@@ -12,7 +12,7 @@ PROBABILITY = 0.2
 
 
 def occlude(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -> NDArray:
-    """By chance covers a few keypoints (21, 2) of the picture (S, S, 3) with a bar, a disk or a polygon."""
+    """By chance covers a few keypoints (21, 2) of the image (S, S, 3) with a bar, a disk or a polygon."""
     if rng.random() > PROBABILITY:
         return image
     size = image.shape[0]

@@ -178,12 +178,12 @@ def _light(
 
 
 def _blurred(values: NDArray, covered: NDArray, radius: float) -> NDArray[np.float32]:
-    """(N,) values of the covered pixels (H, W), blurred over the picture within them."""
+    """(N,) values of the covered pixels (H, W), blurred over the image within them."""
     side = max(1, int(radius * covered.shape[0] / 256)) * 2 + 1
-    picture = np.zeros(covered.shape, np.float32)
-    picture[covered] = values
+    image = np.zeros(covered.shape, np.float32)
+    image[covered] = values
     weight = cv2.blur(covered.astype(np.float32), (side, side))
-    return (cv2.blur(picture, (side, side)) / np.maximum(weight, 1e-3))[covered]
+    return (cv2.blur(image, (side, side)) / np.maximum(weight, 1e-3))[covered]
 
 
 def _light_direction(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -227,7 +227,7 @@ def _normalised(vectors: NDArray) -> NDArray:
 
 def _sample(side: NDArray, u: NDArray, v: NDArray) -> NDArray[np.float32]:
     """Bilinear look-up in a skin map: (N, 4)."""
-    rows = 256  # OpenCV takes maps as pictures of limited width
+    rows = 256  # OpenCV takes maps as images of limited width
     padded = -len(u) % rows
     x, y = (np.pad(c, (0, padded), mode="edge").reshape(-1, rows) for c in (u, v))
     if len(x) == 0:  # the hand is wholly behind something

@@ -1,4 +1,4 @@
-"""The things in a synthetic photograph as one mesh: hand, forearm, sleeve, wrist wear, held object."""
+"""The things in a synthetic image as one mesh: hand, forearm, sleeve, wrist wear, held object."""
 
 from __future__ import annotations
 

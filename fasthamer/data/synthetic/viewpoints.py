@@ -15,7 +15,7 @@ RAISED, EGOCENTRIC = 0.6, 0.15  # shares; the rest is any orientation
 def orientation(rng: np.random.Generator) -> NDArray[np.float64]:
     """(3, 3) rotation of the hand into the camera's frame (x right, y down, z forward)."""
     kind = rng.random()
-    if kind < RAISED:  # gesturing at the camera, as in pictures of signs and in video calls
+    if kind < RAISED:  # gesturing at the camera, as in images of signs and in video calls
         fingers, palm = _raised(rng)
     elif kind < RAISED + EGOCENTRIC:  # one's own hand: fingers away from the camera, its back or side to it
         fingers = np.array([rng.normal(0, 0.5), rng.normal(-0.3, 0.5), rng.uniform(0.3, 1.0)])
@@ -44,7 +44,7 @@ def _frame(fingers: NDArray, palm: NDArray) -> NDArray:
 
 
 class Crop(NamedTuple):
-    """A square piece of a perspective camera's picture, seen as a camera of its own: square pixels, its axes kept."""
+    """A square piece of a perspective camera's image, seen as a camera of its own: square pixels, its axes kept."""
 
     focal: float  # crop pixels
     centre: NDArray[np.float64]  # (2,) where the big camera's optical axis meets the crop's plane, crop pixels
@@ -55,7 +55,7 @@ class Crop(NamedTuple):
 
 
 def place(rng: np.random.Generator, joints: NDArray) -> NDArray[np.float64]:
-    """(3,) translation that puts a hand somewhere into the picture of a camera.
+    """(3,) translation that puts a hand somewhere into the image of a camera.
 
     Fields of view of 30 to 70 degrees; the hand at 0.3 to 1 m, never so near that a joint comes within 12 cm.
     """

@@ -21,7 +21,7 @@ VIEWS = {
 
 
 def draw() -> np.ndarray:
-    """RGB picture: one column a pose or shape, one row a view."""
+    """RGB image: one column a pose or shape, one row a view."""
     hand = load_hand("embedded")
     large, small = torch.zeros(2, 1, 10)
     large[0, :3], small[0, :3] = torch.tensor([2.0, 1.5, 1.5]), torch.tensor([-2.0, -1.5, -1.5])
