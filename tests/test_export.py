@@ -78,7 +78,7 @@ def test_the_file_runs_with_onnxruntime_and_numpy_alone(exported_teacher, tmp_pa
 
 def test_the_python_interface_opens_it_without_torch(exported_teacher, tmp_path):
     _, path = exported_teacher
-    np.save(tmp_path / "photo.npy", IMAGE_SIZE)
+    np.save(tmp_path / "image.npy", IMAGE_SIZE)
     code = """
         import numpy
         from fasthamer.predict import HandMesh

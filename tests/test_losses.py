@@ -48,7 +48,7 @@ def objective(*overrides: str) -> Objective:
     return Objective.of(load_config(None, overrides))
 
 
-def output(output: HandOutput, teacher: HandOutput) -> LearnerOutput:
+def learner_output(output: HandOutput, teacher: HandOutput) -> LearnerOutput:
     return LearnerOutput(output, output.features, teacher.features.detach())
 
 
@@ -87,7 +87,7 @@ def test_every_loss_is_zero_on_itself():
     output = hand(2, seed=0)
     truth = labels(2, seed=0)
     terms = objective("KD.MODE", "hybrid", "LOSS.VERTICES", "1", "KD.VERTICES", "1")(
-        output(output, output), truth, output
+        learner_output(output, output), truth, output
     )
     assert all(term.item() == 0 for term in terms.values())
     assert len(terms) == 14
@@ -126,14 +126,14 @@ def test_without_the_wrist_no_joint_is_compared():
 
 def test_unlabelled_images_still_learn_from_the_teacher():
     output, teacher = hand(2, seed=0), hand(2, seed=1)
-    terms = objective("KD.MODE", "hybrid")(output(output, teacher), labels(2, 2, confidence=0.0), teacher)
+    terms = objective("KD.MODE", "hybrid")(learner_output(output, teacher), labels(2, 2, confidence=0.0), teacher)
     assert all(term > 0 for name, term in terms.items() if name.startswith("kd_"))
     assert all(term == 0 for name, term in terms.items() if not name.startswith("kd_") and name != "total")
 
 
 def test_at_a_batch_of_eight_the_objective_is_the_papers_formula():
     output, teacher, truth = hand(8, seed=0), hand(8, seed=1), labels(8, seed=2)
-    terms = objective("KD.MODE", "hybrid", "KD.WEIGHT", "0.3")(output(output, teacher), truth, teacher)
+    terms = objective("KD.MODE", "hybrid", "KD.WEIGHT", "0.3")(learner_output(output, teacher), truth, teacher)
 
     def hamer(other_joints, other_points, other_orient, other_pose, other_betas):
         """HaMeR's terms: sums over the batch."""
@@ -173,8 +173,8 @@ def test_the_objective_does_not_depend_on_the_batch_size(copies):
         for each in (output, teacher)
     )
     judge = objective("KD.MODE", "hybrid")
-    once = judge(output(output, teacher), truth, teacher)
-    often = judge(output(many, many_teacher), Batch(*map(repeat, truth)), many_teacher)
+    once = judge(learner_output(output, teacher), truth, teacher)
+    often = judge(learner_output(many, many_teacher), Batch(*map(repeat, truth)), many_teacher)
     torch.testing.assert_close(once, often)
 
 

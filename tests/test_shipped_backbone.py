@@ -56,7 +56,7 @@ def test_the_maps_compared_are_those_that_timm_hands_out():
 def test_a_few_steps_write_weights_that_the_student_starts_from(tmp_path, capsys, monkeypatch):
     source, out = tmp_path / "source.safetensors", tmp_path / "made.safetensors"
     save_file(timm.create_model(make_backbone.SOURCE).state_dict(), source)
-    words = ["--source", source, "--out", out, "--pictures", tmp_path / "drawn", "--size", "4", "--steps", "2"]
+    words = ["--source", source, "--out", out, "--images", tmp_path / "drawn", "--size", "4", "--steps", "2"]
     monkeypatch.setattr(make_backbone, "BATCH", 2)
     assert make_backbone.main([*map(str, words), "--workers", "0"]) == 0
     assert "of the variance" in capsys.readouterr().out

@@ -109,7 +109,7 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
         "import sys, time; from pathlib import Path; sys.path.insert(0, {tests!r})\n"
         "import fasthamer.teachers.cache.shards as shards; shards.ROWS = 4\n"
         "import test_teacher_cache as here\n"
-        "teacher = here.KnowingTeacher(here.Images(here.LENGTH))\n"
+        "teacher = here.KnowingTeacher(here.ImageDataset(here.LENGTH))\n"
         "teacher.disturb = lambda: time.sleep(1.0 if len(teacher.asked) > 10 else 0)\n"
         "here.built(Path({folder!r}), teacher=teacher)\n"
     ).format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))

@@ -186,7 +186,7 @@ def test_the_exported_file_gives_the_training_graphs_hands(student, exported, ba
 
 
 def test_the_python_interface_opens_it_without_torch(student, exported, tmp_path):
-    np.save(tmp_path / "photo.npy", IMAGE_SIZE)
+    np.save(tmp_path / "image.npy", IMAGE_SIZE)
     code = """
         import sys
         sys.modules.update(dict.fromkeys(("torch", "torchvision", "timm", "smplx", "safetensors", "yacs", "onnx")))

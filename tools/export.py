@@ -1,6 +1,6 @@
 """Write a model as a file for other runtimes, and report how far its answers are from the original's.
 
-    python tools/export.py runs/mine --format onnx --out hand.onnx --images my_photos
+    python tools/export.py runs/mine --format onnx --out hand.onnx --images my_images
     python tools/export.py embedded --format openvino --precision int8 --out hand.xml
     python tools/export.py runs/mine --format onnx --without-mano --out parameters.onnx
 
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave the hand model out: camera, rotations and betas only (not of decoder token)",
     )
-    add("--photos", type=Path, help="folder of images of hands to compare on, each taken whole; default: synthetic")
+    add("--photos", dest="images", type=Path, help=argparse.SUPPRESS)  # the name that it had first
+    add("--images", type=Path, help="folder of images of hands to compare on, each taken whole; default: synthetic")
     add("--calibrate", type=Path, help="folder of images to calibrate int8 with; default: synthetic crops")
     add("--crops", type=int, default=100, help="synthetic crops to calibrate with, and as many others to compare on")
     add("--mano", help="MANO_RIGHT.pkl or the like, if the student was trained with it")

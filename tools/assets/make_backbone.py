@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help=f"ImageNet weights of timm's {SOURCE}")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write, half precision")
-    parser.add_argument("--pictures", type=Path, default=Path("runs/drawn"), help="keeps the synthetic images")
+    parser.add_argument("--images", type=Path, default=Path("runs/drawn"), help="keeps the synthetic images")
     parser.add_argument("--size", type=int, default=12000, help="how many of them")
     parser.add_argument("--steps", type=int, default=800, help=f"of {BATCH} images")
     parser.add_argument("--lr", type=float, default=3e-3)

@@ -208,7 +208,7 @@ class TarDataset(HandStream):
             name = f"{path}: {sample['__key__']}"
             image = next((sample[kind] for kind in IMAGE_SUFFIXES if kind in sample), None)
             if image is None or RECORD not in sample:
-                skipped.append(f"{name}: no {'picture' if image is None else RECORD}")
+                skipped.append(f"{name}: no {'image' if image is None else RECORD}")
                 continue
             yield RawSample(name, shard * NUMBERED + number, image, sample[RECORD])
 
