@@ -1,16 +1,18 @@
 # make quickstart, make test: each sets itself up in .venv with nothing but Python >= 3.11 and make on the machine.
+# Paths in recipes are relative or quoted, so that the checkout may lie in a folder with spaces in its name.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LINKS := .editor
 
-.PHONY: venv quickstart test lint typecheck clean
+.PHONY: venv quickstart test lint typecheck editor links clean
 
 venv: $(READY)
 
 $(READY): setup.py pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(READY)
 
@@ -24,11 +26,24 @@ lint: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
-# mypy does not follow setuptools' editable finder, so it reads the packages through links inside one folder.
-typecheck: $(READY)
-	@rm -rf .typecheck && mkdir -p .typecheck/fasthamer
-	@ln -s $(CURDIR)/fasthamer/* $(foreach part,configs distill students teachers tools,$(CURDIR)/$(part)) .typecheck/fasthamer/
-	cd .typecheck && ../$(BIN)/python -m mypy --config-file ../pyproject.toml -p fasthamer
+# The folders beside fasthamer/ are its subpackages (see setup.py). Type checkers and IDEs do not follow setuptools'
+# editable finder: they read the package through links in one folder, which is not under version control.
+links:
+	@rm -rf $(LINKS) && mkdir -p $(LINKS)/fasthamer
+	@cd $(LINKS)/fasthamer && ln -s ../../fasthamer/* ../../configs ../../distill ../../students ../../teachers ../../tools .
+
+typecheck: $(READY) links
+	python="$$(cd "$(BIN)" && pwd)/python" && cd $(LINKS) && "$$python" -m mypy --config-file ../pyproject.toml -p fasthamer
+
+# Again after a new file directly in fasthamer/; files in its folders appear by themselves.
+editor: $(READY) links
+	@echo "Python interpreter: $$(cd "$(BIN)" && pwd)/python"
+	@echo "Import path:        $$(pwd)/$(LINKS)"
+	@echo
+	@echo 'VS Code (Pylance):  "python.analysis.extraPaths": ["$(LINKS)"] in .vscode/settings.json'
+	@echo 'PyCharm:            mark $(LINKS) as Sources Root'
+	@echo 'pyright:            "extraPaths": ["$(LINKS)"] in pyrightconfig.json'
+	@echo 'mypy:               make typecheck'
 
 clean:
-	rm -rf build dist .typecheck .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf build dist $(LINKS) .typecheck .pytest_cache .mypy_cache .ruff_cache *.egg-info
