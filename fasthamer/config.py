@@ -139,6 +139,7 @@ _C.EVAL.BATCH = 32  # images at a time
 
 
 RENAMED = {"TRAIN.PICTURE_EVERY": "TRAIN.IMAGE_EVERY"}  # keys of older recipes and runs, still read
+RENAMED_RECIPES = {"photographs": "real_images"}  # older names of shipped recipes, still found
 
 
 def defaults() -> CN:
@@ -230,7 +231,7 @@ def _named_mix(name: str) -> dict[str, object]:
 
 def _find(recipe: str | Path) -> Path:
     shipped = _shipped()
-    for path in (Path(recipe), shipped / f"{recipe}.yaml"):
+    for path in (Path(recipe), shipped / f"{RENAMED_RECIPES.get(str(recipe), recipe)}.yaml"):
         if path.is_file():
             return path
     names = sorted(str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasthamer.config import load_config
+from fasthamer.config import RENAMED_RECIPES, load_config
 from fasthamer.distill.objective import Objective
 from fasthamer.nn.mano_head import SIZES
 from fasthamer.students.backbone import Backbone
@@ -37,6 +37,11 @@ def test_a_recipe_names_things_that_exist(name):
 def test_a_recipe_begins_with_the_command_that_runs_it(name):
     head = [line for line in (CONFIGS / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     assert any("python tools/" in line or "make " in line for line in head)
+
+
+@pytest.mark.parametrize("old", RENAMED_RECIPES)
+def test_a_renamed_recipe_is_still_found_under_its_old_name(old):
+    assert load_config(old) == load_config(RENAMED_RECIPES[old])
 
 
 def test_the_papers_recipe_has_the_papers_numbers():
