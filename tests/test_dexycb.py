@@ -27,9 +27,9 @@ from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import mirror_points
 from fasthamer.data.readers import dexycb_files
+from fasthamer.data.readers.base import mano_vertices
 from fasthamer.data.readers.dexycb import DexYCB
 from fasthamer.data.readers.dexycb_files import frames_of, read_betas, read_extrinsics, read_intrinsics
-from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.files.images import read_image
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.hand.mano import Hand, load_hand

@@ -1,4 +1,4 @@
-"""HInt from its folders and from HaMeR's lists, drawn and real, and what a wrong or damaged set is told."""
+"""HInt from its folders and from HaMeR's lists, rendered and real; and the errors for wrong or damaged files."""
 
 import json
 
@@ -29,14 +29,14 @@ def fresh(tmp_path):
     return tmp_path
 
 
-def in_photograph(item):
+def in_image(item):
     """The item's keypoints (21, 2) in pixels of its image."""
     pixels = (item.keypoints_2d[:, :2].double().numpy() + 0.5) * item.image.shape[-1]
     affine = item.crop.double().numpy()
     return np.linalg.solve(affine[:, :2], (pixels - affine[:, 2]).T).T
 
 
-def test_keypoints_count_where_they_lie_inside_the_picture(tmp_path):
+def test_keypoints_are_valid_if_they_lie_inside_the_image(tmp_path):
     truth = write_hint(tmp_path)
     dataset = HInt(tmp_path, "TEST_newdays_img")
     cut = 0
@@ -51,17 +51,17 @@ def test_keypoints_count_where_they_lie_inside_the_picture(tmp_path):
     assert cut, "the miniature is to cut some hands at the edge"
 
 
-def test_visible_and_occluded_keypoints_share_out_all_of_them(folder):
+def test_visible_and_occluded_keypoints_are_a_partition_of_all(folder):
     every, visible, occluded = (HInt(folder, f"evaluation{kind}") for kind in ("", "_vis", "_occ"))
     for index in range(len(every)):
-        hidden = read_hand(every.image_path(index).with_suffix(".json")).hidden
+        hidden = read_hand(every.image_path(index).with_suffix(".json")).occluded
         known = [dataset.labels(index).keypoints[:, 2] > 0 for dataset in (every, visible, occluded)]
         np.testing.assert_array_equal(known[0], known[1] | known[2])
         assert not (known[1] & known[2]).any()
         np.testing.assert_array_equal(known[2], known[0] & hidden)
 
 
-def test_hamers_list_says_the_same_as_the_folder(folder):
+def test_hamers_list_gives_the_same_labels_as_the_folder(folder):
     for kind in ("all", "vis", "occ"):
         listed, found = HInt(folder, f"TEST_newdays_img_{kind}.npz"), HInt(folder, f"TEST_newdays_img_{kind}")
         assert len(listed) == len(found) == 4
@@ -88,13 +88,13 @@ def test_keypoints_of_left_hands_are_mirrored_with_the_crop(folder):
     for index in range(len(dataset)):
         item, points = dataset[(2, index)], dataset.labels(index).keypoints
         known = points[:, 2] > 0
-        np.testing.assert_allclose(in_photograph(item)[known], points[known, :2], atol=1e-3)
+        np.testing.assert_allclose(in_image(item)[known], points[known, :2], atol=1e-3)
         assert (np.linalg.det(item.crop[:, :2]) < 0) == item.mirrored == dataset.is_left(index)
         sides.add(dataset.is_left(index))
     assert sides == {True, False}
 
 
-def test_keypoints_lie_on_the_drawn_hand(tmp_path):
+def test_keypoints_lie_on_the_rendered_hand(tmp_path):
     write_hint(tmp_path, 4, ["VAL_ego4d_seq"], off_centre=0.0)
     dataset = HInt(tmp_path, "VAL_ego4d_seq")
     for index, (_, mask, _, _) in enumerate(drawn_hands(4, off_centre=0.0)):
@@ -104,7 +104,7 @@ def test_keypoints_lie_on_the_drawn_hand(tmp_path):
         assert near[y, x].all()
 
 
-def test_training_joins_all_official_folders_and_says_which_have_no_pictures(folder, tmp_path):
+def test_training_joins_all_official_folders_and_lists_those_without_images(folder, tmp_path):
     write_hint(tmp_path, 2, ["TRAIN_epick_img", "TRAIN_newdays_img", "TRAIN_ego4d_img", "VAL_epick_img"])
     for path in (tmp_path / "TRAIN_ego4d_img").glob("*.jpg"):
         path.unlink()
@@ -150,26 +150,26 @@ def test_evaluating_a_student_gives_pck_and_the_keypoints(folder, tmp_path):
         ("TEST_epick_img_all.npz", FileNotFoundError, "no list .*TEST_epick_img_all.npz"),
     ],
 )
-def test_a_split_that_is_not_there_is_named(fresh, split, kind, message):
+def test_a_missing_split_is_named_in_the_error(fresh, split, kind, message):
     with pytest.raises(kind, match=message):
         HInt(fresh, split)
 
 
-def test_half_a_pair_is_named(fresh):
+def test_an_image_or_annotation_without_its_counterpart_is_named(fresh):
     (image,) = (fresh / "TEST_newdays_img").glob("*.jpg")
     image.rename(image.with_name("other_l.jpg"))
     with pytest.raises(FileNotFoundError, match=r"ND_video0_frame000000_r.jpg is missing, 2 pairs are incomplete"):
         HInt(fresh, "evaluation")
 
 
-def test_a_name_without_a_side_is_refused(fresh):
+def test_a_file_name_without_a_side_is_refused(fresh):
     for path in (fresh / "TEST_newdays_img").iterdir():
         path.rename(path.with_stem("frame"))
-    with pytest.raises(ValueError, match=r"frame.jpg does not tell its hand's side"):
+    with pytest.raises(ValueError, match=r"frame.jpg does not name its hand's side"):
         HInt(fresh, "evaluation")
 
 
-def test_ego4d_without_frames_says_where_they_are(tmp_path):
+def test_the_error_for_ego4d_without_frames_says_where_to_get_them(tmp_path):
     write_hint(tmp_path, 1, ["TEST_ego4d_img"])
     for path in (tmp_path / "TEST_ego4d_img").glob("*.jpg"):
         path.unlink()
@@ -194,7 +194,7 @@ def test_a_damaged_annotation_is_named(fresh, change, message):
         HInt(fresh, "evaluation")[(0, 0)]
 
 
-def test_an_annotation_cut_short_and_a_picture_cut_short_are_named(fresh):
+def test_truncated_annotations_and_images_are_named(fresh):
     (path,) = (fresh / "TEST_newdays_img").glob("*.json")
     whole = path.read_text()
     path.write_text(whole[:90])

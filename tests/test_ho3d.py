@@ -211,7 +211,7 @@ def test_damaged_annotations_are_named_when_they_are_asked_for(root, hand, tmp_p
         "not a readable pickle": path.read_bytes()[:300],
         "refused": pickle.dumps(meta | {"handPose": Evil(tmp_path / "ran")}, protocol=2),
         "not an annotation": pickle.dumps([1, 2]),
-        "without handPose": pickle.dumps({k: v for k, v in meta.items() if k != "handPose"}, protocol=2),
+        "handPose is missing": pickle.dumps({k: v for k, v in meta.items() if k != "handPose"}, protocol=2),
         r"handJoints3D has shape \(20, 3\)": meta_bytes(path, tmp_path, handJoints3D=joints[:20]),
         "handBeta is 'many'": meta_bytes(path, tmp_path, handBeta="many"),
         "not finite": meta_bytes(path, tmp_path, handJoints3D=nan),

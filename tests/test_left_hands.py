@@ -9,8 +9,8 @@ from PIL import Image
 from fasthamer import predict
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import mirror_axis_angle, mirror_points
+from fasthamer.data.readers.base import mano_vertices
 from fasthamer.data.readers.dexycb import DexYCB
-from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.distill.evaluate import predict as predict_set
 from fasthamer.files.images import read_image
 from fasthamer.hand.left import left_hand, mirror_arrays

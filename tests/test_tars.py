@@ -1,4 +1,4 @@
-"""Tar shards in HaMeR's form: what is read, what is filtered, and that damage is named instead of passed over."""
+"""Tar shards in HaMeR's format: labels, filters, and reports of damaged parts."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def record(seed=0, **changes):
 # --- records
 
 
-def test_a_record_gives_what_hamers_format_says():
+def test_a_record_is_read_according_to_hamers_format():
     made = record(seed=3)
     (hand,) = read(made, filters=Filters())
     np.testing.assert_array_equal(hand.labels.keypoints, made["keypoints_2d"])
@@ -50,7 +50,7 @@ def test_a_record_gives_what_hamers_format_says():
     assert hand.labels.vertices is None
 
 
-def test_a_picture_of_two_hands_gives_two():
+def test_an_image_of_two_hands_gives_two_hands():
     first, second = read(record(), record(seed=1, left=True))
     assert (first.left, second.left) == (False, True)
 
@@ -93,24 +93,24 @@ def test_pose_and_shape_are_labels_together_or_the_shape_is_the_mean(changes):
     assert hand.labels.betas is None
 
 
-def test_what_was_packed_here_is_not_filtered():
+def test_shards_packed_by_our_tool_are_not_filtered():
     made = record(betas=np.full(10, 5.0))
     (hand,) = read(made, filters=None)
     assert hand.labels.betas.tolist() == [5.0] * 10
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"keypoints_2d": np.zeros((44, 3))}, r"keypoints_2d is \(44, 3\), expected \(21, 3\)"),
         ({"center": np.array([np.nan, 3])}, "has no box"),
         ({"scale": np.zeros(2)}, "has no box"),
         ({"hand_pose": np.full(48, np.inf)}, "hand_pose holds numbers that are not finite"),
-        ({"right": "yes"}, "right is not of numbers"),
+        ({"right": "yes"}, "right is not an array of numbers"),
     ],
 )
-def test_a_record_of_another_form_is_refused_with_its_name(changes, words):
-    with pytest.raises(ValueError, match=rf"a\.tar: key: hand 0.*{words}"):
+def test_a_malformed_record_is_refused_and_named(changes, message):
+    with pytest.raises(ValueError, match=rf"a\.tar: key: hand 0.*{message}"):
         read(record(**changes))
     lacking = record()
     del lacking["keypoints_3d"]
@@ -118,7 +118,7 @@ def test_a_record_of_another_form_is_refused_with_its_name(changes, words):
         read(lacking)
 
 
-def test_a_malicious_record_is_refused_and_does_nothing(tmp_path):
+def test_a_malicious_record_is_refused_without_being_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return Path.touch, (tmp_path / "harm",)
@@ -149,22 +149,22 @@ def test_a_written_record_reads_back_to_float32():
 # --- archives
 
 
-def names(path):
+def names(path, **options):
     skipped: list[str] = []
-    return [member["fname"] for member in members(path, skipped)], skipped
+    return [member["fname"] for member in members(path, skipped, **options)], skipped
 
 
 def small(path):
     return write_tar(path, [(f"{i}.txt", bytes([i]) * 700) for i in range(6)])
 
 
-def test_a_sound_archive_is_read_whole(tmp_path):
+def test_an_undamaged_archive_is_read_completely(tmp_path):
     found = list(members(small(tmp_path / "a.tar"), skipped := []))
     assert [member["fname"] for member in found] == [f"{i}.txt" for i in range(6)] and not skipped
     assert [member["data"] for member in found] == [bytes([i]) * 700 for i in range(6)]
 
 
-def test_behind_a_damaged_header_reading_goes_on(tmp_path):
+def test_reading_continues_after_a_damaged_header(tmp_path):
     path = small(tmp_path / "a.tar")
     content = bytearray(path.read_bytes())
     begin = header_offsets(path)["2.txt"]
@@ -175,7 +175,7 @@ def test_behind_a_damaged_header_reading_goes_on(tmp_path):
     assert len(skipped) == 1 and f"{path}: no header at byte {begin}" in skipped[0]
 
 
-def test_a_hole_of_zeros_is_told(tmp_path):
+def test_zero_blocks_inside_an_archive_are_reported(tmp_path):
     path = small(tmp_path / "a.tar")
     content = bytearray(path.read_bytes())
     begin = header_offsets(path)["2.txt"]
@@ -186,12 +186,12 @@ def test_a_hole_of_zeros_is_told(tmp_path):
     assert skipped == [f"{path}: 3 empty blocks before 3.txt"]
 
 
-@pytest.mark.parametrize(("cut", "words"), [(0, "no end mark"), (200, "no header"), (512 + 100, "3.txt: cut short")])
-def test_an_archive_cut_short_says_so(tmp_path, cut, words):
+@pytest.mark.parametrize(("cut", "message"), [(0, "no end mark"), (200, "no header"), (512 + 100, "3.txt: cut short")])
+def test_a_truncated_archive_is_reported(tmp_path, cut, message):
     path = small(tmp_path / "a.tar")
     path.write_bytes(path.read_bytes()[: header_offsets(path)["3.txt"] + cut])
     found, skipped = names(path)
-    assert len(found) == 3 and len(skipped) == 1 and str(path) in skipped[0] and words in skipped[0]
+    assert len(found) == 3 and len(skipped) == 1 and str(path) in skipped[0] and message in skipped[0]
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -212,23 +212,22 @@ def test_every_kind_of_archive_and_long_names_are_read_as_tarfile_reads_them(tmp
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 200])
-def test_what_is_no_archive_says_so(tmp_path, content):
+def test_a_file_that_is_no_archive_is_reported(tmp_path, content):
     path = tmp_path / "a.tar"
     path.write_bytes(content)
     found, skipped = names(path)
     assert not found and len(skipped) == 1 and str(path) in skipped[0]
 
 
-def test_a_member_that_claims_to_be_huge_is_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.readers.tar_members.LARGEST", 100)
-    found, skipped = names(small(tmp_path / "a.tar"))
+def test_a_member_above_the_size_limit_is_skipped_and_reported(tmp_path):
+    found, skipped = names(small(tmp_path / "a.tar"), largest=100)
     assert not found and len(skipped) == 6 and "0.txt: of 700 bytes" in skipped[0]
 
 
 # --- the set
 
 
-def test_an_item_is_that_of_its_record(shards, mano):
+def test_an_item_has_the_labels_of_its_record(shards, mano):
     root, _ = shards
     dataset = TarDataset(root, mano, 224)
     for item in dataset.epoch(0, 0, 1, skipped := []):
@@ -247,7 +246,7 @@ def test_manos_parameters_are_no_labels_for_the_embedded_hand(shards, embedded):
     assert item.has_pose == item.has_betas == 0 and item.joints[:, 3].all() and item.keypoints_2d[:, 2].all()
 
 
-def test_the_lanes_share_an_epoch_each_sample_once(shards, embedded):
+def test_all_lanes_together_read_each_sample_once_per_epoch(shards, embedded):
     dataset = TarDataset(shards[0], embedded, 32, Strength())
     everything = sorted(shard * 1_000_000 + i for shard in range(4) for i in range(6))
     for lanes in (1, 2, 3, 4, 7):
@@ -277,7 +276,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample(shards, embedded):
     assert not any(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_walk_goes_on_from_any_place(tmp_path, embedded):
+def test_a_walk_resumes_from_any_place(tmp_path, embedded):
     rng = np.random.default_rng(0)
     files = []
     for number in range(4):  # of one, two, one, two hands
@@ -294,7 +293,7 @@ def test_a_walk_goes_on_from_any_place(tmp_path, embedded):
             assert where == there and torch.equal(item.image, wanted.image) and item.index == wanted.index
 
 
-def test_what_is_damaged_is_skipped_counted_and_named(tmp_path, embedded):
+def test_damaged_samples_are_skipped_counted_and_named(tmp_path, embedded):
     (keys,) = write_shards(tmp_path, shards=1, samples=5)
     path = tmp_path / "000000.tar"
     offsets, content = header_offsets(path), bytearray(path.read_bytes())
@@ -309,7 +308,7 @@ def test_what_is_damaged_is_skipped_counted_and_named(tmp_path, embedded):
     assert f"{path}: {keys[3]}: no image" in skipped and "no header at byte" in "\n".join(skipped)
 
 
-def test_a_jpeg_cut_short_is_skipped_though_opencv_would_take_it(tmp_path, embedded):
+def test_a_truncated_jpeg_is_skipped_although_opencv_decodes_it(tmp_path, embedded):
     made = hand_record(np.random.default_rng(0), embedded)
     content = image(made)
     files = [("a.data.pyd", pickle.dumps([made])), ("a.jpg", content[: len(content) // 2])]
@@ -325,7 +324,7 @@ def test_shards_without_anything_readable_are_an_error_not_an_endless_loop(tmp_p
         next(TarDataset(tmp_path, embedded, 32).walk(1, 2, None, []))
 
 
-def test_a_fraction_keeps_its_labels_the_same_in_every_epoch(shards, embedded):
+def test_the_labelled_fraction_is_the_same_in_every_epoch(shards, embedded):
     dataset = TarDataset(shards[0], embedded, 32).partly_labelled(0.5, only=False)
 
     def labelled(epoch):
@@ -336,14 +335,14 @@ def test_a_fraction_keeps_its_labels_the_same_in_every_epoch(shards, embedded):
     assert {int(item.index) for item in only.epoch(0, 0, 1, [])} == labelled(0)
 
 
-def test_a_folder_without_shards_says_what_it_should_hold(tmp_path, embedded):
+def test_the_error_for_a_folder_without_shards_says_what_is_expected(tmp_path, embedded):
     with pytest.raises(FileNotFoundError, match=r"holds no \.tar shards"):
         TarDataset(tmp_path, embedded)
     with pytest.raises(FileNotFoundError, match=r"DATA\.ROOT is to be a folder of \.tar shards"):
         TarDataset(tmp_path / "none", embedded)
 
 
-def test_the_box_is_hamers():
+def test_the_box_equals_hamers():
     made = record(scale=np.array([1.2, 0.4], np.float32))
     (hand,) = read(made)
     assert hand.box[1] == pytest.approx(1.2 * 200 * 256 / 192) == pytest.approx(crop.box_side(np.array([240.0, 80.0])))

@@ -18,7 +18,7 @@ import numpy as np
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import read_record, write_record
-from fasthamer.data.readers.tars import ABOUT, RECORD, webdataset
+from fasthamer.data.readers.tars import PACK_INFO, RECORD, webdataset
 from fasthamer.data.sample import Labels
 from fasthamer.files.atomic import write_text
 from fasthamer.files.images import JPEG_BEGIN, decode_image
@@ -90,7 +90,7 @@ def pack(
 
 def _begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """What an earlier call has left to say, or a fresh start."""
-    path = out / ABOUT
+    path = out / PACK_INFO
     if not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.glob("*.tar"))):
             raise ValueError(f"{out} holds other shards: pack into another folder")
@@ -110,7 +110,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(out: Path, about: dict[str, Any]) -> None:
-    write_text(out / ABOUT, json.dumps(about, indent=1) + "\n")
+    write_text(out / PACK_INFO, json.dumps(about, indent=1) + "\n")
 
 
 def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: list[str]) -> int:

@@ -1,1 +1,1 @@
-"""A reader for each dataset: its file formats and conventions end here."""
+"""One reader per dataset format; each converts the files' conventions to those of `fasthamer.data.sample.Labels`."""

@@ -1,4 +1,4 @@
-"""Sets of images with whatever labels they have: the steps from a file to an item that all readers share."""
+"""What all readers share: the base class, a check of units, image sizes, and meshes from MANO parameters."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
+from fasthamer.data.crop import mirror_axis_angle, mirror_points
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import read_image
-from fasthamer.types import Batch
+from fasthamer.hand.mano import Hand
+from fasthamer.hand.rotation import axis_angle_to_matrix
+from fasthamer.types import Batch, ManoParams
 
-MINIMUM_KEYPOINTS = 5  # of 21: hands with fewer teach nothing; HaMeR keeps those with more than 4
+MINIMUM_KEYPOINTS = 5  # of 21; hands with fewer known keypoints are left out, as in HaMeR (more than 4)
 
 
 class RawSample(NamedTuple):
-    """One hand in one image, before any crop."""
+    """One hand in one image, before cropping."""
 
     path: Path
     labels: Labels
-    box: tuple[np.ndarray, float]  # what is cropped: centre (2,) and side, pixels
+    box: tuple[np.ndarray, float]  # the crop: centre (2,) and side, pixels
     left: bool = False
 
 
 class ImageDataset(Dataset, ABC):
-    """`dataset[(epoch, index)]` is a `Batch` item, a pure function of (seed, epoch, index).
+    """`dataset[(epoch, index)]` is an item of a `Batch`, a pure function of (seed, epoch, index).
 
-    A reader says how many hands there are and what is known about each (`__len__`, `image`).
+    A reader implements `__len__` (number of hands) and `raw_sample` (image path, labels and box of one hand).
 
     Args:
-        image_size: pixels of the crops.
-        strength: of the augmentation; None for none.
+        image_size: side of the crops, pixels.
+        strength: of the augmentation; None: no augmentation.
         seed: of the augmentation.
     """
 
@@ -50,14 +54,14 @@ class ImageDataset(Dataset, ABC):
 
     @abstractmethod
     def raw_sample(self, index: int) -> RawSample:
-        """Hand `index` as its files have it.
+        """Hand `index` as stored in the files.
 
         Raises:
             FileNotFoundError, ValueError: a damaged image or label; the message names the file.
         """
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """Hand `index` as it looks in epoch `epoch`.
+        """Hand `index`, cropped and augmented for epoch `epoch`.
 
         Raises:
             FileNotFoundError, ValueError: a damaged image or label; the message names the file.
@@ -73,16 +77,16 @@ class ImageDataset(Dataset, ABC):
         return make_item(image, hand.labels, hand.box, self.image_size, index, change, hand.left)
 
     def labels(self, index: int) -> Labels:
-        """What the files say about hand `index`, before any crop."""
+        """The labels of hand `index` in the image before cropping."""
         return self.raw_sample(index).labels
 
     def articulation(self, index: int) -> Articulation | None:
-        """The pose among the labels of hand `index`, if there is one; a left hand's is mirrored. Needs no image."""
+        """The labelled pose of hand `index`, mirrored for a left hand; None without one. Reads no image."""
         labels = self.labels(index)
         return None if labels.pose is None else articulation_of(labels.pose, labels.betas, self.is_left(index))
 
     def image_path(self, index: int) -> Path:
-        """The file of hand `index`."""
+        """The image file of hand `index`."""
         return self.raw_sample(index).path
 
     def is_left(self, index: int) -> bool:
@@ -91,11 +95,11 @@ class ImageDataset(Dataset, ABC):
 
 
 def check_metres(joints: np.ndarray, where: str) -> None:
-    """Refuses a hand that is not of human size.
+    """Raises for a hand that is not of human size.
 
     Args:
-        joints: (21, 3) OpenPose order, meant to be metres.
-        where: the file and record, for the message.
+        joints: (21, 3) in OpenPose order, expected in metres.
+        where: the file and record for the message.
 
     Raises:
         ValueError: the palm is shorter than 3 or longer than 20 cm.
@@ -107,7 +111,7 @@ def check_metres(joints: np.ndarray, where: str) -> None:
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the file's header alone.
+    """Width and height in pixels, read from the file's header only.
 
     Raises:
         FileNotFoundError: no such file.
@@ -120,3 +124,22 @@ def read_image_size(path: Path) -> tuple[int, int]:
         raise FileNotFoundError(f"no image {path}") from None
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path}: damaged image ({error}); copy or download it again") from None
+
+
+def mano_vertices(
+    hand: Hand, pose: np.ndarray, betas: np.ndarray, translation: np.ndarray, left: bool = False
+) -> np.ndarray:
+    """(778, 3) metres, in the frame of the parameters.
+
+    Args:
+        hand: a right hand; for left hands their mirrored model, see `fasthamer.hand.left`.
+        pose: (16, 3) absolute axis-angles, wrist first, not mirrored.
+        betas: (10,)
+        translation: (3,) metres, added as in MANO: the wrist joint is at its rest position plus this.
+        left: whether the parameters are those of a left hand.
+    """
+    rotations = axis_angle_to_matrix(torch.from_numpy(mirror_axis_angle(pose) if left else pose).double())[None]
+    shape = torch.from_numpy(np.asarray(betas, np.float64))[None]
+    with torch.no_grad():
+        vertices = hand(ManoParams(rotations[:, :1], rotations[:, 1:], shape))[0][0].numpy().astype(np.float64)
+    return (mirror_points(vertices) if left else vertices) + translation

@@ -1,4 +1,4 @@
-"""Which square of an image is cropped."""
+"""The square that is cropped around a hand (config key DATA.BOX)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Box = tuple[np.ndarray, float]  # centre (2,) and side, pixels
 
 
 class Boxes:
-    """The setting DATA.BOX at work.
+    """Chooses the boxes according to DATA.BOX.
 
     Args:
         choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole image, as HaMeR
-            evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz, whose boxes are already enlarged and
-            only grow to its aspect ratio here.
+            evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz. Boxes of a list are already enlarged;
+            here they are only expanded to HaMeR's aspect ratio.
 
     Raises:
-        FileNotFoundError, ValueError: none of these, or no such list.
+        FileNotFoundError: no such list.
+        ValueError: another choice, or a damaged list.
     """
 
     def __init__(self, choice: str) -> None:
@@ -41,9 +42,9 @@ class Boxes:
         """The box of one hand.
 
         Args:
-            image: its file.
-            name: as HaMeR's lists have it.
-            keypoints: (N, 2) pixels, or the two corners of a box; None takes the whole image.
+            image: the image file.
+            name: the image's name in HaMeR's lists.
+            keypoints: (N, 2) pixels, or the two corners of a box (2, 2); None: the whole image.
 
         Raises:
             KeyError: the list has no such image.

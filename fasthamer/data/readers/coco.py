@@ -1,10 +1,10 @@
 """Hands with 2D keypoints in COCO's JSON: 21 keypoints an annotation, or COCO-WholeBody's two hands a person.
 
-    ROOT/ANY.json or ROOT/annotations/ANY.json      `DATA.SPLIT` names the file, or a word in its name
-    ROOT/..., ROOT/images/..., ROOT/ANY/...         where the images' `file_name` leads to one of them
+    ROOT/ANY.json or ROOT/annotations/ANY.json      `DATA.SPLIT` is the file's name or a part of it
+    ROOT/..., ROOT/images/..., ROOT/ANY/...         the folders that the images' `file_name` may be relative to
 
-Keypoints are pixels in OpenPose order, wrist first. An annotation's side is its `hand_type` (left or right), else the
-word left or right in its category's name, else right: sets that do not say are taken to hold right hands.
+Keypoints are pixels in OpenPose order, wrist first. An annotation's side is its `hand_type` (left or right); without
+one, a category name that contains "left" means a left hand; otherwise the hand is taken as a right hand.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
 from fasthamer.types import N_JOINTS
 
-LARGE = 1 << 25  # bytes of a file from which on its index is kept
-SPLIT_WORDS = {"training": ("training", "train"), "evaluation": ("evaluation", "test", "val")}
+LARGE = 1 << 25  # bytes; the index of an annotation file of at least this size is cached
+SPLIT_NAMES = {"training": ("training", "train"), "evaluation": ("evaluation", "test", "val")}
 
 
 class CocoHands(ImageDataset):
-    """One sample for each annotated hand; what 2D keypoints cannot say is no label.
+    """One sample for each annotated hand; 2D keypoints are its only labels.
 
-    The crop is the box of keypoints where all 21 are known, else of the annotated box, see `crop.keypoint_box`.
+    The crop is drawn around the keypoints if all 21 are known, else around the annotated box: `crop.keypoint_box`.
 
     Args:
         root: the folder with annotations and images.
-        split: an annotation file's name inside it, or a word in it; training also finds train, evaluation test or val.
-        image_size, strength, seed: see `Images`.
+        split: the name of an annotation file, or one part of its name; training also finds train, evaluation also test
+            and val.
+        image_size, strength, seed: see `ImageDataset`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
         FileNotFoundError: no such folder, annotation file or images.
-        ValueError: not COCO's JSON, or no hands in it.
+        ValueError: no COCO JSON, or one without hands.
     """
 
     protocol = "hint"  # keypoints alone: PCK
@@ -60,7 +61,7 @@ class CocoHands(ImageDataset):
         cache = cache if self.file.stat().st_size >= LARGE else "none"
         table = cached(f"coco {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
         self.keypoints, self.boxes, self.left = table["keypoints"], table["boxes"], table["left"]
-        self.names, self.skipped = table["names"], int(table["skipped"])  # the latter: hands with too few keypoints
+        self.names, self.skipped = table["names"], int(table["skipped"])  # skipped: hands with too few keypoints
         if not len(self.left):
             raise ValueError(
                 f"{self.file}: no hand with {MINIMUM_KEYPOINTS} keypoints or more among its annotations "
@@ -92,40 +93,40 @@ class CocoHands(ImageDataset):
 
 
 def read_coco(path: Path, image: Callable[[dict], None], annotation: Callable[[dict], None]) -> list[dict]:
-    """Hands each record of a COCO file to `image` or `annotation`, in the file's order; returns its categories.
+    """Calls `image` or `annotation` with each record of a COCO file, in the file's order; returns the categories.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, or a record lacks something or is of another form; the message names it.
+        ValueError: no COCO file, or a record with a missing or malformed entry; the message names the record.
     """
-    takers = {"images": image, "annotations": annotation}
+    handlers = {"images": image, "annotations": annotation}
     categories: list[dict] = []
     found = set()
     with JsonStream(path) as stream:
         for section in stream.members():
             if section == "categories":
                 categories = stream.value()
-            elif section in takers:
+            elif section in handlers:
                 found.add(section)
                 for number, record in enumerate(stream.elements()):
                     try:
-                        takers[section](record)
+                        handlers[section](record)
                     except KeyError as error:
                         raise ValueError(f"{path}: {section}[{number}] has no {error}") from None
                     except (ValueError, TypeError) as error:
                         raise ValueError(f"{path}: {section}[{number}]: {error}") from None
             else:
                 stream.skip()
-    if missing := takers.keys() - found:
+    if missing := handlers.keys() - found:
         raise ValueError(f"{path} has no {' and no '.join(sorted(missing))}: not a COCO annotation file")
     return categories
 
 
-def rows_of(ids: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
-    """Where each wanted image id stands among `ids`.
+def find_rows(ids: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
+    """The position of each wanted image id in `ids`.
 
     Raises:
-        ValueError: an annotation is of an image that the file does not list.
+        ValueError: a wanted id is not among `ids`: an annotation of an image that the file does not list.
     """
     if not len(ids):
         raise ValueError(f"{path} lists no images")
@@ -138,11 +139,11 @@ def rows_of(ids: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> ND
 
 
 def find_annotations(root: Path, split: str) -> Path:
-    """The JSON file that `split` names, in `root` or its folder `annotations`.
+    """The JSON file for `split`, in `root` or `root/annotations`.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: several fit.
+        ValueError: several files match.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold COCO annotations and images")
@@ -153,8 +154,8 @@ def find_annotations(root: Path, split: str) -> Path:
                 return folder / split
     files = sorted(path for folder in folders for path in folder.glob("*.json") if not _is_list(path))
     there = ", ".join(path.name for path in files) or "no .json file"
-    for word in SPLIT_WORDS.get(split, (split,)):
-        fitting = [p for p in files if word in (p.stem, *re.split(r"[^a-z0-9]+", p.stem.lower()))]
+    for name in SPLIT_NAMES.get(split, (split,)):
+        fitting = [p for p in files if name in (p.stem, *re.split(r"[^a-z0-9]+", p.stem.lower()))]
         if len(fitting) > 1:
             names = ", ".join(path.name for path in fitting)
             raise ValueError(f"{root}: several annotation files fit {split!r} ({names}): name one with DATA.SPLIT")
@@ -164,10 +165,10 @@ def find_annotations(root: Path, split: str) -> Path:
 
 
 def find_images(root: Path, name: str) -> Path:
-    """The folder from which a `file_name` leads to an image.
+    """The folder that a `file_name` is relative to.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the image is in none of the folders.
     """
     folders = [root, root / "images"]
     folders += sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir())
@@ -178,17 +179,17 @@ def find_images(root: Path, name: str) -> Path:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a JSON file holds a list, as FreiHAND's do; COCO's hold an object."""
+    """Whether a JSON file holds a list, as FreiHAND's files do; a COCO file holds an object."""
     with open(path, "rb") as file:
         return file.read(64).lstrip()[:1] == b"["
 
 
 def _read(path: Path) -> Arrays:
-    """The hands of a file.
+    """The hands of an annotation file.
 
     Returns:
-        `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros where there is none;
-        `left` (N,) bool; `names` (N,) of the images; `skipped`, how many hands have too few keypoints.
+        `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros without a box;
+        `left` (N,) bool; `names` (N,) image names; `skipped`: the number of hands with too few keypoints.
     """
     ids: list[int] = []
     files: list[bytes] = []
@@ -208,7 +209,7 @@ def _read(path: Path) -> Arrays:
                 hands.append(hand)
 
     categories = {each["id"]: str(each.get("name", "")).lower() for each in read_coco(path, image, annotation)}
-    rows = rows_of(np.array(ids, np.int64), np.array([hand.image for hand in hands], np.int64), path)
+    rows = find_rows(np.array(ids, np.int64), np.array([hand.image for hand in hands], np.int64), path)
     return {
         "keypoints": np.array([hand.keypoints for hand in hands], dtype=np.float32).reshape(-1, N_JOINTS, 3),
         "boxes": np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
@@ -222,7 +223,7 @@ class _Hand(NamedTuple):
     image: int
     keypoints: NDArray[np.float32]  # (21, 3)
     box: NDArray[np.float32]  # (4,)
-    side: str  # left, right, or empty: as the category says
+    side: str  # left, right, or empty: taken from the category
     category: Any
 
 

@@ -1,8 +1,8 @@
-"""DexYCB (Chao et al. 2021): both hands grasping objects before eight cameras; see `dexycb_files` for the layout.
+"""DexYCB (Chao et al. 2021): hands grasping objects, seen by eight cameras; see `dexycb_files` for the layout.
 
-A label file has `joint_3d` (metres, camera frame, manopth's tips), `joint_2d` and `pose_m`: rotation of the wrist, 45
-principal components about MANO's mean pose, translation. Left hands were annotated with MANO_LEFT as released
-(toolkit issue 28), so their betas are no labels for a right hand, and their meshes come from that model.
+A label file holds `joint_3d` (metres, camera frame, manopth's fingertips), `joint_2d` and `pose_m`: wrist rotation, 45
+principal components relative to MANO's mean pose, translation. Left hands were annotated with MANO_LEFT as released
+(toolkit issue 28). Their betas are therefore not used as labels, and their meshes are computed with that model.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from fasthamer.data import augment
 from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres
+from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres, mano_vertices
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.readers.dexycb_files import SERIALS, frames_of, read_betas, read_extrinsics, read_intrinsics
-from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.data.sample import Labels
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.hand.left import left_hand
@@ -31,21 +30,21 @@ _LABEL = {"joint_3d": (1, 21, 3), "joint_2d": (1, 21, 2), "pose_m": (1, 51)}
 class DexYCB(ImageDataset):
     """The frames of a split that show a hand, in the toolkit's order.
 
-    Poses, betas and meshes are labels only for a MANO hand with all its 45 principal components.
+    Poses, betas and meshes are labels only with a MANO file that has all 45 principal components.
 
     Args:
         root: the folder that contains the subjects and `calibration/`.
         split: s0_train to s3_test; training and evaluation are s0's train and test.
-        hand: whose parameters are to be learned.
-        image_size, strength, seed: see `Images`.
+        hand: the hand model that the labels are for.
+        image_size, strength, seed: see `ImageDataset`.
         box: see `fasthamer.data.readers.boxes.Boxes`.
-        meshes: whether vertices are made from the parameters.
-        left_file: MANO_LEFT.pkl for the meshes of left hands; empty takes `hand` for its mirror image.
+        meshes: whether vertices are computed from the parameters.
+        left_file: MANO_LEFT.pkl for the meshes of left hands; empty: the mirror image of `hand`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
-        FileNotFoundError: something of the layout is missing.
-        ValueError: no such split, or files that are not what they should be.
+        FileNotFoundError: a file of the layout is missing.
+        ValueError: no such split, or damaged files.
     """
 
     protocol, tips = "dexycb", "dexycb"
@@ -79,17 +78,15 @@ class DexYCB(ImageDataset):
         return len(self.frames.image_id)
 
     def raw_sample(self, index: int) -> RawSample:
-        """See `Images.image`."""
         image, labels = self.image_path(index), self.labels(index)
         seen = None if labels.keypoints is None else labels.keypoints[:, :2]
         return RawSample(image, labels, self.boxes(image, self.sample_name(index), seen), self.is_left(index))
 
     def labels(self, index: int) -> Labels:
-        """What the files say about frame `index`, before any crop."""
         label, where = self._label(index)
         left = self.is_left(index)
         joints, pixels = (label[name][0].astype(np.float64) for name in ("joint_3d", "joint_2d"))
-        if (joints == -1).all():  # the toolkit's mark of a frame without a hand; pose.npz had one
+        if (joints == -1).all():  # the toolkit's marker for a frame without a hand, although pose.npz has a pose
             return Labels()
         check_metres(joints, where)
         check_in_front(joints, where)
@@ -114,7 +111,7 @@ class DexYCB(ImageDataset):
         return self.intrinsics[SERIALS[self.frames.camera[index]]]
 
     def extrinsics(self, index: int) -> NDArray[np.float64]:
-        """(3, 4) from the image's camera frame to the master camera's, which all cameras of a sequence share."""
+        """(3, 4) from this camera's frame to the master camera's frame, the same for a whole sequence."""
         name = self.frames.extrinsics[self.frames.sequence[index]]
         return _extrinsics(self.root, name)[SERIALS[self.frames.camera[index]]]
 
@@ -130,7 +127,7 @@ class DexYCB(ImageDataset):
         return read_npz(path, _LABEL), str(path)
 
     def _hands(self, hand: Hand, left_file: str) -> dict[bool, Hand]:
-        """Whether it is a left hand -> the hand of its labels; empty where parameters are no labels."""
+        """The hand models by `is_left`; empty if the parameters cannot be used as labels."""
         if hand.is_embedded:
             return {}
         if len(hand.hands_components) < 45:
@@ -148,9 +145,9 @@ class DexYCB(ImageDataset):
 
 
 def _absolute(pose: NDArray, hand: Hand, left: bool) -> tuple[NDArray, NDArray]:
-    """`pose_m` (51,) as absolute axis-angles (16, 3) of the hand as it is, and its translation (3,)."""
+    """Absolute axis-angles (16, 3) and translation (3,) from `pose_m` (51,); a left hand's are not mirrored."""
     articulation = (hand.hands_mean + pose[3:48] @ hand.hands_components).reshape(15, 3)
-    if left:  # the hand at hand is the mirror image, whose components mirror the rotations
+    if left:  # `hand` is the mirrored model, so its components give mirrored rotations
         articulation = articulation * [1, -1, -1]
     return np.vstack((pose[None, :3], articulation)), pose[48:]
 

@@ -1,4 +1,4 @@
-"""DexYCB's files: splits, sequences and calibration, as the official toolkit defines them (dex_ycb.py).
+"""DexYCB's files: splits, sequences and calibration as in the official toolkit (dex_ycb.py).
 
 ROOT/20200709-subject-01/20200709_141754/meta.yml, pose.npz     100 sequences each of 10 subjects
 ROOT/.../20200709_141754/836212060125/color_000000.jpg, labels_000000.npz ...       8 cameras
@@ -26,51 +26,51 @@ SERIALS = (
     *("836212060125", "839512060362", "840412060917", "841412060263"),
     *("932122060857", "932122060861", "932122061900", "932122062010"),
 )
-SEQUENCES = 100  # of each subject: the splits number them
+SEQUENCES = 100  # per subject; the splits refer to sequences by number
 _ALL = tuple(range(10))
 _CAMERAS = tuple(range(8))
 
 
-class Plan(NamedTuple):
-    """What a split is made of."""
+class SplitDefinition(NamedTuple):
+    """The subjects, cameras and sequences of a split."""
 
     subjects: tuple[int, ...]
     cameras: tuple[int, ...]
-    sequences: Callable[[int], bool]  # of a subject's hundred, counted from 0
+    sequences: Callable[[int], bool]  # selects sequence numbers 0 to 99 of each subject
 
 
-PLANS = {
-    "s0_train": Plan(_ALL, _CAMERAS, lambda i: i % 5 != 4),  # seen subjects, cameras and objects
-    "s0_val": Plan((0, 1), _CAMERAS, lambda i: i % 5 == 4),
-    "s0_test": Plan((2, 3, 4, 5, 6, 7, 8, 9), _CAMERAS, lambda i: i % 5 == 4),
-    "s1_train": Plan((0, 1, 2, 3, 4, 5, 9), _CAMERAS, lambda i: True),  # unseen subjects
-    "s1_val": Plan((6,), _CAMERAS, lambda i: True),
-    "s1_test": Plan((7, 8), _CAMERAS, lambda i: True),
-    "s2_train": Plan(_ALL, (0, 1, 2, 3, 4, 5), lambda i: True),  # unseen cameras
-    "s2_val": Plan(_ALL, (6,), lambda i: True),
-    "s2_test": Plan(_ALL, (7,), lambda i: True),
-    "s3_train": Plan(_ALL, _CAMERAS, lambda i: i // 5 not in (3, 7, 11, 15, 19)),  # unseen objects
-    "s3_val": Plan(_ALL, _CAMERAS, lambda i: i // 5 in (3, 19)),
-    "s3_test": Plan(_ALL, _CAMERAS, lambda i: i // 5 in (7, 11, 15)),
+SPLIT_DEFINITIONS = {
+    "s0_train": SplitDefinition(_ALL, _CAMERAS, lambda i: i % 5 != 4),  # seen subjects, cameras and objects
+    "s0_val": SplitDefinition((0, 1), _CAMERAS, lambda i: i % 5 == 4),
+    "s0_test": SplitDefinition((2, 3, 4, 5, 6, 7, 8, 9), _CAMERAS, lambda i: i % 5 == 4),
+    "s1_train": SplitDefinition((0, 1, 2, 3, 4, 5, 9), _CAMERAS, lambda i: True),  # unseen subjects
+    "s1_val": SplitDefinition((6,), _CAMERAS, lambda i: True),
+    "s1_test": SplitDefinition((7, 8), _CAMERAS, lambda i: True),
+    "s2_train": SplitDefinition(_ALL, (0, 1, 2, 3, 4, 5), lambda i: True),  # unseen cameras
+    "s2_val": SplitDefinition(_ALL, (6,), lambda i: True),
+    "s2_test": SplitDefinition(_ALL, (7,), lambda i: True),
+    "s3_train": SplitDefinition(_ALL, _CAMERAS, lambda i: i // 5 not in (3, 7, 11, 15, 19)),  # unseen objects
+    "s3_val": SplitDefinition(_ALL, _CAMERAS, lambda i: i // 5 in (3, 19)),
+    "s3_test": SplitDefinition(_ALL, _CAMERAS, lambda i: i // 5 in (7, 11, 15)),
 }
-SPLITS = {"training": "s0_train", "evaluation": "s0_test"} | {name: name for name in PLANS}
+SPLITS = {"training": "s0_train", "evaluation": "s0_test"} | {name: name for name in SPLIT_DEFINITIONS}
 
 
 class Frames(NamedTuple):
     """The N frames of a split that show a hand, in the toolkit's order: sequences, then cameras, then time."""
 
-    folders: list[str]  # of the sequences, beneath the root
-    left: NDArray[np.bool_]  # of each sequence, whether its hand is a left one
-    calibrations: list[str]  # of each sequence, whose hand's shape
-    extrinsics: list[str]  # of each sequence
+    folders: list[str]  # of each sequence, relative to the root
+    left: NDArray[np.bool_]  # of each sequence: whether its hand is a left hand
+    calibrations: list[str]  # of each sequence: name of the MANO shape calibration
+    extrinsics: list[str]  # of each sequence: name of the camera calibration
     sequence: NDArray[np.int32]  # (N,)
-    camera: NDArray[np.int8]  # (N,) into SERIALS
-    time: NDArray[np.int32]  # (N,) the number in the file's name
-    image_id: NDArray[np.int32]  # (N,) the official number, which counts frames without a hand too
+    camera: NDArray[np.int8]  # (N,) index into SERIALS
+    time: NDArray[np.int32]  # (N,) frame number in the file name
+    image_id: NDArray[np.int32]  # (N,) the official number; it also counts frames without a hand
 
 
 def frames_of(root: Path, split: str, cache: str = "auto") -> Frames:
-    """The frames with a hand of a split.
+    """The frames of a split that show a hand.
 
     Args:
         root: DexYCB's folder.
@@ -78,21 +78,21 @@ def frames_of(root: Path, split: str, cache: str = "auto") -> Frames:
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
-        FileNotFoundError: something of the layout is missing.
-        ValueError: no such split, or a file that is not what it should be.
+        FileNotFoundError: a file of the layout is missing.
+        ValueError: no such split, or a damaged file.
     """
     if split not in SPLITS:
         raise ValueError(unknown("DexYCB split", split, SPLITS))
-    plan = PLANS[SPLITS[split]]
-    cameras = np.array(plan.cameras, np.int8)
-    surveys = [_survey(folder, cache) for folder in _subjects(root, plan.subjects)]
-    chosen = np.array([number for number in range(SEQUENCES) if plan.sequences(number)])
-    merged = {key: [row for survey in surveys for row in survey[key][chosen]] for key in _TEXTS}
-    lengths = np.concatenate([survey["lengths"][chosen] for survey in surveys])
-    shown = [
+    definition = SPLIT_DEFINITIONS[SPLITS[split]]
+    cameras = np.array(definition.cameras, np.int8)
+    indexes = [_subject_index(folder, cache) for folder in _subjects(root, definition.subjects)]
+    chosen = np.array([number for number in range(SEQUENCES) if definition.sequences(number)])
+    merged = {key: [row for index in indexes for row in index[key][chosen]] for key in _TEXTS}
+    lengths = np.concatenate([index["lengths"][chosen] for index in indexes])
+    with_hand = [
         np.flatnonzero(hand)
-        for survey in surveys
-        for hand in (np.split(survey["hand"], np.cumsum(survey["lengths"])[:-1])[number] for number in chosen)
+        for index in indexes
+        for hand in (np.split(index["hand"], np.cumsum(index["lengths"])[:-1])[number] for number in chosen)
     ]
     offsets = np.concatenate(([0], np.cumsum(lengths * len(cameras))))
     parts = [
@@ -102,18 +102,18 @@ def frames_of(root: Path, split: str, cache: str = "auto") -> Frames:
             np.tile(times, len(cameras)).astype(np.int32),
             (offsets[number] + lengths[number] * np.arange(len(cameras))[:, None] + times).ravel().astype(np.int32),
         )
-        for number, times in enumerate(shown)
+        for number, times in enumerate(with_hand)
     ]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     if not len(columns[0]):
-        raise ValueError(f"{root}: no frame of {SPLITS[split]} shows a hand, says every pose.npz")
+        raise ValueError(f"{root}: no frame of {SPLITS[split]} shows a hand according to its pose.npz")
     left = np.array([side == "left" for side in merged["sides"]])
     texts = [[str(each) for each in merged[key]] for key in ("folders", "calibrations", "extrinsics")]
     return Frames(texts[0], left, texts[1], texts[2], *columns)
 
 
 def read_intrinsics(root: Path, serial: str) -> NDArray[np.float64]:
-    """(3, 3) of a colour camera, pixels."""
+    """(3, 3) intrinsics of a colour camera, pixels."""
     path = root / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
     colour = _entry(path, "color", dict)
     fx, fy, x, y = (_numbers(path, f"color: {key}", colour.get(key), ()) for key in ("fx", "fy", "ppx", "ppy"))
@@ -121,14 +121,14 @@ def read_intrinsics(root: Path, serial: str) -> NDArray[np.float64]:
 
 
 def read_extrinsics(root: Path, name: str) -> dict[str, NDArray[np.float64]]:
-    """Serial (and `apriltag`) to (3, 4): from that camera's frame to the frame of the master camera, metres."""
+    """By camera serial (and `apriltag`): (3, 4) from that camera's frame to the master camera's frame, metres."""
     path = root / "calibration" / f"extrinsics_{name}" / "extrinsics.yml"
     found = _entry(path, "extrinsics", dict)
     return {str(key): _numbers(path, str(key), value, (12,)).reshape(3, 4) for key, value in found.items()}
 
 
 def read_betas(root: Path, name: str) -> NDArray[np.float64]:
-    """(10,) MANO's shape of one hand of one subject."""
+    """(10,) MANO shape of one hand of one subject."""
     path = root / "calibration" / f"mano_{name}" / "mano.yml"
     return _numbers(path, "betas", _entry(path, "betas", list), (10,))
 
@@ -146,11 +146,13 @@ def _subjects(root: Path, numbers: tuple[int, ...]) -> list[Path]:
     return [found[f"{number + 1:02d}"] for number in numbers]
 
 
-def _survey(subject: Path, cache: str) -> Arrays:
-    """What meta.yml and pose.npz of a subject's sequences say: texts, `lengths` (100,) and `hand` (all frames,)."""
+def _subject_index(subject: Path, cache: str) -> Arrays:
+    """From meta.yml and pose.npz of all sequences of a subject: texts, `lengths` (100,) and `hand` (all frames,)."""
     sequences = sorted(path for path in subject.iterdir() if path.is_dir())
     if len(sequences) != SEQUENCES:
-        raise ValueError(f"{subject} holds {len(sequences)} sequences, expected {SEQUENCES}: the splits number them")
+        raise ValueError(
+            f"{subject} holds {len(sequences)} sequences, expected {SEQUENCES}: splits refer to their numbers"
+        )
     sources = [path / name for path in sequences for name in ("meta.yml", "pose.npz")]
 
     def make() -> Arrays:

@@ -1,10 +1,10 @@
-"""Images without labels, for distillation that needs none: a folder and a list of boxes.
+"""Images without labels, for distillation from a teacher alone: a folder and a list of boxes.
 
-    ROOT/boxes.csv       path,x,y,width,height,side         one line a hand
+    ROOT/boxes.csv       path,x,y,width,height,side         one line per hand
     ROOT/boxes.json      [{"path": "a/b.jpg", "box": [x, y, width, height], "side": "left"}, ...]
 
-A box holds the hand tightly, in pixels from the image's upper left corner; side is left or right. Paths are relative
-to ROOT.
+A box encloses the hand tightly: pixels from the image's upper left corner. The side is left or right. Paths are
+relative to ROOT.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Folder(ImageDataset):
 
     Args:
         root: the folder.
-        split: the name of a list in it that ends in .csv or .json; anything else stands for boxes.csv or boxes.json.
-        image_size, strength, seed: see `Images`.
+        split: the file name of a list (.csv or .json); any other value: boxes.csv or boxes.json.
+        image_size, strength, seed: see `ImageDataset`.
 
     Raises:
         FileNotFoundError: no such folder or list, or the first image is missing.
-        ValueError: a list of another form; the message names the line.
+        ValueError: a malformed list; the message names the line.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Folder(ImageDataset):
         return bool(self.left[index])
 
     def sample_name(self, index: int) -> str:
-        """The path in the list."""
+        """The image's path as in the list."""
         return self.names[index].decode()
 
 
@@ -93,7 +93,7 @@ def _find(root: Path, split: str) -> Path:
         if (root / name).is_file():
             return root / name
     raise FileNotFoundError(
-        f"{root} has no {' or '.join(wanted)}: list the hands there, one a line: {','.join(COLUMNS)} "
+        f"{root} has no {' or '.join(wanted)}: list the hands there, one per line: {','.join(COLUMNS)} "
         "(pixels; side left or right)"
     )
 

@@ -1,10 +1,10 @@
-"""FreiHAND (Zimmermann et al. 2019) in its official layout, and any set of images kept in the same layout.
+"""FreiHAND (Zimmermann et al. 2019) in its official layout, and other datasets in the same layout.
 
-    ROOT/training/rgb/00000000.jpg ...      K, xyz (metres, camera frame, OpenPose order): needed for training
-    ROOT/training_{K,xyz,verts,mano}.json   verts and mano: used if there
+    ROOT/training/rgb/00000000.jpg ...      K, xyz (metres, camera frame, OpenPose order): required for training
+    ROOT/training_{K,xyz,verts,mano}.json   verts and mano: used if present
     ROOT/evaluation/rgb/..., evaluation_{K,xyz,...}.json
 
-The training set shows every annotated hand before four backgrounds: image i belongs to annotation i modulo the
+The training split shows every annotated hand on four backgrounds: image i belongs to annotation i modulo the
 number of annotations (32,560). All hands are right hands.
 """
 
@@ -26,29 +26,29 @@ from fasthamer.files.json_records import JsonRecords
 from fasthamer.hand.mano import Hand
 
 _SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (1, 61)}
-_GET_IT = "https://lmb.informatik.uni-freiburg.de/resources/datasets/FreihandDataset.en.html"
+_SITE = "https://lmb.informatik.uni-freiburg.de/resources/datasets/FreihandDataset.en.html"
 
 
 class FreiHAND(ImageDataset):
-    """All images of a split, in their numbers' order.
+    """All images of a split, in the order of their numbers.
 
-    The vertices and MANO parameters are labels only for a MANO hand: the embedded hand has another surface and other
-    parameters, so with it joints and keypoints alone are used. Poses on disk are relative to MANO's mean pose, which
+    Vertices and MANO parameters are labels only with a MANO file: the embedded hand has another surface and other
+    parameters, so with it only joints and keypoints are used. Poses on disk are relative to MANO's mean pose, which
     is added here.
 
     Args:
         root: the folder that contains `training/` and the JSON files.
         split: training or evaluation.
-        hand: whose parameters are to be learned.
-        image_size, strength, seed: see `Images`.
-        box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR evaluates this set with `image`. Images without joints
-            always take the whole image.
+        hand: the hand model that the labels are for.
+        image_size, strength, seed: see `ImageDataset`.
+        box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR evaluates FreiHAND with `image`. Images without
+            joints always use the whole image.
         meshes: whether vertices are read.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
-        FileNotFoundError: folder or file missing.
-        ValueError: JSON files and images that do not fit together.
+        FileNotFoundError: a folder or file is missing.
+        ValueError: the numbers of annotations and images do not match.
     """
 
     protocol = "freihand"
@@ -70,8 +70,8 @@ class FreiHAND(ImageDataset):
         self.boxes = Boxes(box)
         self.folder = self.root / split / "rgb"
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT is to be an unpacked FreiHAND set ({_GET_IT})")
-        # FreiHAND's joints are regressed from its meshes; sets that only share its layout have no meshes
+            raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT is to be an unpacked FreiHAND set ({_SITE})")
+        # FreiHAND's joints are regressed from its meshes; other datasets in its layout have no meshes
         self.tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
         names = ["K", "xyz"] if hand.is_embedded else ["K", "xyz", "verts", "mano"] if meshes else ["K", "xyz", "mano"]
         required = ("K", "xyz") if split == "training" else ()
@@ -90,13 +90,11 @@ class FreiHAND(ImageDataset):
         return self.size
 
     def raw_sample(self, index: int) -> RawSample:
-        """See `Images.image`."""
         image, labels = self.image_path(index), self.labels(index)
         seen = None if labels.keypoints is None else labels.keypoints[:, :2]
         return RawSample(image, labels, self.boxes(image, image.name, seen))
 
     def labels(self, index: int) -> Labels:
-        """What the files say about image `index`, before any crop."""
         found = {name: records[index % len(records)] for name, records in self.records.items()}
         keypoints = joints = pose = betas = None
         if "xyz" in found:
@@ -122,10 +120,10 @@ class FreiHAND(ImageDataset):
         """(3, 3) intrinsics of the image, pixels.
 
         Raises:
-            FileNotFoundError: the set has none.
+            FileNotFoundError: the dataset has no intrinsics.
         """
         if "K" not in self.records:
-            raise FileNotFoundError(f"{self._path('K')} is missing: without it nothing is known about the camera")
+            raise FileNotFoundError(f"{self._path('K')} is missing: the camera is unknown without it")
         return self.records["K"][index % len(self.records["K"])]
 
     def sample_name(self, index: int) -> str:
@@ -138,15 +136,15 @@ class FreiHAND(ImageDataset):
         try:
             return JsonRecords(self._path(name), _SHAPES[name], cache)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}: FreiHAND's {self.split} split needs it ({_GET_IT})") from None
+            raise FileNotFoundError(f"{error}: FreiHAND's {self.split} split needs it ({_SITE})") from None
 
     def _check_lengths(self) -> None:
         lengths = {self._path(name).name: len(records) for name, records in self.records.items()}
         if not lengths:
             return
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise ValueError(f"{self.root}: the JSON files have different lengths ({told}): they are not of one set")
+            listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"{self.root}: the JSON files have different lengths ({listed}): they are not of one set")
         length = next(iter(lengths.values()))
         if self.size % length:
             raise ValueError(
@@ -156,10 +154,10 @@ class FreiHAND(ImageDataset):
 
 
 def _count_images(folder: Path) -> int:
-    """How many images there are.
+    """The number of images.
 
     Raises:
-        ValueError: none, or the numbering has a gap.
+        ValueError: no images, or a gap in their numbers.
     """
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries if entry.name.endswith(".jpg")}

@@ -1,11 +1,12 @@
-"""HInt (Pavlakos et al. 2024): hands in the wild with 2D keypoints, hidden ones marked.
+"""HInt (Pavlakos et al. 2024): hands in the wild with 2D keypoints, occluded ones marked.
 
     ROOT/{TRAIN,VAL,TEST}_{newdays,epick,ego4d}_img/NAME.jpg, NAME.json     and VAL_ego4d_seq, TEST_ego4d_seq
-    ROOT/TEST_newdays_img_{all,vis,occ}.npz ...                             HaMeR's evaluation lists, if wanted
+    ROOT/TEST_newdays_img_{all,vis,occ}.npz ...                             HaMeR's evaluation lists, optional
 
-A folder's JSON is a list of one hand: `keypoints` (21, 2) pixels in OpenPose order, `occlusion` (21,) with 1 for
-hidden, `bbox` [[x1, y1, x2, y2]]; the name ends in _l or _r. A keypoint counts if it lies inside the image: in
-HaMeR's list of newdays every keypoint of confidence 0 lies outside what the counted ones of its video span.
+Each JSON file is a list with one hand: `keypoints` (21, 2) pixels in OpenPose order, `occlusion` (21,) with 1 for
+occluded, `bbox` [[x1, y1, x2, y2]]. The file name ends in _l or _r. A keypoint is valid if it lies inside the image.
+(In HaMeR's list of newdays, every keypoint of confidence 0 lies outside the range of the valid keypoints of its
+video.)
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ from fasthamer.data.sample import Labels
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.types import N_JOINTS
 
-FOLDERS = {"training": "TRAIN_*_img", "evaluation": "TEST_*_img"}  # split: the official folders it stands for
-POINTS = ("all", "vis", "occ")  # keypoints that count: all, visible, occluded
+FOLDERS = {"training": "TRAIN_*_img", "evaluation": "TEST_*_img"}  # split: pattern of the official folders
+POINTS = ("all", "vis", "occ")  # valid keypoints: all, visible, occluded
 _SPLIT = re.compile(r"(training|evaluation|(?:TRAIN|VAL|TEST)_(?:newdays|epick|ego4d)_(?:img|seq))(?:_(all|vis|occ))?")
-_LIST: dict[str, tuple[int | None, ...]] = {  # what is read of HaMeR's lists
+_LIST: dict[str, tuple[int | None, ...]] = {  # the arrays read from HaMeR's lists
     "imgname": (None,),
     "center": (None, 2),
     "scale": (None, 2),
     "right": (None,),
     "hand_keypoints_2d": (None, N_JOINTS, 3),
 }
-_GET_IT = "https://github.com/ddshan/hint"
+_SITE = "https://github.com/ddshan/hint"
 
 
 class HInt(ImageDataset):
-    """Labels are keypoints only. The crop is twice the annotated box's larger side, as in HaMeR's evaluation.
+    """Labels are 2D keypoints. The crop's side is twice the annotated box's larger side, as in HaMeR's evaluation.
 
     Args:
-        root: the folder that contains the official ones.
-        split: an official folder's name; or training or evaluation, all `_img` folders of that split that hold
-            images; either may end in _vis or _occ: only visible or only hidden keypoints count. Or the name of one
-            of HaMeR's .npz lists in `root` (or a path), whose images lie in the folder of that name.
-        image_size, strength, seed: see `Images`.
+        root: the folder that contains the official folders.
+        split: an official folder's name; or training or evaluation: all `_img` folders of that split that hold images.
+            Either may end in _vis or _occ: only visible or only occluded keypoints are valid. Or the name of one of
+            HaMeR's .npz lists in `root` (or a path); its images lie in the folder of the same name.
+        image_size, strength, seed: see `ImageDataset`.
 
     Raises:
-        FileNotFoundError: folder, list or images missing.
+        FileNotFoundError: a folder, list or image is missing.
         ValueError: no such split, or a damaged list.
     """
 
@@ -64,10 +65,10 @@ class HInt(ImageDataset):
         super().__init__(image_size, strength, seed)
         self.root = Path(root)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT is to be the unpacked HInt ({_GET_IT})")
-        self.left_out: list[str] = []  # folders without images: Ego4D's have to be fetched by the user
+            raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT is to be the unpacked HInt ({_SITE})")
+        self.left_out: list[str] = []  # folders without images: users download Ego4D's frames themselves
         self._list = _HaMeRList(self.root, split) if split.endswith(".npz") else None
-        self._names: list[tuple[Path, str]] = []  # folder and name without ending
+        self._names: list[tuple[Path, str]] = []  # folder and file name without extension
         self.points = "all"
         if self._list is None:
             self._names, self.points = self._find(split)
@@ -82,10 +83,10 @@ class HInt(ImageDataset):
         hand = read_hand(path.with_suffix(".json"))
         width, height = read_image_size(path)
         x, y = hand.keypoints.T
-        counts = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        valid = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         if self.points != "all":
-            counts &= hand.hidden == (self.points == "occ")
-        labels = Labels(keypoints=np.column_stack((hand.keypoints, counts)))
+            valid &= hand.occluded == (self.points == "occ")
+        labels = Labels(keypoints=np.column_stack((hand.keypoints, valid)))
         return RawSample(path, labels, box_of(hand.low, hand.high - hand.low), self.is_left(index))
 
     def image_path(self, index: int) -> Path:
@@ -100,7 +101,7 @@ class HInt(ImageDataset):
         return self._names[index][1].endswith("_l")
 
     def sample_name(self, index: int) -> str:
-        """The image's file name, by which HaMeR's lists know it."""
+        """The image's file name, as in HaMeR's lists."""
         return self.image_path(index).name
 
     def _find(self, split: str) -> tuple[list[tuple[Path, str]], str]:
@@ -120,32 +121,32 @@ class HInt(ImageDataset):
             else:
                 self.left_out.append(path.name)
         if not names:
-            raise FileNotFoundError(f"{self.root} has no folder {FOLDERS[folder]} with images ({_GET_IT})")
+            raise FileNotFoundError(f"{self.root} has no folder {FOLDERS[folder]} with images ({_SITE})")
         return names, points
 
 
-class OneHand(NamedTuple):
-    """What a JSON file of HInt says."""
+class Annotation(NamedTuple):
+    """The content of a JSON file of HInt."""
 
-    keypoints: np.ndarray  # (21, 2) pixels, also outside of the image
-    hidden: np.ndarray  # (21,) bool
-    low: np.ndarray  # (2,) the box's corners, pixels
-    high: np.ndarray
+    keypoints: np.ndarray  # (21, 2) pixels, possibly outside the image
+    occluded: np.ndarray  # (21,) bool
+    low: np.ndarray  # (2,) upper left corner of the box, pixels
+    high: np.ndarray  # (2,) lower right corner
 
 
-def read_hand(path: Path) -> OneHand:
-    """One annotation.
+def read_hand(path: Path) -> Annotation:
+    """The annotation of one image.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not as HInt writes it; the message names the file.
+        ValueError: not in HInt's format; the message names the file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: every image of HInt has one ({_GET_IT})")
+        raise FileNotFoundError(f"{path} is missing: every image of HInt has one ({_SITE})")
     try:
         (record,) = json.loads(path.read_text(encoding="utf-8"))
         keypoints = np.array(record["keypoints"], dtype=np.float64).reshape(N_JOINTS, 2)
-        hidden = np.array(record["occlusion"]).astype(bool).reshape(N_JOINTS)
+        occluded = np.array(record["occlusion"]).astype(bool).reshape(N_JOINTS)
         corners = np.array(record["bbox"], dtype=np.float64).reshape(2, 2)
     except KeyError as error:
         raise ValueError(f"{path}: no {error}; a hand of HInt has keypoints, occlusion and bbox") from None
@@ -155,13 +156,13 @@ def read_hand(path: Path) -> OneHand:
         raise ValueError(f"{path}: numbers that are not finite")
     if not (corners[1] > corners[0]).all():
         raise ValueError(f"{path}: box {corners.ravel().tolist()} is empty, expected x1, y1, x2, y2")
-    return OneHand(keypoints, hidden, *corners)
+    return Annotation(keypoints, occluded, *corners)
 
 
 def box_of(low: np.ndarray, extent: np.ndarray) -> tuple[np.ndarray, float]:
     """Centre and side of HaMeR's evaluation box: square, twice the annotated box's larger side.
 
-    PCK counts distances in the annotated box's larger side: in crop units, halves of a unit.
+    PCK divides distances by the annotated box's larger side, which is half the crop.
     """
     return low + extent / 2, float(max(extent.max() * crop.BOX_FACTOR, 2.0))
 
@@ -170,19 +171,19 @@ class _HaMeRList:
     """One of HaMeR's evaluation lists (`hamer_evaluation_data/*.npz`): boxes in pixels, confidence 0 or 1."""
 
     def __init__(self, root: Path, split: str) -> None:
-        self.path = root / split  # an absolute split stays what it is
+        self.path = root / split  # an absolute path stays as it is
         if not self.path.is_file():
             raise FileNotFoundError(f"no list {self.path}: HaMeR's evaluation data hold it")
         arrays = read_npz(self.path, _LIST)
         if len({len(array) for array in arrays.values()}) > 1:
-            raise ValueError(f"{self.path}: its arrays are of different lengths")
+            raise ValueError(f"{self.path}: its arrays have different lengths")
         if arrays["scale"].min() <= 0:
             raise ValueError(f"{self.path}: boxes without extent")
         self.names, self.right = arrays["imgname"], arrays["right"].astype(bool)
         self.centre, self.extent, self.keypoints = arrays["center"], arrays["scale"], arrays["hand_keypoints_2d"]
         self.folder = root / re.sub(r"_(all|vis|occ)$", "", self.path.stem)
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"no folder {self.folder} with the images of {self.path.name} ({_GET_IT})")
+            raise FileNotFoundError(f"no folder {self.folder} with the images of {self.path.name} ({_SITE})")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -197,23 +198,23 @@ class _HaMeRList:
 
 
 def _pairs(folder: Path) -> list[tuple[Path, str]]:
-    """The images of a folder, each with its annotation, by name.
+    """The images of a folder that each have an annotation, sorted by name.
 
     Raises:
-        FileNotFoundError: no such folder, or one of a pair is missing.
-        ValueError: a name that does not tell the hand's side.
+        FileNotFoundError: no such folder, or an image or annotation is missing.
+        ValueError: a file name without the hand's side.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: DATA.ROOT is to be the unpacked HInt ({_GET_IT})")
+        raise FileNotFoundError(f"no folder {folder}: DATA.ROOT is to be the unpacked HInt ({_SITE})")
     images = {path.stem for path in folder.glob("*.jpg")}
     annotations = {path.stem for path in folder.glob("*.json")}
     if not images:
         frames = ": Ego4D's frames have to be fetched separately" if "ego4d" in folder.name else ""
-        raise FileNotFoundError(f"{folder} holds no .jpg images{frames} ({_GET_IT})")
-    if alone := sorted(images ^ annotations):
-        missing = "json" if alone[0] in images else "jpg"
-        raise FileNotFoundError(f"{folder}: {alone[0]}.{missing} is missing, {len(alone)} pairs are incomplete")
-    nameless = next((name for name in sorted(images) if name[-2:] not in ("_l", "_r")), None)
-    if nameless is not None:
-        raise ValueError(f"{folder}: {nameless}.jpg does not tell its hand's side; HInt's names end in _l or _r")
+        raise FileNotFoundError(f"{folder} holds no .jpg images{frames} ({_SITE})")
+    if unpaired := sorted(images ^ annotations):
+        missing = "json" if unpaired[0] in images else "jpg"
+        raise FileNotFoundError(f"{folder}: {unpaired[0]}.{missing} is missing, {len(unpaired)} pairs are incomplete")
+    without_side = next((name for name in sorted(images) if name[-2:] not in ("_l", "_r")), None)
+    if without_side is not None:
+        raise ValueError(f"{folder}: {without_side}.jpg does not name its hand's side; HInt's names end in _l or _r")
     return [(folder, name) for name in sorted(images)]

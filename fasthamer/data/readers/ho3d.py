@@ -1,13 +1,13 @@
 """HO-3D, versions 2 and 3 (Hampali et al. 2020, 2021): right hands holding objects.
 
-    ROOT/train.txt, evaluation.txt                      lines SEQUENCE/ID, the order of the official predictions
+    ROOT/train.txt, evaluation.txt                      lines SEQUENCE/ID, in the order of the official predictions
     ROOT/train/ABF10/rgb/0000.png (v2) or .jpg (v3)
     ROOT/train/ABF10/meta/0000.pkl                      handPose, handTrans, handBeta, handJoints3D, camMat
     ROOT/evaluation/SM1/meta/0000.pkl                   handBoundingBox, handJoints3D (the wrist alone), camMat
-    ROOT/evaluation_xyz.json, evaluation_verts.json     the evaluation set's labels, released in 2024: used if there
+    ROOT/evaluation_xyz.json, evaluation_verts.json     evaluation labels, released in 2024: used if present
 
-On disk the axes are OpenGL's (y up, the hand at negative z), joints in MANO's order, poses absolute. Here they become
-x right, y down, z forward, and OpenPose's order.
+On disk the axes are OpenGL's (y up, the hand at negative z), joints are in MANO's order and poses absolute. This reader
+converts to x right, y down, z forward, and OpenPose's joint order.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres
+from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres, mano_vertices
 from fasthamer.data.readers.boxes import Boxes
-from fasthamer.data.readers.mano_labels import mano_vertices
 from fasthamer.data.sample import Labels
 from fasthamer.files import safe_pickle
 from fasthamer.files.json_records import JsonRecords
@@ -36,27 +35,27 @@ from fasthamer.registry import unknown
 SITE = "https://github.com/shreyashampali/ho3d"
 SPLITS = {"training": "train", "train": "train", "evaluation": "evaluation"}
 _ORDER = list(MANO_TO_OPENPOSE)
-OPENGL = np.array([1.0, -1.0, -1.0])  # half a turn about x: the hand stays the hand it is
+OPENGL = np.array([1.0, -1.0, -1.0])  # rotation by 180 degrees about x, not a mirroring: right hands stay right hands
 
 
 class HO3D(ImageDataset):
     """The samples of train.txt or evaluation.txt, in their order.
 
-    A sample without annotation (its file says None) is an image about which nothing is known. Evaluation samples
-    have the wrist's place and a box, and all labels where the released ones lie beside evaluation.txt.
+    A sample without annotation (None in its file) has no labels. Evaluation samples have the position of the wrist and
+    a box, and all labels if the released label files lie beside evaluation.txt.
 
     Args:
         root: the folder that contains `train/`, `evaluation/` and the lists.
         split: training (or train), or evaluation.
-        hand: whose parameters are to be learned; with the embedded hand only joints and keypoints are labels.
-        image_size, strength, seed: see `Images`.
+        hand: the hand model that the labels are for; with the embedded hand only joints and keypoints are labels.
+        image_size, strength, seed: see `ImageDataset`.
         box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR's list is ho3d_val.npz (version 2).
-        meshes: whether vertices are made from the parameters, or read.
+        meshes: whether vertices are computed from the parameters, or read.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
-        FileNotFoundError: something of the layout is missing.
-        ValueError: no such split, or files that do not fit together.
+        FileNotFoundError: a file of the layout is missing.
+        ValueError: no such split, or files whose lengths do not match.
     """
 
     protocol, tips = "ho3d", "ho3d"
@@ -78,32 +77,32 @@ class HO3D(ImageDataset):
             raise ValueError(unknown("HO-3D split", split, SPLITS))
         self.root, self.split, self.boxes = Path(root), SPLITS[split], Boxes(box)
         self.names = _read_list(self.root, self.split)
-        self.ending = _ending(self.root / self.split, str(self.names[0]))
+        self.suffix = _image_suffix(self.root / self.split, str(self.names[0]))
         self.has_poses = self.split == "train"
         self.hand = None if hand.is_embedded else hand
         self.meshes = meshes and self.hand is not None
-        self.truth = _read_truth(self.root, len(self.names), self.meshes, cache) if self.split == "evaluation" else {}
-        check_sides(self._whole_hand, self.is_left, len(self), f"{self.root} {self.split}")
+        self.released = {}
+        if self.split == "evaluation":
+            self.released = _read_released_labels(self.root, len(self.names), self.meshes, cache)
+        check_sides(self._complete_joints, self.is_left, len(self), f"{self.root} {self.split}")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def raw_sample(self, index: int) -> RawSample:
-        """See `Images.image`."""
         image, meta = self.image_path(index), self._meta(index)
         labels, seen = self._labels(index, meta), None
         if labels.keypoints is not None and labels.keypoints[:, 2].all():
             seen = labels.keypoints[:, :2]
         if meta.get("handBoundingBox") is not None:
-            seen = _array(meta, "handBoundingBox", (4,), str(self._meta_path(index))).reshape(2, 2)  # its corners
+            seen = _array(meta, "handBoundingBox", (4,), str(self._meta_path(index))).reshape(2, 2)  # two corners
         return RawSample(image, labels, self.boxes(image, self._hamer_name(index), seen))
 
     def labels(self, index: int) -> Labels:
-        """What the files say about sample `index`, before any crop."""
         return self._labels(index, self._meta(index))
 
     def articulation(self, index: int) -> Articulation | None:
-        """See `Images.articulation`; poses on disk are absolute, so they are known without MANO too."""
+        """See `ImageDataset.articulation`; poses on disk are absolute, so no MANO file is needed."""
         meta = self._meta(index)
         if self.split == "evaluation" or not self._joints(index, meta)[1].any():
             return None
@@ -112,7 +111,7 @@ class HO3D(ImageDataset):
 
     def image_path(self, index: int) -> Path:
         sequence, number = self.sample_name(index).split("/")
-        return self.root / self.split / sequence / "rgb" / f"{number}{self.ending}"
+        return self.root / self.split / sequence / "rgb" / f"{number}{self.suffix}"
 
     def is_left(self, index: int) -> bool:
         return False
@@ -122,7 +121,7 @@ class HO3D(ImageDataset):
         return self._matrix(self._meta(index), str(self._meta_path(index)))
 
     def sample_name(self, index: int) -> str:
-        """SEQUENCE/ID, as the lists have it."""
+        """SEQUENCE/ID as in the lists."""
         return str(self.names[index])
 
     def _hamer_name(self, index: int) -> str:
@@ -145,14 +144,14 @@ class HO3D(ImageDataset):
         return _array(meta, "camMat", (3, 3), where)
 
     def _joints(self, index: int, meta: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Joints (21, 3) in our order and frame, and which of them are known (21,)."""
+        """Joints (21, 3) in OpenPose order and our camera frame, and which of them are known (21,)."""
         joints, known = np.zeros((21, 3)), np.zeros(21, bool)
         where = str(self._meta_path(index))
-        if "xyz" in self.truth:
-            joints, known = self.truth["xyz"][index][_ORDER], ~known
+        if "xyz" in self.released:
+            joints, known = self.released["xyz"][index][_ORDER], ~known
         elif self.split == "evaluation":
             joints[0], known[0] = _array(meta, "handJoints3D", (3,), where), True
-        elif meta.get("objRot") is not None and meta.get("handJoints3D") is not None:  # else: without annotation
+        elif meta.get("objRot") is not None and meta.get("handJoints3D") is not None:  # else: no annotation
             joints, known = _array(meta, "handJoints3D", (21, 3), where)[_ORDER], ~known
         return joints * OPENGL, known
 
@@ -172,11 +171,11 @@ class HO3D(ImageDataset):
     def _parameters(
         self, index: int, meta: dict[str, Any], where: str
     ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
-        """Pose (16, 3), betas (10,) and vertices (778, 3) in our frame, each where it is a label."""
+        """Pose (16, 3), betas (10,) and vertices (778, 3) in our camera frame; None for what is not a label."""
         if self.hand is None:
             return None, None, None
         if self.split == "evaluation":
-            return None, None, self.truth["verts"][index] * OPENGL if "verts" in self.truth else None
+            return None, None, self.released["verts"][index] * OPENGL if "verts" in self.released else None
         pose, betas = _pose(meta, where)
         translation = _array(meta, "handTrans", (3,), where)
         vertices = mano_vertices(self.hand, pose, betas, translation) * OPENGL if self.meshes else None
@@ -184,7 +183,7 @@ class HO3D(ImageDataset):
         pose[0] = matrix_to_axis_angle(turned).numpy()
         return pose, betas, vertices
 
-    def _whole_hand(self, index: int) -> NDArray | None:
+    def _complete_joints(self, index: int) -> NDArray | None:
         joints, known = self._joints(index, self._meta(index))
         return joints if known.all() else None
 
@@ -200,45 +199,45 @@ def _project(points: NDArray, K: NDArray) -> NDArray[np.float64]:
 
 
 def _read_list(root: Path, split: str) -> NDArray[np.str_]:
-    """The sample names of a split, in order."""
+    """The sample names of a split, in the order of its list."""
     path = root / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: DATA.ROOT is to be the unpacked HO-3D ({SITE})")
     names = path.read_text(encoding="utf-8").split()
-    odd = [name for name in names if name.count("/") != 1 or ".." in name or name[0] == "/" or name[-1] == "/"]
-    if odd or not names:
-        raise ValueError(f"{path}: {f'{odd[0]!r}' if odd else 'empty'}, expected lines such as ABF10/0000")
+    malformed = [name for name in names if name.count("/") != 1 or ".." in name or name[0] == "/" or name[-1] == "/"]
+    if malformed or not names:
+        raise ValueError(f"{path}: {f'{malformed[0]!r}' if malformed else 'empty'}, expected lines such as ABF10/0000")
     return np.array(names)
 
 
-def _ending(folder: Path, name: str) -> str:
-    """Of the images: .png in version 2, .jpg in version 3."""
+def _image_suffix(folder: Path, name: str) -> str:
+    """Suffix of the image files: .png in version 2, .jpg in version 3."""
     sequence, number = name.split("/")
-    for ending in (".png", ".jpg"):
-        if (folder / sequence / "rgb" / f"{number}{ending}").is_file():
-            return ending
+    for suffix in (".png", ".jpg"):
+        if (folder / sequence / "rgb" / f"{number}{suffix}").is_file():
+            return suffix
     raise FileNotFoundError(f"no image {folder / sequence / 'rgb' / number}.png (version 2) or .jpg (version 3)")
 
 
-def _read_truth(root: Path, length: int, meshes: bool, cache: str) -> dict[str, JsonRecords]:
-    """The released labels of the evaluation set, where they are."""
-    truth = {}
+def _read_released_labels(root: Path, length: int, meshes: bool, cache: str) -> dict[str, JsonRecords]:
+    """The released labels of the evaluation split, as far as the files are present."""
+    released = {}
     for name, shape in (("xyz", (21, 3)), ("verts", (778, 3))):
         path = root / f"evaluation_{name}.json"
         if path.is_file() and (meshes or name == "xyz"):
-            truth[name] = JsonRecords(path, shape, cache)
-            if len(truth[name]) != length:
+            released[name] = JsonRecords(path, shape, cache)
+            if len(released[name]) != length:
                 raise ValueError(
-                    f"{path} has {len(truth[name])} records, evaluation.txt {length} lines: they are of two versions"
+                    f"{path} has {len(released[name])} records, evaluation.txt {length} lines: they are of two versions"
                 )
-    return truth
+    return released
 
 
 def _array(meta: dict[str, Any], key: str, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     try:
         array = np.array(meta[key], np.float64)
     except KeyError:
-        raise ValueError(f"{where}: without {key} (it has: {', '.join(map(str, meta))})") from None
+        raise ValueError(f"{where}: {key} is missing (it has: {', '.join(map(str, meta))})") from None
     except (TypeError, ValueError):
         raise ValueError(f"{where}: {key} is {str(meta[key])[:60]!r}, expected numbers") from None
     if array.size != np.prod(shape):

@@ -1,11 +1,11 @@
-"""InterHand2.6M (Moon et al. 2020): COCO's JSON with cameras and the 3D joints of both hands in files of their own.
+"""InterHand2.6M (Moon et al. 2020): COCO's JSON, with cameras and 3D joints of both hands in separate files.
 
     ROOT/annotations/SPLIT/InterHand2.6M_SPLIT_{data,camera,joint_3d}.json     SPLIT: train, val or test
     ROOT/images/SPLIT/Capture0/...
 
-On disk lengths are millimetres in the world's frame, and each hand's joints run from fingertip to knuckle, wrist last;
-the right hand's 21 come first. Here they are metres in the camera's frame, in OpenPose order.
-The MANO fits that the authors publish beside it (NeuralAnnot) are not read.
+On disk, joints are millimetres in the world frame: first the right hand's 21, then the left hand's, each finger from
+tip to knuckle and the wrist last. This reader converts to metres in the camera frame and OpenPose order.
+The MANO fits published by the authors (NeuralAnnot) are not read.
 """
 
 from __future__ import annotations
@@ -22,32 +22,54 @@ from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
 from fasthamer.data.plausible import check_in_front, check_sides
 from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample, check_metres
-from fasthamer.data.readers.coco import LARGE, find_images, read_coco, rows_of
+from fasthamer.data.readers.coco import LARGE, find_images, find_rows, read_coco
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
 from fasthamer.types import N_JOINTS
 
-SPLITS = {"training": "train", "evaluation": "test"}  # ours: theirs
-TO_OPENPOSE = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)  # of one hand's 21
-_GET_IT = "https://mks0601.github.io/InterHand2.6M/"
+SPLITS = {"training": "train", "evaluation": "test"}  # to the official names
+TO_OPENPOSE = (
+    20,
+    3,
+    2,
+    1,
+    0,
+    7,
+    6,
+    5,
+    4,
+    11,
+    10,
+    9,
+    8,
+    15,
+    14,
+    13,
+    12,
+    19,
+    18,
+    17,
+    16,
+)  # of one hand's 21 joints
+_SITE = "https://mks0601.github.io/InterHand2.6M/"
 
 
 class InterHand(ImageDataset):
-    """One sample for each hand of each image, the right one first; needs no MANO.
+    """One sample for each hand of each image, the right hand first; needs no MANO file.
 
-    As in the official code, a joint is a label where `joint_valid` says so (annotated and inside the image), and in
-    3D only if the wrist is one too.
+    As in the official code, a joint is a label if `joint_valid` is set (annotated and inside the image), and a 3D label
+    only if the wrist is valid too.
 
     Args:
-        root: the folder with `annotations` and `images`; both may also lie in it flat.
+        root: the folder with `annotations` and `images`, or with their content directly in it.
         split: training, evaluation, or an official name: train, val, test.
-        image_size, strength, seed: see `Images`.
+        image_size, strength, seed: see `ImageDataset`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
-        FileNotFoundError: folder or file missing.
-        ValueError: a file is damaged, the three do not belong together, or left and right are swapped.
+        FileNotFoundError: a folder or file is missing.
+        ValueError: a file is damaged, the three files do not match, or left and right are swapped.
     """
 
     def __init__(
@@ -62,7 +84,7 @@ class InterHand(ImageDataset):
         super().__init__(image_size, strength, seed)
         name = SPLITS.get(split, split)
         self.file = _find(Path(root), name)
-        joints = _beside(self.file, "joint_3d")
+        joints = _sibling_file(self.file, "joint_3d")
         found = cached(
             f"interhand {self.file.resolve()}",
             [self.file, joints],
@@ -75,11 +97,11 @@ class InterHand(ImageDataset):
             raise ValueError(f"{self.file}: no hand with {MINIMUM_KEYPOINTS} joints or more among its annotations")
         self.world, self.measured = found["world"], found["measured"]
         self.frames = {(capture, frame): row for row, (capture, frame) in enumerate(found["moments"].tolist())}
-        self.cameras = _read_cameras(_beside(self.file, "camera"))
+        self.cameras = _read_cameras(_sibling_file(self.file, "camera"))
         first = self.images.names[self.hands.image[0]].decode()
         official = Path(root) / "images" / name
         self.folder = official if official.is_dir() else find_images(Path(root), first)
-        check_sides(self._whole, self.is_left, len(self), str(self.file))
+        check_sides(self._complete_joints, self.is_left, len(self), str(self.file))
 
     def __len__(self) -> int:
         return len(self.hands.image)
@@ -115,8 +137,8 @@ class InterHand(ImageDataset):
         name = self.images.names[self.hands.image[index]].decode()
         return f"{name}:{'left' if self.hands.left[index] else 'right'}"
 
-    def _whole(self, index: int) -> NDArray[np.float64] | None:
-        """The joints (21, 3) of hand `index` if all are labels."""
+    def _complete_joints(self, index: int) -> NDArray[np.float64] | None:
+        """The joints (21, 3) of hand `index`; None unless all are labels."""
         joints = self.labels(index).joints
         return joints[:, :3] if joints is not None and joints[:, 3].all() else None
 
@@ -124,32 +146,32 @@ class InterHand(ImageDataset):
         row = self.hands.image[index]
         key = int(self.images.captures[row]), self.images.cameras[row].decode()
         if key not in self.cameras:
-            raise ValueError(f"{_beside(self.file, 'camera')} has no camera {key[1]} of capture {key[0]}")
+            raise ValueError(f"{_sibling_file(self.file, 'camera')} has no camera {key[1]} of capture {key[0]}")
         return self.cameras[key]
 
     def _frame(self, index: int) -> int:
         row = self.hands.image[index]
         key = int(self.images.captures[row]), int(self.images.frames[row])
         if key not in self.frames:
-            raise ValueError(f"{_beside(self.file, 'joint_3d')} has no frame {key[1]} of capture {key[0]}")
+            raise ValueError(f"{_sibling_file(self.file, 'joint_3d')} has no frame {key[1]} of capture {key[0]}")
         return self.frames[key]
 
 
 class _Images(NamedTuple):
-    """The images of a split. N = images."""
+    """The images of a split; N images."""
 
     names: NDArray[np.bytes_]  # (N,) file names
     captures: NDArray[np.int32]  # (N,)
-    cameras: NDArray[np.bytes_]  # (N,) their names
+    cameras: NDArray[np.bytes_]  # (N,) camera names
     frames: NDArray[np.int32]  # (N,)
 
 
 class _Hands(NamedTuple):
-    """The hands in them. M = hands."""
+    """The hands in the images; M hands."""
 
-    image: NDArray[np.int64]  # (M,) row of `_Pictures`
+    image: NDArray[np.int64]  # (M,) row of `_Images`
     left: NDArray[np.bool_]  # (M,)
-    valid: NDArray[np.bool_]  # (M, 21) in the file's order
+    valid: NDArray[np.bool_]  # (M, 21) in the file's joint order
 
 
 class _Camera(NamedTuple):
@@ -160,26 +182,26 @@ class _Camera(NamedTuple):
 
 def _find(root: Path, name: str) -> Path:
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be an unpacked InterHand2.6M ({_GET_IT})")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be an unpacked InterHand2.6M ({_SITE})")
     for folder in (root / "annotations" / name, root / "annotations" / "all", root / "annotations", root):
         for path in sorted(folder.glob("*_data.json")):
             if name in path.name.lower().split("_"):
                 return path
-    raise FileNotFoundError(f"{root}: no InterHand2.6M_{name}_data.json in it or its annotations ({_GET_IT})")
+    raise FileNotFoundError(f"{root}: no InterHand2.6M_{name}_data.json in it or its annotations ({_SITE})")
 
 
-def _beside(data: Path, kind: str) -> Path:
+def _sibling_file(data: Path, kind: str) -> Path:
     return data.with_name(data.name.replace("_data.json", f"_{kind}.json"))
 
 
 def _read_data(path: Path) -> Arrays:
-    """The images and hands of a split, 1.4 million in training: kept in plain arrays as they are read.
+    """The images and hands of a split, collected in plain arrays because the training split has 1.4 million images.
 
     Returns:
         the fields of `_Images` and `_Hands`.
     """
     names: list[bytes] = []
-    cameras: dict[str, bytes] = {}  # one object for each name, not for each image
+    cameras: dict[str, bytes] = {}  # one object per name, not per image
     camera_of: list[bytes] = []
     ids, captures, frames = array("q"), array("i"), array("i")
     images, left, valid = array("q"), array("b"), bytearray()
@@ -197,34 +219,34 @@ def _read_data(path: Path) -> Arrays:
         if both.size != 2 * N_JOINTS:
             raise ValueError(f"joint_valid of {both.size} joints, expected 42")
         for part in range(2):
-            its = both[part * N_JOINTS : (part + 1) * N_JOINTS]
-            if its.sum() >= MINIMUM_KEYPOINTS:
+            flags = both[part * N_JOINTS : (part + 1) * N_JOINTS]
+            if flags.sum() >= MINIMUM_KEYPOINTS:
                 images.append(int(record["image_id"]))
                 left.append(part)
-                valid.extend(its.tobytes())
+                valid.extend(flags.tobytes())
 
     read_coco(path, image, annotation)
-    pictures = _Images(
+    image_columns = _Images(
         np.array(names, dtype=bytes),
         np.array(captures, dtype=np.int32),
         np.array(camera_of, dtype=bytes),
         np.array(frames, dtype=np.int32),
     )
-    rows = rows_of(np.array(ids), np.array(images), path)
+    rows = find_rows(np.array(ids), np.array(images), path)
     flags = np.frombuffer(valid, dtype=bool).reshape(-1, N_JOINTS)
-    return {**pictures._asdict(), **_Hands(rows, np.array(left, dtype=bool), flags)._asdict()}
+    return {**image_columns._asdict(), **_Hands(rows, np.array(left, dtype=bool), flags)._asdict()}
 
 
 def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
-    """The cameras by capture and name."""
+    """The cameras, by capture and camera name."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing ({_GET_IT})")
+        raise FileNotFoundError(f"{path} is missing ({_SITE})")
     found = {}
     try:
-        for capture, its in json.loads(path.read_text(encoding="utf-8")).items():
-            for name, position in its["campos"].items():
-                (fx, fy), (cx, cy) = its["focal"][name], its["princpt"][name]
-                rotation = np.array(its["camrot"][name], dtype=np.float64).reshape(3, 3)
+        for capture, cameras in json.loads(path.read_text(encoding="utf-8")).items():
+            for name, position in cameras["campos"].items():
+                (fx, fy), (cx, cy) = cameras["focal"][name], cameras["princpt"][name]
+                rotation = np.array(cameras["camrot"][name], dtype=np.float64).reshape(3, 3)
                 intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
                 found[int(capture), name] = _Camera(rotation, np.array(position, dtype=np.float64), intrinsics)
     except (ValueError, TypeError, AttributeError) as error:
@@ -235,7 +257,7 @@ def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
 
 
 def _read_joints(path: Path) -> Arrays:
-    """The joints of both hands at each moment.
+    """The joints of both hands at each moment (capture and frame).
 
     Returns:
         `moments` (K, 2) capture and frame, `world` (K, 42, 3) millimetres, `measured` (K, 42) bool.

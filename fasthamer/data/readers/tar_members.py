@@ -1,8 +1,8 @@
-"""The members of tar archives, read from front to back; what is damaged is named and stepped over.
+"""The members of tar archives, read sequentially; damaged parts are reported and skipped.
 
 Python's tarfile, and the webdataset library that relies on it, take a damaged header in the middle of an archive for
-its end: all that follows would be missing without a word. Here the next good header is looked for instead. It is also
-six times as fast as tarfile, which counts where a member is one small image.
+its end and silently lose everything after it. This reader searches for the next valid header instead. It is also six
+times as fast as tarfile, which matters because each member is one small image.
 """
 
 from __future__ import annotations
@@ -13,38 +13,43 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 BLOCK = 512  # bytes; headers and contents begin at multiples of it
-LARGEST = 1 << 26  # bytes of a member; images and labels of one hand are far smaller
-REGULAR, GNU_NAME, PAX = b"0\0", b"L", b"x"  # kinds of members
+LARGEST = 1 << 26  # bytes of a member; larger ones are skipped (an image and its labels are far smaller)
+REGULAR, GNU_NAME, PAX = b"0\0", b"L", b"x"  # types of members
 
 
 class Header(NamedTuple):
-    """What a member's header says."""
+    """The fields used of a member's header."""
 
     name: str
     size: int  # bytes
     kind: bytes
 
 
-def members(path: Path, skipped: list[str], unread: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+def members(
+    path: Path, skipped: list[str], unread: tuple[str, ...] = (), largest: int = LARGEST
+) -> Iterator[dict[str, Any]]:
     """Yields `{"fname": name, "data": bytes, "__url__": path}` for each regular file, as webdataset's readers do.
 
     Args:
         path: an uncompressed archive: ustar, GNU or pax.
-        skipped: gets a line for each damaged place.
-        unread: endings of names whose content nobody needs: it stays on the disk, `data` is empty.
+        skipped: a line is appended for each damaged part.
+        unread: file name suffixes whose content is not read; `data` is then empty.
+        largest: bytes; larger members are skipped.
     """
     try:
         with path.open("rb") as file:
-            for name, data in _files(file, skipped, str(path), unread):
+            for name, data in _files(file, skipped, str(path), unread, largest):
                 yield {"fname": name, "data": data, "__url__": str(path)}
     except OSError as error:
-        skipped.append(f"{path}: {error}; nothing is read behind it")
+        skipped.append(f"{path}: {error}; the rest of the archive is not read")
 
 
-def _files(file: BinaryIO, skipped: list[str], source: str, unread: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+def _files(
+    file: BinaryIO, skipped: list[str], source: str, unread: tuple[str, ...], largest: int
+) -> Iterator[tuple[str, bytes]]:
     end = os.fstat(file.fileno()).st_size
-    zeros, lost = 0, False  # empty blocks just passed; whether a header is being looked for
-    longer: str | None = None  # the next member's name, where it does not fit its header
+    zeros, lost = 0, False  # empty blocks just read; whether the next valid header is being searched for
+    long_name: str | None = None  # the next member's name if it does not fit into its header
     while block := file.read(BLOCK):
         header = parse_header(block)
         if header is None:
@@ -57,26 +62,26 @@ def _files(file: BinaryIO, skipped: list[str], source: str, unread: tuple[str, .
         if zeros and not lost:
             skipped.append(f"{source}: {zeros} empty blocks before {header.name}")
         zeros, lost = 0, False
-        name, longer = longer or header.name, None
+        name, long_name = long_name or header.name, None
         begin = file.tell()
         if begin + header.size > end:
             skipped.append(f"{source}: {name}: cut short, {end - begin} of {header.size} bytes")
             return
-        if header.size > LARGEST:
-            skipped.append(f"{source}: {name}: of {header.size} bytes, more than {LARGEST}")
+        if header.size > largest:
+            skipped.append(f"{source}: {name}: of {header.size} bytes, more than {largest}")
         elif header.kind in REGULAR:
             yield name, b"" if name.endswith(unread) else file.read(header.size)
         elif header.kind == GNU_NAME:
-            longer = file.read(header.size).rstrip(b"\0").decode("utf-8", "replace")
+            long_name = file.read(header.size).rstrip(b"\0").decode("utf-8", "replace")
         elif header.kind == PAX:
-            longer = pax_name(file.read(header.size))
+            long_name = pax_name(file.read(header.size))
         file.seek(begin + -(-header.size // BLOCK) * BLOCK)
     if zeros < 2 and not lost:  # two empty blocks end an archive
         skipped.append(f"{source}: cut short, it has no end mark")
 
 
 def parse_header(block: bytes) -> Header | None:
-    """The header in a block of 512 bytes; None if it holds none, or a damaged one."""
+    """The header in a block of 512 bytes; None if there is none or it is damaged."""
     if len(block) < BLOCK:
         return None
     try:
@@ -95,7 +100,7 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def pax_name(content: bytes) -> str | None:
-    """The path in an extended header, lines such as `30 path=some/long/name`; None if it sets none."""
+    """The path in an extended header (lines such as `30 path=some/long/name`); None if it has no path."""
     while content:
         length, _, _ = content.partition(b" ")
         if not length.isdigit() or not 0 < int(length) <= len(content):

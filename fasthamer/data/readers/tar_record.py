@@ -1,9 +1,9 @@
-"""A hand's labels as HaMeR's training tars hold them: `<key>.data.pyd`, a pickled list of dictionaries.
+"""Labels in the format of HaMeR's training tars: `<key>.data.pyd`, a pickled list of dictionaries.
 
     keypoints_2d (21, 3) pixels, confidence      keypoints_3d (21, 4) metres, confidence
     center (2,) pixels, scale (2,) box / 200     right, has_hand_pose, has_betas
     hand_pose (48,) axis-angle, absolute         betas (10,)
-    extra_info (optional) with fitting_loss      vertices (778, 3) metres: only in tars that were packed here
+    extra_info (optional) with fitting_loss      vertices (778, 3) metres: only in tars packed by tools/prepare_data.py
 
 Joints are in OpenPose order; lengths are metres in the camera's frame.
 """
@@ -20,7 +20,7 @@ from fasthamer.data.sample import Labels
 from fasthamer.files import safe_pickle
 from fasthamer.types import N_BETAS, N_JOINTS, N_VERTICES
 
-BOX_UNIT = 200.0  # pixels: what `scale` counts in
+BOX_UNIT = 200.0  # pixels; the unit of `scale`
 PICKLE_PROTOCOL = 4  # readable by every Python 3
 
 
@@ -33,25 +33,25 @@ class TarHand(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """HaMeR's filters of its own training tars; the defaults are its released configuration's."""
+    """HaMeR's filters for its training tars; the defaults are those of its released configuration."""
 
-    confidence: float = 0.3  # keypoints below are unknown
-    keypoints: int = 4  # hands with no more known keypoints are left out
-    fitting_loss: float = 31000.0  # hands whose fit reprojects worse than this are left out
-    betas: float = 3.0  # a shape with any larger entry is no label, and nor is its pose
-    regular_betas: bool = True  # hands without a shape are taught the mean one
+    confidence: float = 0.3  # keypoints below this are unknown
+    keypoints: int = 4  # hands need more known keypoints than this
+    fitting_loss: float = 31000.0  # hands with a fitting loss of at least this are left out
+    betas: float = 3.0  # with any larger entry, shape and pose are not used as labels
+    regular_betas: bool = True  # hands without a shape get the mean shape as label
 
 
 def read_record(data: bytes, source: str, filters: Filters | None) -> list[TarHand]:
-    """The hands of a `.data.pyd` that are of use.
+    """The hands of a `.data.pyd` file that pass the filters.
 
     Args:
-        data: the file.
-        source: its name, for errors.
+        data: the file's content.
+        source: its name for error messages.
         filters: None keeps every hand and label.
 
     Raises:
-        ValueError: it asks for anything but plain data, lacks something, or holds numbers that cannot be.
+        ValueError: the pickle holds anything but plain data, an entry is missing, or a value is invalid.
     """
     content = safe_pickle.loads(data, source=source)
     hands = content if isinstance(content, list) else [content]
@@ -60,13 +60,13 @@ def read_record(data: bytes, source: str, filters: Filters | None) -> list[TarHa
 
 
 def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name: str) -> bytes:
-    """The `.data.pyd` of one hand, which `read_record` without filters reads back to float32.
+    """The `.data.pyd` file of one hand; `read_record` without filters gives the same labels in float32.
 
     Args:
-        labels: of the hand in the image that it is stored with.
-        box: centre and side of what is cropped, pixels of that image.
+        labels: of the hand, in the stored image.
+        box: centre and side of the crop, pixels of the stored image.
         left: whether it is a left hand.
-        name: where it comes from, kept for whoever wonders.
+        name: where the hand comes from; stored for reference only.
     """
     pose, betas = labels.pose, labels.betas
     record = {
@@ -124,14 +124,14 @@ def _numbers(hand: dict, name: str, shape: tuple[int, ...], where: str) -> np.nd
     try:
         values = np.asarray(hand[name], dtype=np.float64)
     except (ValueError, TypeError):
-        raise ValueError(f"{where}: {name} is not of numbers") from None
+        raise ValueError(f"{where}: {name} is not an array of numbers") from None
     if values.shape != shape:
         raise ValueError(f"{where}: {name} is {values.shape}, expected {shape}")
     return values
 
 
 def _fitting_loss(hand: dict) -> float:
-    """How badly the fitted hand reprojects, as the authors of the labels measured it; 0 where they did not say."""
+    """The reprojection error of the fitted hand as measured by the authors of the labels; 0 if not given."""
     info = hand.get("extra_info")
     loss = info.get("fitting_loss") if isinstance(info, dict) else None
     if isinstance(loss, np.ndarray) and loss.dtype == object and loss.ndim == 0:

@@ -1,11 +1,11 @@
-"""Hands in tar shards, as HaMeR's training data come: `<key>.jpg` beside `<key>.data.pyd`, read from front to back.
+"""Hands in tar shards, the format of HaMeR's training data: `<key>.jpg` and `<key>.data.pyd`, read sequentially.
 
-    ROOT/000000.tar, ROOT/000001.tar, ...       see `fasthamer.data.readers.tar_record` for what a sample holds
-    ROOT/pack.json                              only beside shards that were packed here
+    ROOT/000000.tar, ROOT/000001.tar, ...       see `fasthamer.data.readers.tar_record` for the labels
+    ROOT/pack.json                              only beside shards packed by tools/prepare_data.py
 
-The shards of an epoch are shuffled and dealt out to the lanes in groups; the shards of a group are read side by side,
-and their samples shuffled once more in a buffer. Which samples a lane meets, and in which order, is a function of
-(seed, lane, lanes); all lanes together meet every sample once an epoch.
+The shards of an epoch are shuffled and assigned to the lanes in groups. The shards of a group are read in parallel, and
+their samples shuffled again in a buffer. The samples of a lane and their order are a function of (seed, lane, lanes);
+all lanes together read every sample once per epoch.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from fasthamer.files.images import decode_image
 from fasthamer.hand.mano import Hand
 from fasthamer.types import Batch
 
-ABOUT = "pack.json"
-TOGETHER = 4  # shards read side by side
-BUFFER = 1000  # samples among which the next is drawn, still as files; HaMeR's has 4,000 of all ten sets
-AT_ONCE = 16  # samples whose labels are read, before their images are
-NUMBERED = 1_000_000  # a sample's number is its shard's times this, plus its place in there
+PACK_INFO = "pack.json"
+GROUP_SHARDS = 4  # shards of a group
+BUFFER = 1000  # undecoded samples from which the next is drawn; HaMeR's buffer has 4,000 for its ten datasets
+CHUNK = 16  # samples whose labels are read before their images are decoded
+SHARD_STRIDE = 1_000_000  # a sample's index is shard number * SHARD_STRIDE + position in the shard
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png")
 RECORD = "data.pyd"
 
 
-class RawSample(NamedTuple):
-    """One sample as its shard has it, nothing decoded."""
+class TarSample(NamedTuple):
+    """One sample of a shard, not yet decoded."""
 
     name: str  # the shard's path and the sample's key
     index: int  # type: ignore[assignment]
@@ -49,11 +49,11 @@ class RawSample(NamedTuple):
     record: bytes
 
 
-class Framed(NamedTuple):
-    """A hand, and how an epoch shows it."""
+class AugmentedHand(NamedTuple):
+    """A hand and its augmentation in one epoch."""
 
     hand: TarHand
-    change: augment.Augmentation | None
+    augmentation: augment.Augmentation | None
 
 
 class TarDataset(HandStream):
@@ -61,16 +61,16 @@ class TarDataset(HandStream):
 
     Args:
         root: the folder with the .tar files, or one such file.
-        hand: whose parameters are to be learned. Poses, shapes and vertices are labels only for the hand they were
-            made with: HaMeR's tars are MANO's, packed ones say which.
-        image_size: pixels of the crops.
-        strength: of the augmentation; None for none.
+        hand: the hand model that the labels are for. Betas, poses and vertices are used only with the hand model that
+            they were made with: MANO in HaMeR's tars; `pack.json` names it for packed shards.
+        image_size: side of the crops, pixels.
+        strength: of the augmentation; None: no augmentation.
         seed: of order and augmentation.
-        filters: HaMeR's by default; packed shards are never filtered.
+        filters: default: HaMeR's; packed shards are never filtered.
 
     Raises:
         FileNotFoundError: no such folder, or no shards in it.
-        ValueError: the folder was only half packed.
+        ValueError: packing the folder was interrupted.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class TarDataset(HandStream):
     ) -> None:
         webdataset()
         self.shards = find_shards(Path(root))
-        about = read_about(self.shards[0].parent)
-        self.filters = None if about else filters or Filters()
-        self.mano_labels = hand.is_embedded == (about.get("hand") == "embedded")
+        info = read_pack_info(self.shards[0].parent)
+        self.filters = None if info else filters or Filters()
+        self.mano_labels = hand.is_embedded == (info.get("hand") == "embedded")
         self.image_size, self.strength, self.seed = image_size, strength, seed
         self.fingerprint = _fingerprint(self.shards)
         self.told = f"{len(self.shards)} shards in {self.shards[0].parent}"
-        self.fraction, self.only = 1.0, False  # of samples with labels; whether the others are left out
+        self.fraction, self.only = 1.0, False  # fraction of samples with labels; whether to leave out the others
 
     def partly_labelled(self, fraction: float, only: bool) -> TarDataset:
         if not 0 < fraction <= 1:
@@ -101,50 +101,48 @@ class TarDataset(HandStream):
 
     def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
         place = place or [lane, 0, 0]
-        barren = 0
-        while barren <= self._groups(lanes):
-            barren += 1
-            for item, behind in self._group(place, lanes, skipped):
-                barren = 0
-                yield item, behind
+        empty_groups = 0
+        while empty_groups <= self._groups_per_epoch(lanes):
+            empty_groups += 1
+            for item, next_place in self._read_group(place, lanes, skipped):
+                empty_groups = 0
+                yield item, next_place
             place = [place[0] + lanes, 0, 0]
         raise ValueError(f"{self.told}: not one sample can be read (the last: {skipped[-1] if skipped else 'empty'})")
 
     def epoch(self, epoch: int, lane: int, lanes: int, skipped: list[str]) -> Iterator[Batch]:
-        """The items of one epoch that belong to a lane: what `walk` gives of it, and no more."""
-        groups = self._groups(lanes)
+        """The items that `walk` yields for one epoch of a lane."""
+        groups = self._groups_per_epoch(lanes)
         for group in range(epoch * groups, (epoch + 1) * groups):
             if group % lanes == lane:
-                yield from (item for item, _ in self._group([group, 0, 0], lanes, skipped))
+                yield from (item for item, _ in self._read_group([group, 0, 0], lanes, skipped))
 
-    def _together(self, lanes: int) -> int:
-        """How many shards are a group."""
-        return max(1, min(TOGETHER, len(self.shards) // lanes))
+    def _shards_per_group(self, lanes: int) -> int:
+        return max(1, min(GROUP_SHARDS, len(self.shards) // lanes))
 
-    def _groups(self, lanes: int) -> int:
-        """How many groups are an epoch."""
-        return -(-len(self.shards) // self._together(lanes))
+    def _groups_per_epoch(self, lanes: int) -> int:
+        return -(-len(self.shards) // self._shards_per_group(lanes))
 
-    def _group(self, place: Place, lanes: int, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
-        """The items of a group of shards behind a place in it: group, sample in it, hand of that sample."""
+    def _read_group(self, place: Place, lanes: int, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
+        """The items of a group from a place (group, sample, hand of the sample) on, each with the next place."""
         group, begin, hand = place
-        epoch, part = divmod(group, self._groups(lanes))
+        epoch, part = divmod(group, self._groups_per_epoch(lanes))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
-        size = self._together(lanes)
+        size = self._shards_per_group(lanes)
         samples = self._shuffled(order[part * size : (part + 1) * size].tolist(), epoch, skipped)
         numbered = enumerate(islice(samples, begin, None), begin)
-        # Some at once, step by step: decoding and warping between two lines of Python doubles what these cost.
-        while ready := [(n, sample, self._hands(sample, epoch, skipped)) for n, sample in islice(numbered, AT_ONCE)]:
-            for number, sample, hands in ready:
+        # In chunks: reading labels and decoding images in turn takes twice as long for the labels.
+        while chunk := [(n, sample, self._hands(sample, epoch, skipped)) for n, sample in islice(numbered, CHUNK)]:
+            for number, sample, hands in chunk:
                 for each, item in self._items(sample, hands, hand if number == begin else 0, skipped):
                     yield item, [group, number, each + 1]
 
-    def items(self, sample: RawSample, epoch: int, skipped: list[str]) -> Iterator[tuple[int, Batch]]:
-        """The hands of a sample, numbered, as they look in an epoch."""
+    def items(self, sample: TarSample, epoch: int, skipped: list[str]) -> Iterator[tuple[int, Batch]]:
+        """The items of a sample in an epoch, each with the number of its hand."""
         return self._items(sample, self._hands(sample, epoch, skipped), 0, skipped)
 
-    def _hands(self, sample: RawSample, epoch: int, skipped: list[str]) -> list[Framed]:
-        """The hands of a sample and what is done to each in an epoch, as far as their labels can be read."""
+    def _hands(self, sample: TarSample, epoch: int, skipped: list[str]) -> list[AugmentedHand]:
+        """The hands of a sample with their augmentation in an epoch; none if the labels cannot be read."""
         labelled = self._is_labelled(sample)
         if self.only and not labelled:
             return []
@@ -153,19 +151,19 @@ class TarDataset(HandStream):
         except ValueError as error:
             skipped.append(str(error))
             return []
-        framed = []
+        augmented = []
         for number, hand in enumerate(hands):
-            change, labels = None, hand.labels if labelled else Labels()
+            augmentation, labels = None, hand.labels if labelled else Labels()
             if self.strength is not None:
                 seed = (self.seed, epoch, sample.index, number)
-                change = augment.draw(np.random.default_rng(seed), self.strength)
+                augmentation = augment.draw(np.random.default_rng(seed), self.strength)
             if not self.mano_labels:
                 labels = labels._replace(vertices=None, pose=None, betas=None)
-            framed.append(Framed(hand._replace(labels=labels), change))
-        return framed
+            augmented.append(AugmentedHand(hand._replace(labels=labels), augmentation))
+        return augmented
 
     def _items(
-        self, sample: RawSample, hands: list[Framed], first: int, skipped: list[str]
+        self, sample: TarSample, hands: list[AugmentedHand], first: int, skipped: list[str]
     ) -> Iterator[tuple[int, Batch]]:
         """The items of a sample's hands from number `first` on."""
         if not hands:
@@ -175,17 +173,20 @@ class TarDataset(HandStream):
         except ValueError as error:
             skipped.append(str(error))
             return
-        for number, (hand, change) in enumerate(hands[first:], first):
-            yield number, make_item(image, hand.labels, hand.box, self.image_size, sample.index, change, hand.left)
+        for number, (hand, augmentation) in enumerate(hands[first:], first):
+            yield (
+                number,
+                make_item(image, hand.labels, hand.box, self.image_size, sample.index, augmentation, hand.left),
+            )
 
-    def _is_labelled(self, sample: RawSample) -> bool:
-        """The same in every epoch."""
+    def _is_labelled(self, sample: TarSample) -> bool:
+        """Whether the sample keeps its labels; the same in every epoch."""
         if self.fraction == 1.0:
             return True
         return np.random.default_rng((self.seed, sample.index)).random() < self.fraction
 
     def articulations(self, shard: int, skipped: list[str]) -> Iterator[Articulation]:
-        """The poses that are labels in a shard, with the betas where they are this hand's; no image is read."""
+        """The labelled poses of a shard, with betas if they are of this hand model; reads no image."""
         for sample in self.samples(shard, skipped, images=False):
             try:
                 hands = read_record(sample.record, sample.name, self.filters) if self._is_labelled(sample) else []
@@ -197,10 +198,10 @@ class TarDataset(HandStream):
                     betas = hand.labels.betas if self.mano_labels else None
                     yield articulation_of(hand.labels.pose, betas, hand.left)
 
-    def samples(self, shard: int, skipped: list[str], images: bool = True) -> Iterator[RawSample]:
-        """The samples of a shard in its own order; one that lacks its image or labels is skipped.
+    def samples(self, shard: int, skipped: list[str], images: bool = True) -> Iterator[TarSample]:
+        """The samples of a shard in its order; samples without image or labels are skipped.
 
-        Without `images` these stay on the disk and come empty.
+        With `images=False` images are not read and come empty.
         """
         path = self.shards[shard]
         unread = () if images else tuple(f".{kind}" for kind in IMAGE_SUFFIXES)
@@ -210,20 +211,20 @@ class TarDataset(HandStream):
             if image is None or RECORD not in sample:
                 skipped.append(f"{name}: no {'image' if image is None else RECORD}")
                 continue
-            yield RawSample(name, shard * NUMBERED + number, image, sample[RECORD])
+            yield TarSample(name, shard * SHARD_STRIDE + number, image, sample[RECORD])
 
-    def _shuffled(self, shards: list[int], epoch: int, skipped: list[str]) -> Iterator[RawSample]:
+    def _shuffled(self, shards: list[int], epoch: int, skipped: list[str]) -> Iterator[TarSample]:
         library = webdataset()
-        side_by_side = library.mix.round_robin_longest(*(self.samples(shard, skipped) for shard in shards))
+        interleaved = library.mix.round_robin_longest(*(self.samples(shard, skipped) for shard in shards))
         rng = random.Random(f"{self.seed} {epoch} {shards}")
-        return library.shuffle(BUFFER, initial=BUFFER, rng=rng)(side_by_side)
+        return library.shuffle(BUFFER, initial=BUFFER, rng=rng)(interleaved)
 
 
 def find_shards(root: Path) -> list[Path]:
-    """The .tar files of a folder by name, or the one that is named.
+    """The .tar files of a folder, sorted by name; or `root` itself if it is a .tar file.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: no such folder, or no shards in it.
     """
     if root.suffix == ".tar" and root.is_file():
         return [root]
@@ -235,27 +236,27 @@ def find_shards(root: Path) -> list[Path]:
     return found
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """What `pack.json` says about the shards of a folder; empty for HaMeR's own.
+def read_pack_info(folder: Path) -> dict[str, Any]:
+    """The content of `pack.json` beside the shards; empty for HaMeR's own tars.
 
     Raises:
-        ValueError: packing was interrupted, or the file is damaged.
+        ValueError: packing was interrupted, or `pack.json` is damaged.
     """
-    path = folder / ABOUT
+    path = folder / PACK_INFO
     if not path.is_file():
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        complete = about["complete"]
+        info = json.loads(path.read_text(encoding="utf-8"))
+        complete = info["complete"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); pack the set again") from None
     if not complete:
-        raise ValueError(f"{folder} is only half packed: give the same pack command again, it goes on from there")
-    return about
+        raise ValueError(f"{folder} is only half packed: run the same pack command again; it continues from there")
+    return info
 
 
 def _grouped(path: Path, skipped: list[str], unread: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """A shard's files by key, as webdataset groups them."""
+    """A shard's files grouped by key, as webdataset does it."""
 
     def note(error: Exception) -> bool:
         skipped.append(f"{path}: {error.args[0] if error.args else error}")
@@ -265,12 +266,12 @@ def _grouped(path: Path, skipped: list[str], unread: tuple[str, ...]) -> Iterato
 
 
 def _fingerprint(shards: list[Path]) -> str:
-    about = [(path.name, path.stat().st_size) for path in shards]
-    return hashlib.sha256(str(about).encode()).hexdigest()[:16]
+    files = [(path.name, path.stat().st_size) for path in shards]
+    return hashlib.sha256(str(files).encode()).hexdigest()[:16]
 
 
 def webdataset() -> Any:
-    """The library, which only tar shards need.
+    """The package webdataset, imported when tar shards are used.
 
     Raises:
         ValueError: it is not installed.
