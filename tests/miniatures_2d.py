@@ -1,6 +1,6 @@
-"""Small sets in the layouts of HInt, InterHand2.6M, COCO and plain folders, with drawn hands; for several test files.
+"""Small datasets in the layouts of HInt, InterHand2.6M, COCO and folders, with rendered hands; for several test files.
 
-As in `miniatures_capture`, everything is written from the sets' own descriptions, not with the code that reads it.
+As in `miniatures_capture`, everything is written from the datasets' documentation, not with the code under test.
 """
 
 import csv
@@ -15,7 +15,29 @@ from fasthamer.hand.mano_files import read_hand_arrays
 TIPS = [744, 320, 443, 554, 671]  # HaMeR's
 K = np.array([[520.0, 0, 170], [0, 515, 118], [0, 0, 1]])
 SIZE = (320, 240)  # width, height
-TO_INTERHAND = [4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17, 0]  # our joint at each place
+TO_INTERHAND = [
+    4,
+    3,
+    2,
+    1,
+    8,
+    7,
+    6,
+    5,
+    12,
+    11,
+    10,
+    9,
+    16,
+    15,
+    14,
+    13,
+    20,
+    19,
+    18,
+    17,
+    0,
+]  # our index of each joint
 
 
 def drawn_hands(count, seed=0, sides=("right", "left"), off_centre=0.03):
@@ -35,7 +57,7 @@ def drawn_hands(count, seed=0, sides=("right", "left"), off_centre=0.03):
 
 
 def write_hint(root, count=3, names=("TEST_newdays_img", "TRAIN_epick_img"), seed=0, off_centre=0.15):
-    """HInt: one image and one JSON for each hand; some hands are cut by the image's edge.
+    """HInt: one image and one JSON per hand; some hands extend beyond the image.
 
     Returns:
         the keypoints (21, 2) of each hand by its path without ending.
@@ -125,7 +147,7 @@ def write_interhand(root, count=4, split="train", seed=0):
 
 
 def write_coco(root, count=3, name="annotations/hands_train.json", seed=0, whole_body=False):
-    """COCO: an image a hand and 21 keypoints each; or COCO-WholeBody's form, one person an image.
+    """COCO: one image per hand with 21 keypoints; or COCO-WholeBody's format, one person per image.
 
     Returns:
         the keypoints (21, 2) of each image.
@@ -151,7 +173,7 @@ def write_coco(root, count=3, name="annotations/hands_train.json", seed=0, whole
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     category = {"id": 1, "name": "person" if whole_body else "hand"}
-    about = {"info": {"description": "made up"}, "licenses": ""}
+    about = {"info": {"description": "generated"}, "licenses": ""}
     path.write_text(json.dumps(about | {"annotations": annotations, "images": images, "categories": [category]}))
     return truth
 

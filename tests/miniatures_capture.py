@@ -1,7 +1,7 @@
-"""Small sets in the official layouts of FreiHAND, DexYCB and HO-3D, with drawn hands; for the tests of many parts.
+"""Small sets in the official layouts of FreiHAND, DexYCB and HO-3D, with rendered hands; used by several test files.
 
-Everything is written here from the sets' own descriptions, not with the code that reads it: MANO by `smplx.MANO`, the
-left hand as a left hand, files with the same names, types and conventions as the official ones.
+Everything is written from the datasets' own documentation, not with the code under test: MANO by `smplx.MANO`, left
+hands with a left model, files with the same names, types and conventions as the official ones.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ HO3D_K = np.array([[617.343, 0, 312.42], [0, 617.343, 241.42], [0, 0, 1]])
 
 
 def left_arrays(right, fixed=False):
-    """MANO_LEFT as released: all mirrored but the shape directions, which are the right hand's; or those too."""
+    """MANO_LEFT as released: mirrored except for the shape directions; `fixed` mirrors those too."""
     left = {key: value.copy() for key, value in right.items()}
     flip, turns = np.array([-1.0, 1, 1]), np.array([1.0, -1, -1])
     left["v_template"] = right["v_template"] * flip
@@ -80,7 +80,7 @@ def plain(width, height, colour=(30, 30, 60)):
 
 
 def draw(vertices, faces, K, width, height, background=(30, 30, 60)):
-    """(height, width, 3) uint8 RGB: a hand, redder than 100, before a plain background that is not; and its mask."""
+    """(height, width, 3) uint8 RGB: a hand (red above 100) on a plain background (red below); and the hand's mask."""
     seen = rasterize(vertices, faces, (K[0, 0], K[1, 1]), (K[0, 2], K[1, 2]), width, height)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -171,7 +171,7 @@ def write_dexycb(root, arrays=None, hands=None, frames=2, images=True, seed=0):
         np.savez(sequence / "pose.npz", pose_y=_no_objects(frames), pose_m=poses)
         for serial, camera in cameras.items() if images else ():
             for frame in range(frames):
-                hand = models[side], layers[side], side, _betas(subject)
+                hand = models[side], layers[side], side, subject_betas(subject)
                 _write_frame(sequence / serial, frame, poses[frame, 0], hand, camera)
     empty.with_suffix(".npz").unlink()
     return root
@@ -181,7 +181,7 @@ def _no_objects(frames):
     return np.tile(np.array([0, 0, 0, 1, 0, 0, 0], np.float32), (frames, 1, 1))
 
 
-def _betas(subject):
+def subject_betas(subject):
     return np.round(np.random.default_rng(subject).normal(0, 0.7, 10), 6)
 
 
@@ -216,7 +216,7 @@ def _write_calibration(root, rng):
     for subject, name in enumerate(SUBJECTS):
         for side in ("left", "right"):
             (folder / f"mano_{name}_{side}").mkdir()
-            text = "betas:\n" + "".join(f"- {value}\n" for value in _betas(subject))
+            text = "betas:\n" + "".join(f"- {value}\n" for value in subject_betas(subject))
             (folder / f"mano_{name}_{side}" / "mano.yml").write_text(text)
     return cameras
 
@@ -315,8 +315,18 @@ def write_python2_pickle(path, content):
 
 
 @contextlib.contextmanager
+def unreadable(path):
+    """The file with meaningless content of the same size and modification time, within the `with` block."""
+    about = path.stat()
+    with replaced(path, b"\xff" * about.st_size):
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+        yield
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+@contextlib.contextmanager
 def replaced(path, content):
-    """A file with other content (None: without it) for a while."""
+    """The file with other content (None: no file) within the `with` block."""
     before = path.read_bytes()
     try:
         path.unlink()

@@ -1,4 +1,4 @@
-"""Tar shards in the form of HaMeR's training data, written from its description, not with the code that reads it."""
+"""Tar shards in the format of HaMeR's training data, written from its documentation, not with the code under test."""
 
 import io
 import pickle

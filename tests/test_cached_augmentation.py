@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from miniatures_photographs import SIZE, STRONG, ImageDataset, KnowingTeacher, exact_answer
+from miniatures_images import SIZE, STRONG, ImageDataset, LabelTeacher, exact_output
 from torch.utils.data import default_collate
 
 from fasthamer.data import augment, crop
@@ -30,7 +30,7 @@ def collated(dataset, keys) -> Batch:
 
 
 def opened(folder, images, wanted=OUTPUTS) -> CachedTeacher:
-    cached = CachedTeacher(folder, KnowingTeacher(images), images, wanted)
+    cached = CachedTeacher(folder, LabelTeacher(images), images, wanted)
     cached.build(batch=4, workers=0, say=lambda text: None)
     return cached
 
@@ -38,12 +38,12 @@ def opened(folder, images, wanted=OUTPUTS) -> CachedTeacher:
 def test_recalled_answers_equal_a_fresh_pass_of_an_exactly_equivariant_teacher(tmp_path):
     cached = opened(tmp_path, ImageDataset())
     augmented = ImageDataset(strength=STRONG)
-    teacher = KnowingTeacher(augmented)
+    teacher = LabelTeacher(augmented)
     for epoch in (0, 3):
         batch = collated(augmented, [(epoch, index) for index in range(10)])
         teacher.epoch = epoch
         recalled, fresh = cached.recall(batch), teacher(batch.image)
-        plain = exact_answer([ImageDataset()[(0, index)] for index in range(10)], augmented.hand)
+        plain = exact_output([ImageDataset()[(0, index)] for index in range(10)], augmented.hand)
         assert (plain.keypoints_2d - fresh.keypoints_2d).abs().max() > 0.1, "nothing was augmented"
         for name in ("vertices", "joints", "keypoints_2d"):
             torch.testing.assert_close(getattr(recalled, name), getattr(fresh, name), atol=1e-5, rtol=0, msg=name)
@@ -89,7 +89,7 @@ def test_mirroring_both_crops_cancels():
 def test_no_motion_changes_nothing():
     images = ImageDataset(3)
     items = [images[(0, index)] for index in range(3)]
-    answer, crops = exact_answer(items, images.hand), torch.stack([item.crop for item in items])
+    answer, crops = exact_output(items, images.hand), torch.stack([item.crop for item in items])
     motion = motion_between(crops, crops, SIZE)
     assert motion.is_none.all()
     again = moved(answer, motion)
@@ -99,13 +99,13 @@ def test_no_motion_changes_nothing():
 
 def test_the_drift_of_a_teacher_that_turns_with_its_picture_is_nothing_and_of_another_is_told(tmp_path):
     cached, augmented = opened(tmp_path, ImageDataset()), ImageDataset(strength=STRONG)
-    teacher = KnowingTeacher(augmented)
+    teacher = LabelTeacher(augmented)
     batch = collated(augmented, [(0, index) for index in range(6)])
     found = drift(cached, teacher, batch)
     assert found.joints_mm < 0.01 and found.vertices_mm < 0.01 and found.keypoints_px < 0.01
-    stubborn = KnowingTeacher(ImageDataset())  # says of every crop what it says of the plain one
-    told = drift(cached, stubborn, batch)
-    ours, own = cached.recall(batch), stubborn(batch.image)
+    unaugmented = LabelTeacher(ImageDataset())  # predicts the unaugmented labels for every crop
+    told = drift(cached, unaugmented, batch)
+    ours, own = cached.recall(batch), unaugmented(batch.image)
     difference = (ours.joints - ours.joints[:, :1] - own.joints + own.joints[:, :1]).square().sum(-1).sqrt().mean()
     assert told.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
     assert told.joints_mm > 5

@@ -1,4 +1,4 @@
-"""2D keypoints in COCO's form: plain, COCO-WholeBody's, drawn and real; and JSON files larger than memory likes."""
+"""2D keypoints in COCO's and COCO-WholeBody's format, rendered and real; and JSON files read piece by piece."""
 
 import json
 
@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from miniatures_2d import drawn_hands, write_coco
+from miniatures_capture import unreadable
 from torch.utils.data import default_collate
 
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
-from fasthamer.data.readers.coco import CocoHands
+from fasthamer.data.readers.coco import LARGE, CocoHands
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.json_stream import JsonStream
 from fasthamer.hand.mano import load_hand
@@ -32,7 +33,7 @@ def edited(root, change, name="annotations/hands_train.json"):
     return root
 
 
-def test_keypoints_are_those_of_the_file_whatever_the_order_of_images(drawn):
+def test_keypoints_equal_those_of_the_file_in_any_order_of_images(drawn):
     root, truth = drawn
     dataset = CocoHands(root, "training")
     assert len(dataset) == 4 and dataset.protocol == "hint"
@@ -45,7 +46,7 @@ def test_keypoints_are_those_of_the_file_whatever_the_order_of_images(drawn):
         assert dataset.sample_name(index) == f"{index:012d}.jpg:{'left' if index % 2 else 'right'}"
 
 
-def test_keypoints_lie_on_the_drawn_hand_in_the_crop_too(drawn):
+def test_keypoints_lie_on_the_rendered_hand_in_image_and_crop(drawn):
     dataset = CocoHands(drawn[0], "hands_train.json")
     for index, (image, mask, _, _) in enumerate(drawn_hands(4)):
         points = np.rint(dataset.labels(index).keypoints[:, :2]).astype(int)
@@ -76,7 +77,7 @@ def test_whole_body_annotations_give_each_valid_hand_with_its_side(tmp_path):
     assert len(dataset) == 3 and dataset.labels(0).keypoints[0, 2] == pytest.approx(0.7)
 
 
-def test_the_crop_follows_the_annotated_box_where_keypoints_are_unknown(tmp_path):
+def test_the_crop_uses_the_annotated_box_if_keypoints_are_unknown(tmp_path):
     write_coco(tmp_path, 1)
 
     def hide(content):
@@ -105,7 +106,7 @@ def test_hands_with_fewer_than_five_keypoints_are_left_out_and_counted(tmp_path)
     assert dataset.labels(0).keypoints[:, 2].sum() == 5
 
 
-def test_the_side_is_the_annotations_else_the_categorys_else_right(tmp_path):
+def test_the_side_comes_from_the_annotation_then_the_category_and_defaults_to_right(tmp_path):
     write_coco(tmp_path, 3)
 
     def change(content):
@@ -118,7 +119,7 @@ def test_the_side_is_the_annotations_else_the_categorys_else_right(tmp_path):
     assert [dataset.is_left(index) for index in range(3)] == [False, True, True]
 
 
-def test_2d_samples_batch_with_fully_labelled_ones(drawn):
+def test_2d_samples_collate_with_fully_labelled_ones(drawn):
     hand = load_hand("embedded")
     names = ["DATA.NAME", "coco", "DATA.ROOT", str(drawn[0]), "IMAGE_SIZE", "64"]
     flat = build_dataset(load_config(None, names), hand, train=True)
@@ -131,22 +132,23 @@ def test_2d_samples_batch_with_fully_labelled_ones(drawn):
     assert batch.keypoints_2d[:, :, 2].sum(1).tolist() == [21, 21]
 
 
-def test_the_index_of_a_large_file_is_kept_until_the_file_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.readers.coco.LARGE", 0)
+def test_the_index_of_a_large_file_is_cached_until_the_file_changes(tmp_path):
     write_coco(tmp_path, 3)
+    path = tmp_path / "annotations" / "hands_train.json"
     edited(tmp_path, lambda content: content["annotations"][2].update(keypoints=[0] * 63))
+    path.write_text(path.read_text() + " " * LARGE)
     first = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
-    with monkeypatch.context() as patch:
-        patch.setattr("fasthamer.data.readers.coco.read_coco", None)  # it is not read again
+    with unreadable(path):  # reading it again would fail
         again = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
     assert (len(again), again.skipped) == (len(first), first.skipped) == (2, 1)
     for one, two in zip(first[(0, 1)], again[(0, 1)], strict=True):
         assert torch.equal(one, two)
     edited(tmp_path, lambda content: content["annotations"].pop(0))
+    path.write_text(path.read_text() + " " * LARGE)
     assert len(CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))) == 1
 
 
-def test_an_annotation_file_is_found_by_a_word_in_its_name(tmp_path):
+def test_an_annotation_file_is_found_by_a_part_of_its_name(tmp_path):
     write_coco(tmp_path, 1, "annotations/onehand10k_train.json")
     with pytest.raises(FileNotFoundError, match=r"fits 'evaluation' \(there: onehand10k_train.json\)"):
         CocoHands(tmp_path, "evaluation")
@@ -174,13 +176,13 @@ def test_an_annotation_file_is_found_by_a_word_in_its_name(tmp_path):
         (lambda c: c["annotations"].clear(), "no hand with 5 keypoints or more"),
     ],
 )
-def test_a_damaged_file_is_named_with_the_record(tmp_path, change, message):
+def test_a_damaged_file_is_named_together_with_the_record(tmp_path, change, message):
     write_coco(tmp_path, 2)
     with pytest.raises(ValueError, match=f"hands_train.json.*{message}"):
         CocoHands(edited(tmp_path, change), "training")
 
 
-def test_a_file_cut_short_and_a_missing_picture_are_named(tmp_path):
+def test_a_truncated_file_and_a_missing_image_are_named(tmp_path):
     write_coco(tmp_path, 2)
     (tmp_path / "images" / "000000000001.jpg").unlink()
     dataset = CocoHands(tmp_path, "training")
@@ -206,13 +208,12 @@ VALUES = {
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_streamed_file_is_what_json_reads_however_it_is_cut(tmp_path, monkeypatch, block, indent):
-    monkeypatch.setattr("fasthamer.files.json_stream._BLOCK", block)
+def test_a_streamed_file_equals_json_load_for_any_block_size(tmp_path, block, indent):
     path = tmp_path / "some.json"
     path.write_text(" " + json.dumps(VALUES, indent=indent, ensure_ascii=False), encoding="utf-8")
-    with JsonStream(path) as stream:
+    with JsonStream(path, block) as stream:
         assert {key: stream.value() for key in stream.members()} == VALUES
-    with JsonStream(path) as stream:
+    with JsonStream(path, block) as stream:
         parts = {}
         for key in stream.members():
             if key == "numbers":
@@ -222,21 +223,20 @@ def test_a_streamed_file_is_what_json_reads_however_it_is_cut(tmp_path, monkeypa
     assert parts == {"numbers": VALUES["numbers"]}
 
 
-def test_a_number_is_not_taken_for_whole_at_the_edge_of_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.files.json_stream._BLOCK", 3)
+def test_a_number_that_crosses_the_edge_of_a_block_is_read_completely(tmp_path):
     (tmp_path / "n.json").write_text("[123456, 7]")
-    with JsonStream(tmp_path / "n.json") as stream:
+    with JsonStream(tmp_path / "n.json", block=3) as stream:
         assert list(stream.elements()) == [123456, 7]
 
 
-def test_a_nest_too_deep_is_an_error_and_not_a_crash(tmp_path):
+def test_too_deep_nesting_is_an_error_and_not_a_crash(tmp_path):
     (tmp_path / "deep.json").write_text('{"images": ' + "[" * 200_000 + "]" * 200_000 + "}")
     with JsonStream(tmp_path / "deep.json") as stream, pytest.raises(ValueError, match=r"deep\.json"):
         for _ in stream.members():
             stream.value()
 
 
-def test_real_freihand_keypoints_in_coco_form_are_the_same_before_every_background(shared_data):
+def test_real_freihand_keypoints_in_coco_format_are_the_same_on_every_background(shared_data):
     dataset = CocoHands(shared_data("freihand_2d"), "evaluation")
     assert len(dataset) == 8
     by_hand = {}

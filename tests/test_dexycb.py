@@ -1,4 +1,4 @@
-"""DexYCB's layout: splits, both hands, calibration; and what a wrong or damaged set is told."""
+"""DexYCB's layout: splits, both hands, calibration; wrong or damaged files are in test_dexycb_damaged."""
 
 import itertools
 import pickle
@@ -11,13 +11,14 @@ from miniatures_capture import (
     DEXYCB_TIPS,
     OPENPOSE,
     SUBJECTS,
-    _betas,
     left_arrays,
     mano,
     npz_bytes,
     posed,
     project,
     replaced,
+    subject_betas,
+    unreadable,
     write_dexycb,
 )
 from outlines import off_the_hand, outline_error
@@ -26,12 +27,12 @@ from fasthamer.config import load_config
 from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import mirror_points
-from fasthamer.data.readers import dexycb_files
 from fasthamer.data.readers.base import mano_vertices
 from fasthamer.data.readers.dexycb import DexYCB
 from fasthamer.data.readers.dexycb_files import frames_of, read_betas, read_extrinsics, read_intrinsics
 from fasthamer.files.images import read_image
 from fasthamer.files.safe_npz import read_npz
+from fasthamer.files.safe_yaml import read_yaml
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.types import ManoParams
@@ -44,7 +45,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def right(arrays):
-    """Stands in for the licensed hand: the code only sees that it is not the embedded one."""
+    """Replaces the licensed MANO file: the embedded arrays under another name."""
     return Hand(arrays, "MANO_RIGHT")
 
 
@@ -58,7 +59,7 @@ def sample(dataset, left):
 
 
 def official_samples(setup, split):
-    """(subject, sequence, serial) in the toolkit's order, from the words of its README."""
+    """(subject, sequence, serial) in the toolkit's order, as described in its README."""
     subjects, cameras, numbers = range(10), range(8), range(100)
     if setup == "s0":
         numbers = [i for i in numbers if (i % 5 == 4) == (split != "train")]
@@ -75,14 +76,14 @@ def official_samples(setup, split):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A set without images in which every seventh sequence shows a hand, of three frames, in the last two."""
+    """A dataset without images in which every seventh sequence shows a hand, of three frames, in the last two."""
     hands = {(s, q): "left" if q % 2 else "right" for s in range(10) for q in range(100) if (s + q) % 7 == 0}
     folder = tmp_path_factory.mktemp("many")
     return write_dexycb(folder, hands=hands, frames=3, images=False), hands
 
 
 @pytest.mark.parametrize("setup", ["s0", "s1", "s2", "s3"])
-def test_splits_and_image_ids_are_the_toolkits(many, setup):
+def test_splits_and_image_ids_equal_the_toolkits(many, setup):
     folder, hands = many
     for split in ("train", "val", "test"):
         expected, image_id = [], 0
@@ -114,7 +115,7 @@ def named(dexycb_root):
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_labels_projected_by_the_camera_land_on_the_drawn_hand(test_set, arrays, left):
+def test_projected_labels_lie_on_the_rendered_hand(test_set, arrays, left):
     faces = arrays["f"]
     first = sample(test_set, left)
     for index in range(first, first + 8):  # one frame before eight cameras
@@ -130,14 +131,14 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand(test_set, arrays,
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_meshes_are_those_of_the_model_that_annotated(test_set, arrays, side):
-    """Left hands with the left model as released; smplx's own layer is the judge."""
+def test_meshes_equal_those_of_the_model_used_for_annotation(test_set, arrays, side):
+    """Left hands use the left model as released; the reference is smplx's own layer."""
     index = sample(test_set, side == "left")
     label = np.load(test_set.image_path(index).with_name("labels_000001.npz"))
     model = arrays if side == "right" else left_arrays(arrays)
     pose = label["pose_m"][0].astype(float)
     absolute = [*pose[:3], *(model["hands_mean"] + pose[3:48] @ model["hands_components"])]
-    betas = _betas(2)
+    betas = subject_betas(2)
     vertices, joints = posed(mano(model, side == "right"), absolute, betas, pose[48:])
     labels = test_set.labels(index)
     np.testing.assert_allclose(labels.vertices, vertices, atol=1e-6)
@@ -157,11 +158,11 @@ def test_parameters_give_the_labelled_mesh_also_when_augmented(dexycb_root, righ
     torch.testing.assert_close(vertices[0] - joints[0, 0], item.vertices - item.joints[0, :3], atol=3e-6, rtol=0)
 
 
-def test_the_betas_of_left_hands_are_no_labels_since_they_mean_another_shape(dexycb_root, right):
+def test_the_betas_of_left_hands_are_not_labels_because_they_give_another_shape(dexycb_root, right):
     dataset = DexYCB(dexycb_root, "s0_test", right, strength=Strength())
     item = dataset[(0, sample(dataset, True))]
     assert item.has_pose == item.has_vertices == 1 and item.has_betas == 0 and item.betas.abs().sum() == 0
-    betas = torch.from_numpy(_betas(2)).float()[None]
+    betas = torch.from_numpy(subject_betas(2)).float()[None]
     pose = item.global_orient[None], item.hand_pose[None]
     vertices, joints = dataset.hands[True](ManoParams(*pose, betas))
     torch.testing.assert_close(vertices[0] - joints[0, 0], item.vertices - item.joints[0, :3], atol=3e-6, rtol=0)
@@ -182,13 +183,13 @@ def test_a_hand_without_all_components_warns_that_poses_cannot_be_read(dexycb_ro
     assert dataset[(0, 0)].has_pose == 0 and dataset[(0, 0)].joints[:, 3].sum() == 21
 
 
-def test_frames_without_a_hand_are_left_out_but_counted(test_set):
+def test_frames_without_a_hand_are_left_out_but_counted_in_the_image_ids(test_set):
     # ids of s0_test: 8 subjects x 20 sequences x 8 cameras x 2 frames; subject 3's first sequence comes first
     assert [test_set.sample_name(i) for i in range(8)] == [str(2 * camera + 1) for camera in range(8)]
     assert test_set.sample_name(8) == str(16 + 1)
 
 
-def test_a_label_without_a_hand_is_a_picture_about_which_nothing_is_known(dexycb_root, test_set):
+def test_a_label_file_without_a_hand_gives_an_image_without_labels(dexycb_root, test_set):
     path = test_set.image_path(0).with_name("labels_000001.npz")
     none = np.full((1, 21, 3), -1, np.float32)
     with replaced(path, npz_bytes(path, joint_3d=none, joint_2d=none[..., :2])):
@@ -197,22 +198,21 @@ def test_a_label_without_a_hand_is_a_picture_about_which_nothing_is_known(dexycb
     assert item.image.any()
 
 
-def test_the_index_is_kept_until_the_data_change(dexycb_root, monkeypatch, tmp_path):
+def test_the_cached_index_is_used_until_the_data_change(dexycb_root, tmp_path):
     before = frames_of(dexycb_root, "s0_val", str(tmp_path))
-    with monkeypatch.context() as patch:
-        patch.setattr(dexycb_files, "read_yaml", None)  # reading anything again would fail
+    meta = dexycb_root / before.folders[0] / "meta.yml"
+    with unreadable(meta):  # reading it again would fail
         again = frames_of(dexycb_root, "s0_val", str(tmp_path))
     assert all(np.array_equal(a, b) for a, b in zip(before, again, strict=True))
-    meta = dexycb_root / before.folders[0] / "meta.yml"
     with replaced(meta, meta.read_bytes().replace(b"- right", b"- left")):
         changed = frames_of(dexycb_root, "s0_val", str(tmp_path))
     assert not before.left[0] and changed.left[0]
     for path in tmp_path.glob("*.npz"):
         path.write_bytes(path.read_bytes()[:100])
-    assert not frames_of(dexycb_root, "s0_val", str(tmp_path)).left[0]  # a damaged index is made again
+    assert not frames_of(dexycb_root, "s0_val", str(tmp_path)).left[0]  # a damaged index is rebuilt
 
 
-def test_an_item_reaches_a_worker_process_whole(test_set):
+def test_a_pickled_dataset_gives_the_same_items(test_set):
     copy = pickle.loads(pickle.dumps(test_set))
     assert all(torch.equal(a, b) for a, b in zip(copy[(0, 3)], test_set[(0, 3)], strict=True))
 
@@ -226,10 +226,10 @@ def test_cameras_of_one_frame_see_the_same_hand(test_set):
         np.testing.assert_allclose(in_the_world(index), in_the_world(0), atol=1e-5)
 
 
-def test_a_real_capture_is_read_and_its_hand_found_in_all_eight_pictures(shared_data):
-    """Another lab's recording in the same layout, its poses in the master camera's frame; our hand stands in."""
+def test_a_real_capture_is_read_and_its_hand_found_in_all_eight_images(shared_data):
+    """Another lab's recording in the same layout, poses in the master camera's frame, with the embedded hand."""
     data, hand = shared_data("dexycb_layout") / "data", load_hand("embedded")
-    meta = dexycb_files.read_yaml(data / "20221001_171108" / "meta.yml")
+    meta = read_yaml(data / "20221001_171108" / "meta.yml")
     extrinsics = read_extrinsics(data, meta["extrinsics"])
     assert set(meta["serials"]) | {"apriltag"} == set(extrinsics) and not read_betas(data, "zeros").any()
     poses = read_npz(data / "20221001_171108" / "pose.npz", {"pose_m": (meta["num_frames"], 1, 51)})["pose_m"]
@@ -247,7 +247,7 @@ def test_a_real_capture_is_read_and_its_hand_found_in_all_eight_pictures(shared_
     assert min(bright.values()) > 0.7, bright  # a bright hand over black cloth
 
 
-def test_the_mirrored_mesh_of_a_left_hand_is_what_the_crop_shows(test_set):
+def test_items_of_left_hands_have_the_mirrored_mesh_and_joints(test_set):
     index = sample(test_set, True)
     item, labels = test_set[(0, index)], test_set.labels(index)
     np.testing.assert_allclose(item.vertices, mirror_points(labels.vertices), atol=1e-6)

@@ -1,4 +1,4 @@
-"""What a wrong or damaged DexYCB is told."""
+"""The errors for a wrong or damaged DexYCB folder."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fasthamer.hand.mano_files import read_hand_arrays
 
 @pytest.fixture(scope="module")
 def right():
-    """Stands in for the licensed hand: the code only sees that it is not the embedded one."""
+    """Replaces the licensed MANO file: the embedded arrays under another name."""
     return Hand(read_hand_arrays("embedded"), "MANO_RIGHT")
 
 
@@ -32,7 +32,7 @@ def test_a_wrong_root_or_split_says_what_is_expected(tmp_path, dexycb_root, righ
         DexYCB(dexycb_root, "s0_test", right, box="tight")
 
 
-def test_a_missing_sequence_is_noticed_since_the_splits_number_them(dexycb_root, right):
+def test_a_missing_sequence_is_an_error_because_splits_refer_to_numbers(dexycb_root, right):
     last = sorted((dexycb_root / SUBJECTS[5]).iterdir())[-1]
     moved = dexycb_root / "elsewhere"
     last.rename(moved)
@@ -60,7 +60,7 @@ META = b"num_frames: %d\nextrinsics: a\nmano_sides: [%s]\nmano_calib: [b]"
         ("pose.npz", b"PK", r"pose\.npz: damaged archive"),
     ],
 )
-def test_damaged_descriptions_of_a_sequence_are_named(dexycb_root, right, test_set, name, content, message):
+def test_damaged_sequence_files_are_named(dexycb_root, right, test_set, name, content, message):
     with (
         replaced(dexycb_root / test_set.frames.folders[0] / name, content),
         pytest.raises((ValueError, FileNotFoundError), match=message),
@@ -104,7 +104,7 @@ class Evil:
         return open, (str(self.target), "w")
 
 
-def test_damaged_labels_are_named_when_they_are_asked_for(test_set, tmp_path):
+def test_damaged_labels_are_named_when_their_item_is_read(test_set, tmp_path):
     path = test_set.image_path(0).with_name("labels_000001.npz")
     joints = np.load(path)["joint_3d"]
     nan = joints.copy()
@@ -127,7 +127,7 @@ def test_damaged_labels_are_named_when_they_are_asked_for(test_set, tmp_path):
     assert test_set[(0, 0)].joints.any()
 
 
-def test_an_unreadable_picture_is_named(test_set):
+def test_an_unreadable_image_is_named(test_set):
     for content, message in ((None, "no image"), (test_set.image_path(0).read_bytes()[:700], "damaged image")):
         with (
             replaced(test_set.image_path(0), content),
@@ -136,8 +136,8 @@ def test_an_unreadable_picture_is_named(test_set):
             test_set[(0, 0)]
 
 
-def test_hands_of_the_wrong_side_are_noticed(dexycb_root, right, test_set):
-    """All right hands are said to be left ones and the other way round."""
+def test_hands_of_the_wrong_side_are_detected(dexycb_root, right, test_set):
+    """All right hands are labelled as left hands and the reverse."""
     metas = [
         dexycb_root / folder / "meta.yml"
         for folder in sorted({test_set.frames.folders[i] for i in test_set.frames.sequence})

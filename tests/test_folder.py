@@ -1,4 +1,4 @@
-"""Images without labels, and the lists of boxes that say where hands are."""
+"""Images without labels, with lists of boxes around the hands."""
 
 import json
 
@@ -40,14 +40,14 @@ def test_each_box_is_a_sample_without_labels(listed):
         assert np.ptp(y) <= 132 and np.ptp(x) <= 132
 
 
-def test_a_split_may_name_another_list(tmp_path):
+def test_a_split_can_name_another_list(tmp_path):
     write_folder(tmp_path, 3)
     lines = (tmp_path / "boxes.csv").read_text().splitlines()
     (tmp_path / "held_out.csv").write_text("\ufeff" + "\n".join(lines[:2]) + "\n\n", encoding="utf-8")
     assert len(Folder(tmp_path, "training")) == 3 and len(Folder(tmp_path, "held_out.csv")) == 1
 
 
-def test_a_run_without_teacher_is_told_that_there_is_nothing_to_learn(tmp_path):
+def test_a_run_without_teacher_is_refused_because_there_are_no_targets(tmp_path):
     write_folder(tmp_path, 1)
     hand, named = load_hand("embedded"), ["DATA.NAME", "folder", "DATA.ROOT", str(tmp_path)]
     assert len(build_dataset(load_config(None, [*named, "KD.MODE", "output"]), hand, train=True)) == 1
@@ -57,8 +57,8 @@ def test_a_run_without_teacher_is_told_that_there_is_nothing_to_learn(tmp_path):
         build_dataset(load_config(None, ["DATA.NAME", "folder"]), hand, train=True)
 
 
-def test_a_student_learns_from_its_teacher_alone(tmp_path, capsys):
-    write_folder(tmp_path / "pictures", 3)
+def test_a_student_trains_with_its_teacher_as_the_only_target(tmp_path, capsys):
+    write_folder(tmp_path / "images", 3)
     torch.manual_seed(5)
     save_student(tmp_path / "teacher.safetensors", build_student("timm:test_resnet", "mano", "tiny", 64), {})
     small = ["IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"]
@@ -68,7 +68,7 @@ def test_a_student_learns_from_its_teacher_alone(tmp_path, capsys):
         "--data",
         "folder",
         "--data-root",
-        str(tmp_path / "pictures"),
+        str(tmp_path / "images"),
         "--teacher",
         str(tmp_path / "teacher.safetensors"),
     ]
@@ -94,7 +94,7 @@ def test_a_student_learns_from_its_teacher_alone(tmp_path, capsys):
         ("path,x,y,width,height,side\na.jpg,nan,2,3,4,left\n", "box 1 .*is no box"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, text, message):
+def test_a_malformed_line_is_named(tmp_path, text, message):
     (tmp_path / "boxes.csv").write_text(text)
     with pytest.raises(ValueError, match=f"boxes.csv.*{message}"):
         Folder(tmp_path)
@@ -109,7 +109,7 @@ def test_a_wrong_line_is_named(tmp_path, text, message):
         ({"path": "a.jpg"}, r"expected '\['"),
     ],
 )
-def test_a_wrong_record_is_named(tmp_path, records, message):
+def test_a_malformed_record_is_named(tmp_path, records, message):
     (tmp_path / "boxes.json").write_text(json.dumps(records))
     with pytest.raises(ValueError, match=f"boxes.json.*{message}"):
         Folder(tmp_path)

@@ -1,4 +1,4 @@
-"""FreiHAND's layout, whole and in part, made up and real; and what a wrong or damaged set is told."""
+"""FreiHAND's layout, complete and partial, generated and real; and the errors for wrong or damaged files."""
 
 import json
 import pickle
@@ -65,7 +65,7 @@ def test_every_background_shares_the_annotation_of_its_hand(root, mano):
     assert first.image[:, 128, 128].tolist() == pytest.approx([200, 0, 10], abs=3)  # RGB
 
 
-def test_labels_are_those_of_the_files(root, mano):
+def test_labels_equal_those_in_the_files(root, mano):
     item = FreiHAND(root, "training", mano)[(0, 2)]
     xyz = np.array(json.loads((root / "training_xyz.json").read_text()))[2]
     verts = np.array(json.loads((root / "training_verts.json").read_text()))[2]
@@ -109,7 +109,7 @@ def test_items_collate_into_a_batch(root, mano):
     assert batch.index.tolist() == list(range(6))
 
 
-def test_evaluation_pictures_without_labels_are_cropped_whole(root, mano):
+def test_evaluation_images_without_labels_are_cropped_whole(root, mano):
     shutil.copytree(root / "training", root / "evaluation")
     shutil.copy(root / "training_K.json", root / "evaluation_K.json")
     item = FreiHAND(root, "evaluation", mano)[(0, 0)]
@@ -143,7 +143,7 @@ def test_a_json_of_the_wrong_length_is_named_with_both_lengths(root, embedded):
         FreiHAND(root, "training", embedded)
 
 
-def test_pictures_that_do_not_fit_the_annotations_are_counted(root, embedded):
+def test_the_numbers_of_images_and_annotations_are_named_if_they_do_not_match(root, embedded):
     (root / "training" / "rgb" / "00000005.jpg").unlink()
     with pytest.raises(ValueError, match=r"5 images.* 3 annotations"):
         FreiHAND(root, "training", embedded)
@@ -152,7 +152,7 @@ def test_pictures_that_do_not_fit_the_annotations_are_counted(root, embedded):
         FreiHAND(root, "training", embedded)
 
 
-def test_a_json_cut_short_is_told_apart_from_a_short_one(root, embedded):
+def test_a_truncated_json_is_distinguished_from_one_with_fewer_records(root, embedded):
     path = root / "training_xyz.json"
     path.write_text(path.read_text()[:-200])
     with pytest.raises(ValueError, match=r"training_xyz\.json: cut short"):
@@ -160,7 +160,7 @@ def test_a_json_cut_short_is_told_apart_from_a_short_one(root, embedded):
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.2, 0.6, 0.98])
-def test_a_truncated_picture_is_an_error_that_names_it(root, embedded, keep):
+def test_a_truncated_image_is_named_in_the_error(root, embedded, keep):
     path = root / "training" / "rgb" / "00000002.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     cv2.imwrite(str(path), noise)
@@ -171,7 +171,7 @@ def test_a_truncated_picture_is_an_error_that_names_it(root, embedded, keep):
         dataset[(0, 2)]
 
 
-def test_a_joint_that_is_not_a_number_is_an_error_that_names_file_and_sample(root, embedded):
+def test_a_nan_joint_is_an_error_that_names_file_and_record(root, embedded):
     edit(root, "xyz", lambda values: values[1][7].__setitem__(0, float("nan")))
     dataset = FreiHAND(root, "training", embedded)
     assert dataset[(0, 0)].joints.any()
@@ -179,19 +179,19 @@ def test_a_joint_that_is_not_a_number_is_an_error_that_names_file_and_sample(roo
         dataset[(0, 4)]
 
 
-def test_a_sample_with_a_joint_too_few_is_an_error(root, embedded):
+def test_a_record_with_a_missing_joint_is_an_error(root, embedded):
     edit(root, "xyz", lambda values: values[1].pop())
     with pytest.raises(ValueError, match="record 1 is 20x3, expected 21x3"):
         FreiHAND(root, "training", embedded)[(0, 1)]
 
 
-def test_a_config_becomes_datasets(root, embedded, mano):
+def test_a_config_is_built_into_datasets(root, embedded, mano):
     write_set(root, mano, count=2, backgrounds=1, split="evaluation")
     config = load_config(None, ["DATA.ROOT", str(root), "DATA.LABELLED", "0.5", "DATA.MIX_SYNTHETIC", "0.5"])
     train, test = (build_dataset(config, embedded, train=train) for train in (True, False))
     assert len(train) == 12 and len(test) == 2 and isinstance(test, FreiHAND) and test.strength is None
-    drawn, images = train[(0, 8)], [train[(0, i)] for i in range(6)]
-    assert drawn.has_pose == 1 and sum(bool(item.joints[:, 3].any()) for item in images) == 3
+    synthetic_item, images = train[(0, 8)], [train[(0, i)] for i in range(6)]
+    assert synthetic_item.has_pose == 1 and sum(bool(item.joints[:, 3].any()) for item in images) == 3
 
     synthetic = load_config(None, ["DATA.SYNTHETIC_SIZE", "5", "DATA.SYNTHETIC_EVAL_SIZE", "3"])
     train, test = (build_dataset(synthetic, embedded, train=train) for train in (True, False))
@@ -209,7 +209,7 @@ def test_a_config_becomes_datasets(root, embedded, mano):
         (["DATA.ROOT", ".", "DATA.BOX", "tight"], "keypoints, image or one of"),
     ],
 )
-def test_a_config_that_names_no_dataset_says_what_to_do(embedded, overrides, message):
+def test_the_error_for_an_unusable_config_names_the_remedy(embedded, overrides, message):
     with pytest.raises((KeyError, ValueError), match=message):
         build_dataset(load_config(None, overrides), embedded, train=True)
 
@@ -220,7 +220,7 @@ def miniature(tmp_path_factory):
 
 
 @pytest.mark.parametrize("split", ["training", "evaluation"])
-def test_labels_projected_by_the_camera_land_on_the_drawn_hand_before_every_background(miniature, mano, split):
+def test_projected_labels_lie_on_the_rendered_hand_on_every_background(miniature, mano, split):
     dataset = FreiHAND(miniature, split, mano)
     assert len(dataset) == (12 if split == "training" else 2)
     for index in range(len(dataset)):
@@ -235,13 +235,13 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand_before_every_back
         assert off_the_hand((item.keypoints_2d[:, :2].numpy() + 0.5) * 256, crop).max() < 2.5
 
 
-def test_it_says_how_it_is_to_be_scored(miniature, mano, root, shared_data):
+def test_the_dataset_names_its_protocol_and_fingertips(miniature, mano, root, shared_data):
     dataset = FreiHAND(miniature, "evaluation", mano)
     assert (dataset.protocol, dataset.tips, dataset.sample_name(1)) == ("freihand", "freihand", "00000001")
     assert FreiHAND(shared_data("realhand"), "evaluation", mano).tips == "hamer"  # its own definition, no mesh
 
 
-def test_meshes_are_read_only_where_they_are_wanted(miniature, mano):
+def test_meshes_are_read_only_if_requested(miniature, mano):
     dataset = FreiHAND(miniature, "training", mano, meshes=False)
     assert "verts" not in dataset.records and dataset[(0, 0)].has_vertices == 0 and dataset[(0, 0)].has_pose == 1
     config = load_config(None, ["DATA.ROOT", str(miniature), "LOSS.VERTICES", "1.0"])
@@ -260,14 +260,14 @@ def changed_xyz(root, change):
         ([3, 3, 3], "record 0: wrist to middle knuckle is"),
     ],
 )
-def test_wrong_units_and_axes_are_told_from_the_joints(root, embedded, factor, message):
+def test_wrong_units_and_axes_are_detected_from_the_joints(root, embedded, factor, message):
     with replaced(root / "training_xyz.json", changed_xyz(root, lambda xyz: xyz * factor)):
         dataset = FreiHAND(root, "training", embedded)
         with pytest.raises(ValueError, match=rf"training_xyz\.json: {message}"):
             dataset[(0, 0)]
 
 
-def test_a_set_of_left_hands_is_noticed(shared_data, tmp_path, embedded):
+def test_a_dataset_of_left_hands_is_detected(shared_data, tmp_path, embedded):
     folder = shared_data("realhand")
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "rgb").symlink_to(folder / "evaluation" / "rgb")
@@ -280,7 +280,7 @@ def test_a_set_of_left_hands_is_noticed(shared_data, tmp_path, embedded):
         FreiHAND(tmp_path, "evaluation", embedded)
 
 
-def test_real_photographs_have_their_joints_inside_the_picture(shared_data, embedded):
+def test_real_images_contain_their_joints(shared_data, embedded):
     for split, count in (("training", 400), ("evaluation", 80)):
         dataset = FreiHAND(shared_data("realhand"), split, embedded)
         assert len(dataset) == count
@@ -295,7 +295,7 @@ def test_real_photographs_have_their_joints_inside_the_picture(shared_data, embe
         assert item.image[0, y, x] > item.image[2, y, x]
 
 
-def test_real_freihand_vertices_project_into_their_pictures(shared_data, mano):
+def test_real_freihand_vertices_project_into_their_images(shared_data, mano):
     dataset = FreiHAND(shared_data("freihand_mini"), "training", mano)
     assert len(dataset) == 3
     for i in range(3):

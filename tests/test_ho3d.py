@@ -1,4 +1,4 @@
-"""HO-3D's layout, versions 2 and 3: axes, joint order, pickles; and what a wrong or damaged set is told."""
+"""HO-3D's layout, versions 2 and 3: axes, joint order, pickles; and the errors for wrong or damaged files."""
 
 import json
 import pickle
@@ -65,7 +65,7 @@ def meta_bytes(path, tmp_path, **changes):
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
 @pytest.mark.parametrize("split", ["training", "evaluation"])
-def test_labels_projected_by_the_camera_land_on_the_drawn_hand(roots, arrays, hand, version, split):
+def test_projected_labels_lie_on_the_rendered_hand(roots, arrays, hand, version, split):
     dataset = HO3D(roots[version], split, hand)
     assert len(dataset) == (3 if split == "training" else 2)
     for index in range(0, len(dataset), 2 if split == "training" else 1):
@@ -78,7 +78,7 @@ def test_labels_projected_by_the_camera_land_on_the_drawn_hand(roots, arrays, ha
         assert off_the_hand((item.keypoints_2d[:, :2].numpy() + 0.5) * 256, crop).max() < 2.5
 
 
-def test_joints_are_in_openpose_order_and_look_along_z(root, arrays, hand):
+def test_joints_are_in_openpose_order_and_the_camera_looks_along_z(root, arrays, hand):
     meta = pickle.loads(meta_path(root, 0).read_bytes(), encoding="latin1")
     vertices, joints = posed(mano(arrays), meta["handPose"], meta["handBeta"], meta["handTrans"])
     labels = HO3D(root, "training", hand).labels(0)
@@ -98,19 +98,19 @@ def test_parameters_give_the_labelled_mesh(root, hand, strength):
     torch.testing.assert_close(vertices[0] - joints[0, 0], item.vertices - item.joints[0, :3], atol=3e-6, rtol=0)
 
 
-def test_a_frame_without_annotation_is_a_picture_about_which_nothing_is_known(root, hand):
+def test_a_frame_without_annotation_is_an_image_without_labels(root, hand):
     item = HO3D(root, "training", hand)[(0, 1)]
     assert item.joints.abs().sum() == item.keypoints_2d.abs().sum() == item.has_pose == item.has_betas == 0
     assert item.image.any()
 
 
-def test_an_object_without_pose_is_a_frame_without_annotation_too(root, hand, tmp_path):
+def test_a_frame_without_object_pose_counts_as_not_annotated(root, hand, tmp_path):
     path = meta_path(root, 0)
     with replaced(path, meta_bytes(path, tmp_path, objRot=None)):
         assert HO3D(root, "training", hand)[(0, 0)].joints.abs().sum() == 0
 
 
-def test_without_the_released_labels_evaluation_knows_the_wrist_and_the_box(tmp_path, hand):
+def test_without_the_released_labels_evaluation_has_the_wrist_and_the_box(tmp_path, hand):
     root = write_ho3d(tmp_path, truth=False)
     dataset = HO3D(root, "evaluation", hand)
     labels = dataset.labels(1)
@@ -126,7 +126,7 @@ def test_without_the_released_labels_evaluation_knows_the_wrist_and_the_box(tmp_
     assert side == box_side(2 * np.array([right - left, bottom - top]))
 
 
-def test_the_order_is_that_of_the_lists(root, hand):
+def test_samples_are_in_the_order_of_the_lists(root, hand):
     dataset = HO3D(root, "evaluation", hand)
     assert [dataset.sample_name(i) for i in range(2)] == ["SM1/0000", "SM1/0001"]
     assert dataset.protocol == dataset.tips == "ho3d"
@@ -135,7 +135,7 @@ def test_the_order_is_that_of_the_lists(root, hand):
     assert turned.image_path(0) == dataset.image_path(1)
 
 
-def test_a_config_names_it(root, hand):
+def test_it_is_built_by_name_from_a_config(root, hand):
     config = load_config(None, ["DATA.NAME", "ho3d", "DATA.ROOT", str(root)])
     train, test = (build_dataset(config, hand, train=train) for train in (True, False))
     assert (len(train), len(test)) == (3, 2)
@@ -143,7 +143,7 @@ def test_a_config_names_it(root, hand):
     assert build_dataset(config, load_hand("embedded"), train=False)[(0, 0)].has_vertices == 0
 
 
-def test_hamers_boxes_are_used_where_they_are_given(root, hand, tmp_path):
+def test_hamers_boxes_are_used_if_given(root, hand, tmp_path):
     path = tmp_path / "ho3d_val.npz"
     names = np.array(["SM1/rgb/0001.png", "SM1/rgb/0000.png"])
     np.savez(path, imgname=names, center=[[300.0, 200], [310, 210]], scale=[[90.0, 100], [120, 100]])
@@ -166,7 +166,7 @@ def test_hamers_real_boxes_cover_the_whole_evaluation_set(shared_data):
     assert whole(None, "00001234.jpg", None)[1] == pytest.approx(224 * 256 / 192)  # the same as DATA.BOX image
 
 
-def test_wrong_roots_lists_and_splits_are_explained(root, hand, tmp_path):
+def test_errors_for_wrong_roots_lists_and_splits_say_what_is_expected(root, hand, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train\.txt is missing: DATA\.ROOT"):
         HO3D(tmp_path, "training", hand)
     with pytest.raises(ValueError, match="no HO-3D split named 'test'"):
@@ -181,7 +181,7 @@ def test_wrong_roots_lists_and_splits_are_explained(root, hand, tmp_path):
         HO3D(root, "training", hand)
 
 
-def test_released_labels_of_another_length_are_of_another_version(root, hand):
+def test_released_labels_of_another_length_are_refused(root, hand):
     path = root / "evaluation_xyz.json"
     one = json.dumps(json.loads(path.read_text())[:1]).encode()
     with replaced(path, one), pytest.raises(ValueError, match=r"evaluation_xyz\.json has 1 records.* 2 lines"):
@@ -200,7 +200,7 @@ class Evil:
         return open, (str(self.target), "w")
 
 
-def test_damaged_annotations_are_named_when_they_are_asked_for(root, hand, tmp_path):
+def test_damaged_annotations_are_named_when_their_item_is_read(root, hand, tmp_path):
     path, dataset = meta_path(root, 0), HO3D(root, "training", hand)
     meta = pickle.loads(path.read_bytes(), encoding="latin1")
     joints = meta["handJoints3D"]
@@ -226,7 +226,7 @@ def test_damaged_annotations_are_named_when_they_are_asked_for(root, hand, tmp_p
     assert dataset[(0, 0)].joints.any()
 
 
-def test_an_unreadable_picture_is_named(root, hand):
+def test_an_unreadable_image_is_named(root, hand):
     dataset = HO3D(root, "training", hand)
     for content in (None, dataset.image_path(2).read_bytes()[:900]):
         with (
@@ -236,7 +236,7 @@ def test_an_unreadable_picture_is_named(root, hand):
             dataset[(0, 2)]
 
 
-def test_mirrored_hands_are_noticed(root, hand, tmp_path):
+def test_mirrored_hands_are_detected(root, hand, tmp_path):
     path = meta_path(root, 0)
     joints = pickle.loads(path.read_bytes(), encoding="latin1")["handJoints3D"] * [-1, 1, 1]
     with (

@@ -1,14 +1,16 @@
-"""InterHand2.6M: both hands, cameras and joints in three files; drawn and real, whole and damaged."""
+"""InterHand2.6M: both hands, cameras and joints in three files; rendered and real, and damaged files."""
 
 import json
 
 import numpy as np
 import pytest
 from miniatures_2d import K, drawn_hands, write_interhand
+from miniatures_capture import unreadable
 
 from fasthamer.camera import project_pixels
 from fasthamer.config import load_config
 from fasthamer.data import build_dataset
+from fasthamer.data.readers.coco import LARGE
 from fasthamer.data.readers.interhand import InterHand
 from fasthamer.hand.mano import load_hand
 
@@ -33,7 +35,7 @@ def edited(root, kind, change):
     return root
 
 
-def test_joints_are_metres_before_the_camera_in_openpose_order(drawn):
+def test_joints_are_metres_in_the_camera_frame_in_openpose_order(drawn):
     root, truth = drawn
     dataset = InterHand(root, "training")
     assert len(dataset) == 8  # six single hands and an image of two
@@ -49,14 +51,14 @@ def test_joints_are_metres_before_the_camera_in_openpose_order(drawn):
     assert dataset.image_path(6) == dataset.image_path(7)
 
 
-def test_projected_joints_lie_on_the_drawn_hand(drawn):
+def test_projected_joints_lie_on_the_rendered_hand(drawn):
     dataset = InterHand(drawn[0], "train")
     for index, (_, mask, _, _) in enumerate(drawn_hands(6)):
         points = np.rint(dataset.labels(index).keypoints[:, :2]).astype(int)
         assert all(mask[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].any() for x, y in points)
 
 
-def test_left_hands_are_mirrored_points_and_picture_alike(drawn):
+def test_points_and_images_of_left_hands_are_mirrored_alike(drawn):
     dataset = InterHand(drawn[0], "training")
     item, labels = dataset[(0, 1)], dataset.labels(1)
     assert item.mirrored == 1
@@ -66,7 +68,7 @@ def test_left_hands_are_mirrored_points_and_picture_alike(drawn):
     np.testing.assert_allclose(item.keypoints_2d[:, :2], pixels / 256 - 0.5, atol=1e-5)
 
 
-def test_an_invalid_joint_is_no_label_and_without_the_wrist_no_3d_joint_is(fresh):
+def test_invalid_joints_are_not_labels_nor_3d_joints_without_a_valid_wrist(fresh):
     def change(content):
         content["annotations"][0]["joint_valid"][4] = [0]  # the right index finger's tip
         content["annotations"][1]["joint_valid"][41] = [0]  # the left wrist
@@ -109,19 +111,22 @@ def test_a_damaged_file_is_named(fresh, kind, change, message):
         InterHand(edited(fresh, kind, change), "training")[(0, 0)]
 
 
-def test_the_index_of_a_large_file_is_kept_until_the_file_changes(fresh, tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthamer.data.readers.interhand.LARGE", 0)
-    place = tmp_path / "indexes"
-    first = InterHand(fresh, "training", cache=str(place))
-    assert len(list(place.iterdir())) == 1
-    with monkeypatch.context() as patch:
-        patch.setattr("fasthamer.data.readers.interhand.read_coco", None)  # it is not read again
-        again = InterHand(fresh, "training", cache=str(place))
+def test_the_index_of_a_large_file_is_cached_until_the_file_changes(fresh, tmp_path):
+    cache = tmp_path / "indexes"
+    InterHand(fresh, "training", cache=str(cache))
+    assert not cache.exists()  # a small file is read each time
+    data = fresh / "annotations" / "train" / "InterHand2.6M_train_data.json"
+    data.write_text(data.read_text() + " " * LARGE)
+    first = InterHand(fresh, "training", cache=str(cache))
+    assert len(list(cache.iterdir())) == 1
+    with unreadable(data):  # reading it again would fail
+        again = InterHand(fresh, "training", cache=str(cache))
     for index in range(len(first)):
         assert first.sample_name(index) == again.sample_name(index)
         np.testing.assert_array_equal(first.labels(index).joints, again.labels(index).joints)
     edited(fresh, "data", lambda content: content["annotations"].pop())
-    assert len(InterHand(fresh, "training", cache=str(place))) == len(first) - 2
+    data.write_text(data.read_text() + " " * LARGE)
+    assert len(InterHand(fresh, "training", cache=str(cache))) == len(first) - 2
 
 
 def test_metres_in_place_of_millimetres_are_detected(fresh):

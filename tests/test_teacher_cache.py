@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from miniatures_photographs import ImageDataset, KnowingTeacher
+from miniatures_images import ImageDataset, LabelTeacher
 from torch.utils.data import default_collate
 
 import fasthamer.teachers.cache.shards as cache_shards
@@ -36,9 +36,9 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(cache_shards, "ROWS", 4)
 
 
-def cache(folder: Path, wanted: Wanted = MAPS, teacher: KnowingTeacher | None = None, **changes) -> CachedTeacher:
+def cache(folder: Path, wanted: Wanted = MAPS, teacher: LabelTeacher | None = None, **changes) -> CachedTeacher:
     images = ImageDataset(**{"length": LENGTH, **changes})
-    return CachedTeacher(folder, teacher or KnowingTeacher(images), images, wanted)
+    return CachedTeacher(folder, teacher or LabelTeacher(images), images, wanted)
 
 
 def built(folder: Path, wanted: Wanted = MAPS, **options) -> CachedTeacher:
@@ -57,7 +57,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_recalled_is_what_the_teacher_said(tmp_path):
-    own = KnowingTeacher(ImageDataset(LENGTH))(everything().image)
+    own = LabelTeacher(ImageDataset(LENGTH))(everything().image)
     recalled = built(tmp_path).recall(everything())
     for name in ("vertices", "joints", "keypoints_2d", "camera", "features"):
         torch.testing.assert_close(getattr(recalled, name), getattr(own, name), atol=1e-6, rtol=1e-6, msg=name)
@@ -65,7 +65,7 @@ def test_what_is_recalled_is_what_the_teacher_said(tmp_path):
 
 
 def test_a_teacher_without_mano_parameters_has_its_vertices_kept(tmp_path):
-    class Meshes(KnowingTeacher):
+    class Meshes(LabelTeacher):
         def forward(self, image):
             return super().forward(image)._replace(mano=None)
 
@@ -77,20 +77,20 @@ def test_a_teacher_without_mano_parameters_has_its_vertices_kept(tmp_path):
 
 
 def test_the_teacher_sees_each_photograph_once_and_is_let_go(tmp_path):
-    teacher = KnowingTeacher(ImageDataset(LENGTH))
+    teacher = LabelTeacher(ImageDataset(LENGTH))
     cached = built(tmp_path, teacher=teacher)
     assert cached.teacher is None
     # One image tells what there is to keep, and two passes over the first three how long it will take.
-    assert teacher.asked == [0, *[0, 1, 2] * 2, *range(LENGTH)]
-    again = KnowingTeacher(ImageDataset(LENGTH))
+    assert teacher.requested == [0, *[0, 1, 2] * 2, *range(LENGTH)]
+    again = LabelTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=again)
-    assert again.asked == []
+    assert again.requested == []
 
 
 def test_size_and_time_are_told_first(tmp_path):
     told: list[str] = []
     cached = cache(tmp_path)
-    cached.build(batch=3, workers=0, say=lambda text: told.append(f"{text} {cached.teacher.asked[7:]}"))
+    cached.build(batch=3, workers=0, say=lambda text: told.append(f"{text} {cached.teacher.requested[7:]}"))
     # A row has 6 + 3 + 63 + 42 + 9 + 135 + 10 numbers and a checksum, 4 bytes each; a map 4 x 2 x 2 of 2 bytes.
     assert told[0].startswith(
         f"teacher cache {tmp_path}: 10 answers, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB; 0 of 3"
@@ -109,8 +109,8 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
         "import sys, time; from pathlib import Path; sys.path.insert(0, {tests!r})\n"
         "import fasthamer.teachers.cache.shards as shards; shards.ROWS = 4\n"
         "import test_teacher_cache as here\n"
-        "teacher = here.KnowingTeacher(here.ImageDataset(here.LENGTH))\n"
-        "teacher.disturb = lambda: time.sleep(1.0 if len(teacher.asked) > 10 else 0)\n"
+        "teacher = here.LabelTeacher(here.ImageDataset(here.LENGTH))\n"
+        "teacher.before_output = lambda: time.sleep(1.0 if len(teacher.requested) > 10 else 0)\n"
         "here.built(Path({folder!r}), teacher=teacher)\n"
     ).format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -124,22 +124,22 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
     assert not (tmp_path / "killed" / "shard_00002.json").exists(), "it was done before it was killed"
 
     there = len(list((tmp_path / "killed").glob("shard_*.json")))
-    teacher = KnowingTeacher(ImageDataset(LENGTH))
+    teacher = LabelTeacher(ImageDataset(LENGTH))
     built(tmp_path / "killed", teacher=teacher)
-    assert teacher.asked[6:] == list(range(4 * there, LENGTH))
+    assert teacher.requested[6:] == list(range(4 * there, LENGTH))
     built(tmp_path / "straight")
     killed = {name: content for name, content in files(tmp_path / "killed").items() if not name.endswith(".part")}
     assert killed == files(tmp_path / "straight")
 
 
 def test_ctrl_c_stops_between_two_batches_and_keeps_what_is_complete(tmp_path):
-    teacher = KnowingTeacher(ImageDataset(LENGTH))
-    teacher.disturb = lambda: os.kill(os.getpid(), signal.SIGINT) if len(teacher.asked) == 11 else None
+    teacher = LabelTeacher(ImageDataset(LENGTH))
+    teacher.before_output = lambda: os.kill(os.getpid(), signal.SIGINT) if len(teacher.requested) == 11 else None
     with pytest.raises(Interrupted, match="2 of 3 shards of its cache are left"):
         built(tmp_path, teacher=teacher)
-    teacher = KnowingTeacher(ImageDataset(LENGTH))
+    teacher = LabelTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=teacher)
-    assert teacher.asked[6:] == list(range(4, LENGTH))
+    assert teacher.requested[6:] == list(range(4, LENGTH))
 
 
 def test_two_processes_share_the_shards(tmp_path):
@@ -150,18 +150,18 @@ def test_two_processes_share_the_shards(tmp_path):
         if rank == 0:
             builder.begin(3, 0)
         builder.fill(3, 0, rank, processes=2)
-        asked.append(cached.teacher.asked[rank == 0 :])
+        asked.append(cached.teacher.requested[rank == 0 :])
     assert asked == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
     assert built(tmp_path).recall(everything()).features[:, 0, 0, 0].tolist() == list(range(LENGTH))
 
 
 def test_another_subject_is_refused_by_name(tmp_path):
     built(tmp_path)
-    other = KnowingTeacher(ImageDataset(LENGTH))
+    other = LabelTeacher(ImageDataset(LENGTH))
     other.weight.data += 1
     with pytest.raises(ValueError, match=r"caches another teacher .*give --teacher-cache another folder"):
         cache(tmp_path, teacher=other)
-    half = KnowingTeacher(ImageDataset(LENGTH))
+    half = LabelTeacher(ImageDataset(LENGTH))
     half.precision = "bf16"
     with pytest.raises(ValueError, match=r"caches another precision \(fp32, this run has bf16\)"):
         cache(tmp_path, teacher=half)
@@ -228,9 +228,9 @@ def test_the_remedy_that_is_named_helps(tmp_path):
     before = files(tmp_path)
     flip(tmp_path / "answers_00001.bin")
     (tmp_path / "shard_00001.json").unlink()
-    teacher = KnowingTeacher(ImageDataset(LENGTH))
+    teacher = LabelTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=teacher)
-    assert teacher.asked[6:] == [4, 5, 6, 7]
+    assert teacher.requested[6:] == [4, 5, 6, 7]
     assert files(tmp_path) == before
 
 
@@ -254,7 +254,7 @@ def test_a_shard_of_another_cache_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("value", "words"), [(70000.0, "do not fit half precision"), (np.nan, "do not fit half")])
 def test_features_beyond_half_precision_are_not_cut_off(tmp_path, value, words):
-    class Loud(KnowingTeacher):
+    class Loud(LabelTeacher):
         def forward(self, image):
             return super().forward(image)._replace(features=torch.full((len(image), 4, 2, 2), value))
 
@@ -264,7 +264,7 @@ def test_features_beyond_half_precision_are_not_cut_off(tmp_path, value, words):
 
 
 def test_an_answer_that_is_no_number_is_not_cached(tmp_path):
-    class Lost(KnowingTeacher):
+    class Lost(LabelTeacher):
         def forward(self, image):
             return super().forward(image)._replace(camera=torch.full((len(image), 3), torch.nan))
 
@@ -274,11 +274,11 @@ def test_an_answer_that_is_no_number_is_not_cached(tmp_path):
 
 def test_a_full_disk_is_told_before_the_teacher_works(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    teacher = KnowingTeacher(ImageDataset(LENGTH))
+    teacher = LabelTeacher(ImageDataset(LENGTH))
     with pytest.raises(OSError, match=r"needs 0.0 MB more and its disk has 0.0 MB") as refused:
         built(tmp_path, teacher=teacher)
     assert refused.value.errno == errno.ENOSPC
-    assert teacher.asked == [0]
+    assert teacher.requested == [0]
 
 
 def test_components_are_those_of_a_singular_value_decomposition():
@@ -296,7 +296,7 @@ def test_components_are_those_of_a_singular_value_decomposition():
 
 
 def test_components_are_what_is_kept_and_come_back_as_full_maps(tmp_path):
-    class Varied(KnowingTeacher):
+    class Varied(LabelTeacher):
         def forward(self, image):
             numbers = image[:, :1, :1, :1].float()  # features on a line through four dimensions, and an offset
             line = torch.tensor([1.0, -2.0, 0.5, 0.0])[:, None, None]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_BLOCK = 1 << 20  # characters read at once
+BLOCK = 1 << 20  # characters
 _AFTER = tuple(" \t\r\n,:]}")  # what may stand behind a value
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -34,10 +34,10 @@ class JsonStream:
         ValueError: not JSON, or cut short; the message names the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, block: int = BLOCK) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
-        self.path = path
+        self.path, self.block = path, block
         self._decoder = json.JSONDecoder()
         self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 (closed by __exit__)
         self._text, self._at, self._ended = "", 0, False
@@ -127,7 +127,7 @@ class JsonStream:
             return False
         try:
             # A long value is read in ever larger blocks, or it would be parsed once for each of them.
-            block = self._file.read(max(_BLOCK, len(self._text) - self._at))
+            block = self._file.read(max(self.block, len(self._text) - self._at))
         except UnicodeDecodeError as error:
             raise self._broken(str(error)) from None
         if block:

@@ -1,4 +1,4 @@
-"""A training set of made-up images with fully labelled hands, and teachers whose answers are known."""
+"""A training set of generated images with fully labelled hands, and a teacher that outputs those labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ STRONG = augment.Strength(scale=0.3, rotation=40.0, rotation_probability=1.0, sh
 
 
 class ImageDataset(Dataset):
-    """`ds[(epoch, index)]`: noise, whose first pixel tells the index, with a hand's labels; every third is a left hand.
+    """`ds[(epoch, index)]`: noise with the index in its first pixel and a hand's labels; every third is a left hand.
 
     Args:
-        strength: of the augmentation; None for none.
+        strength: of the augmentation; None: no augmentation.
         seed: of the hands.
     """
 
@@ -67,11 +67,11 @@ def _hand() -> Hand:
     return load_hand("embedded")
 
 
-class KnowingTeacher(nn.Module):
-    """Reads the number in the first pixel and answers with that sample's labels: exactly right on every crop.
+class LabelTeacher(nn.Module):
+    """Reads the index from the first pixel and outputs that sample's labels, without error on every crop.
 
     Args:
-        images: augmented or not; `epoch` says in which epoch it is asked, `asked` what it was asked so far.
+        images: augmented or not. `epoch` is the epoch of the labels; `requested` lists the indices so far.
     """
 
     image_size, view, feature_channels, precision, halved = SIZE, View(), 4, "fp32", False
@@ -80,22 +80,22 @@ class KnowingTeacher(nn.Module):
         super().__init__()
         self.images, self.hand, self.epoch = images, images.hand, 0
         self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
-        self.asked: list[int] = []
-        self.disturb = lambda: None  # called before each answer
+        self.requested: list[int] = []
+        self.before_output = lambda: None  # called before each output
 
     @property
     def model(self) -> nn.Module:
         return self
 
     def forward(self, image: Tensor) -> HandOutput:
-        self.disturb()
+        self.before_output()
         numbers = image[:, 0, 0, 0].tolist()
-        self.asked += numbers
-        return exact_answer([self.images[(self.epoch, number)] for number in numbers], self.hand)
+        self.requested += numbers
+        return exact_output([self.images[(self.epoch, number)] for number in numbers], self.hand)
 
 
-def exact_answer(items: list[Batch], hand: Hand) -> HandOutput:
-    """What a faultless model says of these crops, from their labels; `features` (B, 4, 2, 2) is each one's number."""
+def exact_output(items: list[Batch], hand: Hand) -> HandOutput:
+    """The output of a model without error on these crops, from their labels; `features` (B, 4, 2, 2) hold the index."""
     batch = Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))
     mano = ManoParams(batch.global_orient, batch.hand_pose, batch.betas)
     vertices, joints = hand(mano)
