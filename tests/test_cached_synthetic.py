@@ -1,4 +1,4 @@
-"""Images that are drawn once and framed anew."""
+"""Synthetic images that are rendered once and augmented anew."""
 
 import numpy as np
 import pytest
@@ -25,17 +25,17 @@ def hands(hand):
     return SyntheticDataset(hand, size=6, seed=5, image_size=64, scale=0.0, shift=0.0)
 
 
-def test_without_augmentation_it_is_the_drawn_set_but_for_jpeg(hands, tmp_path):
-    kept = CachedSyntheticDataset(hands, tmp_path, NOTHING)
+def test_without_augmentation_items_equal_the_rendered_ones_up_to_jpeg(hands, tmp_path):
+    cached = CachedSyntheticDataset(hands, tmp_path, NOTHING)
     for index in range(3):
-        drawn, read = hands[(0, index)], kept[(4, index)]
-        blocks = [functional.avg_pool2d(item.image.float(), 8) for item in (drawn, read)]
+        rendered, read = hands[(0, index)], cached[(4, index)]
+        blocks = [functional.avg_pool2d(item.image.float(), 8) for item in (rendered, read)]
         assert (blocks[0] - blocks[1]).abs().max() < 6  # of 255
         for name in ("keypoints_2d", "joints", "vertices", "global_orient", "hand_pose", "betas"):
-            torch.testing.assert_close(getattr(read, name), getattr(drawn, name), atol=2e-5, rtol=0)
+            torch.testing.assert_close(getattr(read, name), getattr(rendered, name), atol=2e-5, rtol=0)
 
 
-def test_the_first_visit_and_a_later_one_give_the_same(hands, tmp_path):
+def test_the_first_use_and_a_later_one_give_the_same_item(hands, tmp_path):
     first = CachedSyntheticDataset(hands, tmp_path, Strength())[(1, 2)]
     later = CachedSyntheticDataset(hands, tmp_path, Strength())[(1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, later, strict=True))
@@ -43,15 +43,15 @@ def test_the_first_visit_and_a_later_one_give_the_same(hands, tmp_path):
     assert not torch.equal(first.image, other.image)
 
 
-def test_a_turned_hand_is_the_model_posed_by_its_labels_and_lies_under_its_keypoints(hand, hands, tmp_path):
-    kept = CachedSyntheticDataset(hands, tmp_path, Strength(rotation_probability=1.0, shift=0.1))
+def test_labels_of_a_rotated_hand_pose_the_model_and_project_to_its_keypoints(hand, hands, tmp_path):
+    cached = CachedSyntheticDataset(hands, tmp_path, Strength(rotation_probability=1.0, shift=0.1))
     for index in range(3):
-        item = kept[(0, index)]
+        item = cached[(0, index)]
         parameters = ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None])
         vertices, joints = (points[0] for points in hand(parameters))
         wrist = item.joints[0, :3]
         torch.testing.assert_close(vertices - joints[0], item.vertices - wrist, atol=1e-5, rtol=0)
-        # The crop is a scaled, shifted image of a camera with the hand's own axes: fit those, nothing else.
+        # The crop is a scaled, shifted image of a camera with the hand's own axes: fit only those.
         seen = project_pixels(item.joints[:, :3].numpy().astype(float), np.eye(3))
         where = item.keypoints_2d[:, :2].numpy()
         columns = np.column_stack([seen.ravel(), np.tile([1, 0], 21), np.tile([0, 1], 21)])
@@ -59,17 +59,17 @@ def test_a_turned_hand_is_the_model_posed_by_its_labels_and_lies_under_its_keypo
         assert np.abs(columns @ solution - where.ravel()).max() < 1e-4
 
 
-def test_another_sets_folder_is_refused(hand, hands, tmp_path):
+def test_the_folder_of_another_dataset_is_refused(hand, hands, tmp_path):
     CachedSyntheticDataset(hands, tmp_path, NOTHING)
     other = SyntheticDataset(hand, size=6, seed=6, image_size=64, scale=0.0, shift=0.0)
     with pytest.raises(ValueError, match="another set"):
         CachedSyntheticDataset(other, tmp_path, NOTHING)
 
 
-def test_a_damaged_picture_is_named(hands, tmp_path):
-    kept = CachedSyntheticDataset(hands, tmp_path, NOTHING)
-    kept[(0, 1)]
+def test_a_damaged_image_is_named(hands, tmp_path):
+    cached = CachedSyntheticDataset(hands, tmp_path, NOTHING)
+    cached[(0, 1)]
     image = tmp_path / "00000001.jpg"
     image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"00000001\.jpg"):
-        kept[(0, 1)]
+        cached[(0, 1)]

@@ -1,4 +1,4 @@
-"""Overlays fall where the camera says, with smooth edges, and leave the image alone elsewhere."""
+"""Overlays: position according to the camera, smooth edges, no change of the image elsewhere."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_a_mesh_is_drawn_where_its_camera_puts_it():
     assert (GREY == 100).all()  # the input stays as it was
 
 
-def test_edges_are_smooth_and_the_photograph_shines_through():
+def test_edges_are_smooth_and_the_image_shows_through():
     image = draw_mesh(GREY, at(0, 0, 1), FACES, 300.0, (63.3, 63.6), colour=(255, 255, 255), opacity=1.0)
     bright = image[..., 0].astype(int)
     assert len(np.unique(bright[changed(image)])) > 8  # steps between the hand and the image
@@ -52,17 +52,17 @@ def test_edges_are_smooth_and_the_photograph_shines_through():
     np.testing.assert_allclose(half[inside, 0] - 100.0, (bright[inside] - 100) / 2, atol=1)
 
 
-def test_a_mesh_outside_the_picture_changes_nothing():
+def test_a_mesh_outside_the_image_changes_nothing():
     np.testing.assert_array_equal(draw_mesh(GREY, at(5, 0, 1), FACES, 300.0, (64, 64)), GREY)
     np.testing.assert_array_equal(draw_mesh(GREY, CORNERS - [0, 0, 1], FACES, 300.0, (64, 64)), GREY)
 
 
-def test_the_lamp_is_up_and_left():
+def test_the_light_comes_from_the_upper_left():
     image = draw_mesh(GREY, at(0, 0, 1), FACES, 900.0, (63.5, 63.5), colour=(128, 128, 128)).astype(int)
     assert image[52, 52, 0] > image[75, 75, 0] + 20
 
 
-def test_a_models_mesh_falls_on_its_own_keypoints():
+def test_a_models_mesh_coincides_with_its_keypoints():
     camera = np.array([8.0, 0.01, -0.02])
     image = overlay_hand(GREY, CORNERS, camera, FACES, (255, 0, 0))
     centre = torch.tensor(CORNERS).mean(0)[None, None]
@@ -70,7 +70,7 @@ def test_a_models_mesh_falls_on_its_own_keypoints():
     assert middle(changed(image)) == pytest.approx(tuple(expected), abs=0.4)
 
 
-def test_a_skeleton_has_the_fingers_colours_at_the_right_places():
+def test_a_skeleton_has_the_finger_colours_at_its_joints():
     points = np.stack([np.linspace(10, 110, 21), np.full(21, 40.0)], 1)
     points[17:, 1] = 90
     image = draw_keypoints(np.zeros((128, 128, 3), np.uint8), points)
@@ -79,7 +79,7 @@ def test_a_skeleton_has_the_fingers_colours_at_the_right_places():
     assert tuple(image[90, round(points[20, 0])]) == (200, 100, 230)  # pinky's tip: purple
 
 
-def test_unknown_and_wild_keypoints_are_left_out_or_clipped():
+def test_unknown_keypoints_are_left_out_and_distant_ones_clipped():
     points = np.full((21, 2), 20.0)
     points[8] = np.nan
     points[12] = [1e9, -1e9]
@@ -104,13 +104,13 @@ def test_equal_skeletons_cover_each_other():
     assert grey < 60  # nearly all of the grey skeleton lies under the coloured one, wherever the hand was
 
 
-def test_a_sheet_holds_all_its_cells():
+def test_a_sheet_contains_all_its_images():
     images = [[np.full((50, 50, 3), 10 * (3 * r + c), np.uint8) for c in range(3)] for r in range(2)]
     page = sheet(images, ["a", "b", "c"], [["x", "", "z"]] * 2, cell=64)
     assert page.dtype == np.uint8 and page.shape[1] == 10 + 3 * 74
     for value in (0, 10, 20, 30, 40, 50):
         assert (page == value).all(-1).sum() >= 64 * 64
-    with pytest.raises(ValueError, match="rows of one length"):
+    with pytest.raises(ValueError, match="rows of the same length"):
         sheet([images[0], images[1][:1]])
     with pytest.raises(ValueError, match="at least one row"):
         sheet([])

@@ -1,4 +1,4 @@
-"""The rasteriser against ray casting and against worked cases."""
+"""The rasteriser against ray casting and against cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_intersecting_triangles_agree_with_ray_casting(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_triangles_that_reach_behind_the_camera_are_cut_at_the_near_plane(seed):
+def test_triangles_that_extend_behind_the_camera_are_cut_at_the_near_plane(seed):
     vertices, faces = soup(seed, (-0.6, -0.5, -0.6), (0.6, 0.5, 1.0))
     face, depth = ray_cast(vertices, faces, near=0.2)
     drawn = draw(vertices, faces, near=0.2)
@@ -66,7 +66,7 @@ def test_a_mesh_behind_the_camera_leaves_the_image_empty():
     assert (draw(vertices, faces).face == -1).all()
 
 
-def test_barycentric_weights_give_back_the_point_of_the_surface():
+def test_barycentric_weights_reconstruct_the_point_on_the_surface():
     vertices, faces = soup(1, (-0.5, -0.4, 0.4), (0.5, 0.4, 1.2))
     drawn = draw(vertices, faces)
     points = interpolate(drawn, faces, vertices)
@@ -76,7 +76,7 @@ def test_barycentric_weights_give_back_the_point_of_the_surface():
     np.testing.assert_allclose(points[:, 1] / points[:, 2] * FOCAL[1] + CENTRE[1], y, atol=1e-2)
 
 
-def test_a_pixel_is_sampled_at_its_whole_number_and_shared_edges_leave_no_crack():
+def test_pixels_are_sampled_at_integers_and_shared_edges_leave_no_gap():
     # The unit square at z = 1 with focal 10 and centre (2, 3) covers x in [2, 12], y in [3, 13]: 11 x 11 samples.
     square = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]], np.float32)
     drawn = rasterize(square, np.array([[0, 1, 2], [0, 2, 3]]), (10, 10), (2, 3), 20, 20)
@@ -115,7 +115,7 @@ def test_a_small_face_far_from_the_principal_point_has_exact_weights():
         (np.zeros((4, 3)), np.zeros((1, 3), int), 0, "0 x 8 pixels"),
     ],
 )
-def test_wrong_input_is_named(vertices, faces, width, message):
+def test_errors_name_the_wrong_input(vertices, faces, width, message):
     with pytest.raises(ValueError, match=message):
         rasterize(vertices, faces, (1, 1), (0, 0), width, 8)
 

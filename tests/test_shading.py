@@ -1,4 +1,4 @@
-"""Light and shade in worked cases."""
+"""Shading of synthetic images in cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FROM_ABOVE = Light(np.array([0, -1, 0], np.float32), np.array([1, 1, 0.5], np.fl
 
 
 def box(low, high):
-    """Eight corners, twelve faces that look outwards."""
+    """A box: eight corners, twelve faces that face outwards."""
     corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float32)
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = np.array([half for a, b, c, d in quads for half in ((a, b, c), (a, c, d))])
     return np.asarray(low, np.float32) + corners * np.subtract(high, low).astype(np.float32), faces
 
 
-def test_a_matt_surface_is_lit_by_the_cosine_and_skin_a_little_beyond():
+def test_diffuse_light_follows_the_cosine_and_wraps_around_skin():
     normals = np.array([[0, -1, 0], [0, -0.5, -np.sqrt(0.75)], [1, 0, 0], [0, 1, 0]], np.float32)
     lit = diffuse(normals, FROM_ABOVE, 1.0, np.zeros(3, np.float32))
     np.testing.assert_allclose(lit, [[1, 1, 0.5], [0.5, 0.5, 0.25], [0, 0, 0], [0, 0, 0]], atol=1e-6)
@@ -47,7 +47,7 @@ def test_a_highlight_is_brightest_halfway_between_light_and_camera():
     assert values[2] == 0
 
 
-def test_a_box_casts_its_shadow_straight_away_from_the_light():
+def test_a_box_casts_its_shadow_away_from_the_light():
     vertices, faces = box((-0.02, -0.02, 0.48), (0.02, 0.02, 0.52))
     below, beside, above = [0, 0.1, 0.5], [0.1, 0.1, 0.5], [0, -0.021, 0.5]
     floor, floor_faces = box((-0.2, 0.1, 0.3), (0.2, 0.11, 0.7))
@@ -56,7 +56,7 @@ def test_a_box_casts_its_shadow_straight_away_from_the_light():
     np.testing.assert_array_equal(seen, [0, 1, 1])
 
 
-def test_a_lit_slope_does_not_shade_itself():
+def test_a_lit_slope_does_not_shadow_itself():
     vertices, faces = box((-0.1, 0, -0.1), (0.1, 0.02, 0.1))
     tilt = np.radians(80)
     turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]], np.float32)
@@ -64,7 +64,7 @@ def test_a_lit_slope_does_not_shade_itself():
     assert (shadow(vertices @ turn.T, faces, (grid @ turn.T).astype(np.float32), FROM_ABOVE) == 1).all()
 
 
-def test_a_pit_sees_less_of_the_sky_than_a_plain():
+def test_ambient_light_is_weaker_in_a_pit_than_on_a_plane():
     depth = np.full((64, 64), 0.5, np.float32)
     depth[24:40, 24:40] += 0.02
     depth[:, 60:] = np.inf
@@ -75,13 +75,13 @@ def test_a_pit_sees_less_of_the_sky_than_a_plain():
     assert open_sky[8, 58] > 0.99  # the edge of the image's surface is not a pit
 
 
-def test_light_is_encoded_and_decoded_alike_below_the_shoulder():
+def test_encoding_inverts_decoding_below_the_shoulder():
     srgb = np.arange(10, 200, dtype=np.float32)
     np.testing.assert_allclose(encode(decode(srgb)), srgb, atol=1.5)
     np.testing.assert_array_equal(encode(np.array([0.0, 50.0])), [0, 255])
 
 
-def test_skin_is_a_human_colour_at_every_tone():
+def test_skin_colours_are_human_at_every_tone():
     rng = np.random.default_rng(0)
     colours = np.array([skin_colour(rng, tone) for tone in np.linspace(0, 1, 50)])
     assert (colours[:, 0] > colours[:, 1]).all() and (colours[:, 1] > colours[:, 2]).all()

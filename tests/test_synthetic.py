@@ -1,4 +1,4 @@
-"""Synthetic images: the same item for the same key everywhere, and labels that match the pixels."""
+"""Synthetic images: the same item for the same key in every process, and labels that match the pixels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from fasthamer.data.crop import BOX_FACTOR, box_side
-from fasthamer.data.synthetic import dataset as synthetic
-from fasthamer.data.synthetic.dataset import SyntheticDataset
-from fasthamer.data.synthetic.image_edge import end_image
-from fasthamer.data.synthetic.scene import HAND, Scene
+from fasthamer.data.synthetic.dataset import PlacedHand, SyntheticDataset
+from fasthamer.data.synthetic.occluders import add_black_border
+from fasthamer.data.synthetic.painting import paint
+from fasthamer.data.synthetic.scene import HAND, Scene, build_scene
 from fasthamer.data.synthetic.viewpoints import Crop
 from fasthamer.hand.mano import load_hand
 from fasthamer.render.raster import vertex_normals
 from fasthamer.types import Batch, ManoParams
 
 GREEN = (0, 255, 0)
-CENTRE = np.zeros(2)
-FLAT = ManoParams(torch.eye(3)[None], torch.eye(3).expand(15, 3, 3), torch.zeros(10))
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +53,29 @@ def test_worker_processes_and_pickled_copies_give_the_same_items(hands):
         assert_same(hands[key], copy[key])
 
 
-def test_the_framing_is_independent_of_what_is_framed(hands, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        SyntheticDataset, "frame", lambda self, rng, joints: drawn.append(rng.random()) or Crop(1, CENTRE)
-    )
-    monkeypatch.setattr(SyntheticDataset, "draw", lambda self, *rest: np.zeros((128, 128, 3), np.uint8))
-    monkeypatch.setattr(synthetic, "_sample_hand", lambda rng: drawn.append(rng.random()) or FLAT)
-    for epoch in range(3):
-        hands[(epoch, 7)]
-    assert drawn[0] == drawn[2] == drawn[4]  # one hand per index
-    assert len({drawn[0], drawn[1], drawn[3], drawn[5]}) == 4
+class CropNumbers(SyntheticDataset):
+    """Records the first random number of each crop."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.numbers: list[float] = []
+
+    def frame(self, rng: np.random.Generator, joints: np.ndarray) -> Crop:
+        self.numbers.append(rng.random())
+        return super().frame(np.random.default_rng(0), joints)
 
 
-def test_seeds_epochs_and_indices_all_change_the_picture(hand, hands):
+def test_the_hand_depends_on_the_index_and_the_crop_independently_on_the_epoch(hand):
+    hands = CropNumbers(hand, size=64, seed=3, image_size=64)
+    items = [hands[(epoch, 7)] for epoch in range(3)]
+    for item in items[1:]:
+        for name in ("vertices", "joints", "global_orient", "hand_pose", "betas"):
+            assert torch.equal(getattr(item, name), getattr(items[0], name)), name
+    of_the_hand = np.random.default_rng((3, 7)).random()  # the first random number of hand 7
+    assert len({*hands.numbers, of_the_hand}) == 4  # an epoch's crop repeats neither another's nor the hand's
+
+
+def test_seeds_epochs_and_indices_all_change_the_image(hand, hands):
     other_seed = SyntheticDataset(hand, size=64, seed=4, image_size=128)
     images = [hands[(0, 0)].image, hands[(1, 0)].image, hands[(0, 1)].image, other_seed[(0, 0)].image]
     for i, a in enumerate(images):
@@ -116,7 +123,7 @@ def fitted_camera(item: Batch) -> np.ndarray:
 
 
 def silhouette(item: Batch, faces: np.ndarray) -> np.ndarray:
-    """(S, S) bool, where the labelled mesh should be, drawn by OpenCV."""
+    """(S, S) bool, the outline of the labelled mesh, drawn with OpenCV."""
     size = item.image.shape[-1]
     focal, x, y = fitted_camera(item)
     vertices = item.vertices.double().numpy()
@@ -127,11 +134,27 @@ def silhouette(item: Batch, faces: np.ndarray) -> np.ndarray:
     return mask > 0
 
 
-def on_green(monkeypatch) -> None:
-    monkeypatch.setattr(synthetic, "background", lambda rng, size: np.full((size, size, 3), GREEN, np.uint8))
-    monkeypatch.setattr(synthetic, "apply_camera_effects", lambda rng, image: image)
-    monkeypatch.setattr(synthetic, "occlude", lambda rng, image, keypoints: image)
-    monkeypatch.setattr(synthetic, "end_image", lambda rng, image, keypoints: image)
+class OnGreen(SyntheticDataset):
+    """The scenes on a green background, without occluders, camera effects and borders."""
+
+    def scene(self, hand: PlacedHand) -> Scene:
+        return build_scene(hand.rng, hand.vertices, hand.joints, self.faces, self.loop)
+
+    def draw(self, hand: PlacedHand, crop: Crop) -> np.ndarray:
+        background = np.full((self.image_size, self.image_size, 3), GREEN, np.uint8)
+        return paint(hand.rng, self.scene(hand), crop, self.texture, background)
+
+
+class HandOnGreen(OnGreen):
+    """Only the hand, without arm and objects; its wrist is closed by a lid."""
+
+    def scene(self, hand: PlacedHand) -> Scene:
+        centre = len(hand.vertices)
+        lid = np.stack([np.roll(self.loop, -1), self.loop, np.full(len(self.loop), centre)], axis=1)
+        middle = hand.vertices[self.loop].mean(0, keepdims=True)
+        vertices, faces = np.concatenate([hand.vertices, middle]), np.concatenate([self.faces, lid])
+        material = np.full(len(faces), HAND, np.uint8)
+        return Scene(vertices, faces, material, vertex_normals(vertices, faces), np.zeros((centre + 1, 2), np.float32))
 
 
 def green(item: Batch) -> np.ndarray:
@@ -145,10 +168,8 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     return morph(mask.astype(np.uint8), np.ones((2 * abs(pixels) + 1,) * 2)) > 0
 
 
-def test_the_labelled_mesh_covers_the_pixels_of_the_hand(monkeypatch, hand):
-    on_green(monkeypatch)
-    monkeypatch.setattr(synthetic, "build_scene", only_the_hand)
-    hands = SyntheticDataset(hand, size=16, seed=8, image_size=192)
+def test_the_labelled_mesh_covers_the_pixels_of_the_hand(hand):
+    hands = HandOnGreen(hand, size=16, seed=8, image_size=192)
     for index in range(16):
         item = hands[(0, index)]
         expected, drawn = silhouette(item, hands.faces), ~green(item)
@@ -157,18 +178,8 @@ def test_the_labelled_mesh_covers_the_pixels_of_the_hand(monkeypatch, hand):
         assert (grown(expected, -1) & ~drawn).sum() < 0.02 * expected.sum()
 
 
-def only_the_hand(rng, vertices, joints, faces, loop) -> Scene:
-    """In place of the arm, a lid on the wrist."""
-    centre = len(vertices)
-    lid = np.stack([np.roll(loop, -1), loop, np.full(len(loop), centre)], axis=1)
-    vertices, faces = np.concatenate([vertices, vertices[loop].mean(0, keepdims=True)]), np.concatenate([faces, lid])
-    material = np.full(len(faces), HAND, np.uint8)
-    return Scene(vertices, faces, material, vertex_normals(vertices, faces), np.zeros((centre + 1, 2), np.float32))
-
-
-def test_keypoints_lie_on_the_hand_and_nothing_shines_through_it(monkeypatch, hand):
-    on_green(monkeypatch)
-    hands = SyntheticDataset(hand, size=24, seed=9, image_size=192)
+def test_keypoints_lie_on_the_hand_which_hides_the_background(hand):
+    hands = OnGreen(hand, size=24, seed=9, image_size=192)
     for index in range(24):
         item = hands[(0, index)]
         expected, see_through = silhouette(item, hands.faces), green(item)
@@ -180,7 +191,7 @@ def test_keypoints_lie_on_the_hand_and_nothing_shines_through_it(monkeypatch, ha
         assert nearby[pixels[inside, 1], pixels[inside, 0]].all()
 
 
-def test_the_crop_is_hamers_box_with_its_augmentation(hands):
+def test_the_crop_equals_hamers_box_with_its_augmentation(hands):
     for index in range(24):
         keypoints = hands[(0, index)].keypoints_2d[:, :2].double().numpy()
         low, high = keypoints.min(0), keypoints.max(0)
@@ -189,12 +200,12 @@ def test_the_crop_is_hamers_box_with_its_augmentation(hands):
         assert (np.abs((low + high) / 2) <= 0.02 + 1e-6).all()
 
 
-def test_where_the_picture_ends_the_crop_is_black_and_nearly_all_keypoints_stay():
+def test_beyond_the_source_image_crops_are_black_and_nearly_all_keypoints_stay_inside():
     bordered, lost = 0, 0
     keypoints = np.random.default_rng(1).uniform(40, 90, (21, 2))
     white = np.full((128, 128, 3), 255, np.uint8)
     for seed in range(200):
-        image = end_image(np.random.default_rng(seed), white, keypoints)
+        image = add_black_border(np.random.default_rng(seed), white, keypoints)
         black = (image == 0).all(-1)
         bordered += black.mean() > 0.02
         lost += black[keypoints[:, 1].astype(int), keypoints[:, 0].astype(int)].mean()
@@ -203,7 +214,7 @@ def test_where_the_picture_ends_the_crop_is_black_and_nearly_all_keypoints_stay(
     assert (white == 255).all()
 
 
-def test_most_raised_hands_point_up_and_both_sides_are_seen(hands):
+def test_most_hands_point_up_and_both_sides_are_seen(hands):
     items = [hands[(5, i)] for i in range(40)]
     up = np.array([float(item.joints[9, 1] - item.joints[0, 1]) for item in items]) < 0
     facing = []
@@ -215,11 +226,11 @@ def test_most_raised_hands_point_up_and_both_sides_are_seen(hands):
 
 
 @pytest.mark.parametrize(("options", "message"), [({"image_size": 8}, "image_size is 8"), ({"size": 0}, "size is 0")])
-def test_useless_settings_are_refused(hand, options, message):
+def test_settings_out_of_range_are_refused(hand, options, message):
     with pytest.raises(ValueError, match=message):
         SyntheticDataset(hand, **{"size": 4, **options})
 
 
-def test_an_index_beyond_the_set_is_refused(hands):
+def test_an_index_out_of_range_is_refused(hands):
     with pytest.raises(IndexError, match="sample 64 of 64"):
         hands[(0, 64)]

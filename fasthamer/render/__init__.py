@@ -1,1 +1,1 @@
-"""Images: rasteriser, overlays, sheets."""
+"""Rendering: rasteriser, overlays of meshes and skeletons, labelled grids of images."""

@@ -1,4 +1,4 @@
-"""Images of hands: shaded meshes and skeletons over images, turned views, and labelled sheets of them.
+"""Visualisation: shaded meshes and skeletons over images, views from the side, and labelled grids of images.
 
 Images are (H, W, 3) uint8 RGB. Pixel coordinates are OpenCV's: the centre of the first pixel is (0, 0).
 """
@@ -29,8 +29,8 @@ WRIST_COLOUR: Colour = (235, 235, 235)
 PAPER: Colour = (250, 250, 248)
 INK: Colour = (45, 48, 56)
 
-_KEY_LIGHT = np.array([-0.45, -0.75, -0.65]) / np.linalg.norm([-0.45, -0.75, -0.65])  # towards the light: left, up
-_SUPERSAMPLING = 2  # the mesh is drawn this much larger and averaged: smooth edges
+_KEY_LIGHT = np.array([-0.45, -0.75, -0.65]) / np.linalg.norm([-0.45, -0.75, -0.65])  # towards the light: upper left
+_SUPERSAMPLING = 2  # the mesh is rendered this many times larger and averaged, for smooth edges
 _SUBPIXEL_BITS = 4
 
 
@@ -43,15 +43,15 @@ def draw_mesh(
     colour: Colour = MESH_COLOURS["prediction"],
     opacity: float = 0.95,
 ) -> NDArray[np.uint8]:
-    """A shaded mesh over an image.
+    """Draws a shaded mesh over an image.
 
     Args:
-        image: (H, W, 3) RGB, left as it is.
+        image: (H, W, 3) RGB; not changed.
         vertices: (V, 3) metres in the camera's frame: x right, y down, z forward.
         faces: (F, 3), counter-clockwise from outside.
         focal: pixels, one for both axes or (fx, fy).
         centre: principal point, pixels.
-        opacity: 1 hides the image behind the hand.
+        opacity: 0 to 1; 1 hides the image behind the mesh.
 
     Returns:
         (H, W, 3) uint8.
@@ -60,10 +60,10 @@ def draw_mesh(
     k = _SUPERSAMPLING
     fx, fy = (focal, focal) if isinstance(focal, int | float) else focal
     vertices = np.asarray(vertices, np.float32)
-    middle = (centre[0] + 0.5) * k - 0.5, (centre[1] + 0.5) * k - 0.5  # pixel centres, not corners, are whole numbers
+    middle = (centre[0] + 0.5) * k - 0.5, (centre[1] + 0.5) * k - 0.5  # integers are pixel centres, not corners
     fragments = rasterize(vertices, faces, (fx * k, fy * k), middle, width * k, height * k)
     covered = fragments.face >= 0
-    layer = np.zeros((height * k, width * k, 4), np.float32)  # colour times coverage, and coverage
+    layer = np.zeros((height * k, width * k, 4), np.float32)  # RGB times coverage, and coverage
     if covered.any():
         normals = interpolate(fragments, faces, vertex_normals(vertices, faces))
         points = interpolate(fragments, faces, vertices)
@@ -82,10 +82,10 @@ def overlay_hand(
     colour: Colour,
     opacity: float = 0.95,
 ) -> NDArray[np.uint8]:
-    """The mesh of one `HandOutput` sample over its crop.
+    """Draws the mesh of one `HandOutput` sample over its crop.
 
     Args:
-        crop: (S, S, 3) RGB, as the model saw it.
+        crop: (S, S, 3) RGB, the model's input.
         vertices: (778, 3) metres.
         camera: (3,) weak perspective (s, tx, ty).
     """
@@ -95,7 +95,7 @@ def overlay_hand(
 
 
 def crop_translation(camera: ArrayLike) -> NDArray[np.float64]:
-    """(3,) metres: where a weak-perspective camera (s, tx, ty) puts the hand."""
+    """(3,) metres: translation of the hand for a weak-perspective camera (s, tx, ty)."""
     return weak_to_translation(np.asarray(camera, np.float64)[None])[0]
 
 
@@ -107,13 +107,13 @@ def crop_pixels(keypoints: ArrayLike, size: int) -> NDArray[np.float64]:
 def draw_keypoints(
     image: NDArray[np.uint8], keypoints: ArrayLike, colour: Colour | None = None, visible: ArrayLike | None = None
 ) -> NDArray[np.uint8]:
-    """A hand's skeleton over an image.
+    """Draws a hand's skeleton over an image.
 
     Args:
-        image: (H, W, 3) RGB, left as it is.
+        image: (H, W, 3) RGB; not changed.
         keypoints: (21, 2) pixels, OpenPose order.
-        colour: one for all bones; None gives each finger its own.
-        visible: (21,) true where a keypoint is known; None: all are.
+        colour: of all bones; None: one colour per finger.
+        visible: (21,) true for known keypoints; None: all with finite coordinates.
     """
     points = np.asarray(keypoints, np.float64)
     known = np.asarray(np.isfinite(points).all(axis=1))
@@ -142,16 +142,16 @@ def turned_view(
     extent: float = 0.22,
     colour: Colour = MESH_COLOURS["prediction"],
 ) -> NDArray[np.uint8]:
-    """The mesh on plain paper, seen after turning it about the vertical axis.
+    """Draws the mesh, rotated about the vertical axis, on a plain background.
 
     Args:
         vertices: (V, 3) metres, any origin.
-        degrees: how far; 90 looks at it from the image's right.
-        extent: metres that the image's side spans: keep it for meshes to be compared.
+        degrees: rotation; 90 shows the mesh from the image's right.
+        extent: metres across the image; use the same value for meshes to be compared.
     """
     background = np.full((size, size, 3), PAPER, np.uint8)
     points = np.asarray(vertices, np.float64)
-    placed = _turned(points, points.mean(0), degrees) + np.array([0, 0, CROP_FOCAL * extent])
+    placed = _rotated(points, points.mean(0), degrees) + np.array([0, 0, CROP_FOCAL * extent])
     focal = CROP_FOCAL * size
     return draw_mesh(background, placed, faces, focal, (size / 2, size / 2), colour, opacity=1.0)
 
@@ -159,14 +159,14 @@ def turned_view(
 def skeletons_view(
     prediction: ArrayLike, truth: ArrayLike, degrees: float = 0.0, size: int = 256, extent: float = 0.22
 ) -> NDArray[np.uint8]:
-    """Two skeletons (21, 3), metres, on plain paper, wrists together: the true one grey, the other coloured."""
+    """Draws two skeletons (21, 3), metres, aligned at the wrist: the true one grey, the predicted one coloured."""
     background = np.full((size, size, 3), PAPER, np.uint8)
     truth = np.asarray(truth, np.float64)
     moved = np.asarray(prediction, np.float64) - np.asarray(prediction)[0] + truth[0]
     both = np.concatenate([truth, moved])
     middle = (both.min(0) + both.max(0)) / 2
     for joints, colour in ((truth, (150, 150, 150)), (moved, None)):
-        flat = _turned(joints, middle, degrees)[:, :2]  # without perspective: both keep their sizes
+        flat = _rotated(joints, middle, degrees)[:, :2]  # without perspective: both keep their sizes
         background = draw_keypoints(background, crop_pixels(flat / extent, size), colour)
     return background
 
@@ -177,16 +177,19 @@ def sheet(
     captions: Sequence[Sequence[str]] = (),
     cell: int = 256,
 ) -> NDArray[np.uint8]:
-    """Images in a grid on one page.
+    """Arranges images in a labelled grid.
 
     Args:
-        rows: images of any size, resized to `cell` pixels square.
-        columns: a heading for each column.
-        captions: a line below each image; empty texts are fine.
+        rows: images of any size, resized to `cell` x `cell` pixels.
+        columns: a heading per column.
+        captions: a line of text below each image, possibly empty.
         cell: pixels.
+
+    Raises:
+        ValueError: no rows, or rows of different lengths.
     """
     if not rows or len({len(row) for row in rows}) != 1:
-        raise ValueError("a sheet needs at least one row, and rows of one length")
+        raise ValueError("a sheet needs at least one row, and rows of the same length")
     gap, text = 10, 16
     head, foot = (text + 14 if columns else 0), (text + 8 if captions else 0)
     count = len(rows[0])
@@ -210,27 +213,27 @@ def _resized(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (cell, cell), interpolation=interpolation), np.uint8)
 
 
-def _turned(points: NDArray, middle: NDArray, degrees: float) -> NDArray:
-    """Points (N, 3) turned about the vertical axis through `middle`, which goes to the origin."""
+def _rotated(points: NDArray, middle: NDArray, degrees: float) -> NDArray:
+    """Points (N, 3) rotated about the vertical axis through `middle`, and `middle` moved to the origin."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return (points - middle) @ np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]]).T
 
 
 def _shade(normals: NDArray, points: NDArray, colour: Colour) -> NDArray[np.float32]:
-    """Colours 0..255 of surface points: a lamp from the upper left, light from the sky, a soft highlight.
+    """Colours 0..255 (N, 3) of surface points: a light from the upper left, ambient light, a soft highlight.
 
-    A face seen from inside (the open wrist) is lit as its other side and darkened.
+    Faces seen from inside (the open wrist) are lit like their outside and darkened.
     """
     view = -points / np.linalg.norm(points, axis=1, keepdims=True)
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     facing = (normals * view).sum(1, keepdims=True)
     normals = np.where(facing < 0, -normals, normals)
-    lamp = np.clip(normals @ _KEY_LIGHT, 0, 1)[:, None]
+    key = np.clip(normals @ _KEY_LIGHT, 0, 1)[:, None]
     sky = 0.5 - 0.5 * normals[:, 1:2]
     edge = 1 - np.abs(facing)
     halfway = view + _KEY_LIGHT
     halfway /= np.linalg.norm(halfway, axis=1, keepdims=True)
     gloss = np.clip((normals * halfway).sum(1), 0, 1)[:, None] ** 28
-    light = (0.46 + 0.16 * sky + 0.58 * lamp) * (1 - 0.28 * edge**2)
+    light = (0.46 + 0.16 * sky + 0.58 * key) * (1 - 0.28 * edge**2)
     light = np.where(facing < -0.05, 0.45 * light, light)
     return np.clip(np.array(colour, np.float32) * light + 38 * gloss, 0, 255).astype(np.float32)

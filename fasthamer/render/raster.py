@@ -1,6 +1,6 @@
-"""A NumPy rasteriser for triangle meshes: which face each pixel sees, where on it, and how far away.
+"""A NumPy rasteriser for triangle meshes: visible face, barycentric coordinates and depth of each pixel.
 
-Pixel (x, y) is sampled at the point (x, y), OpenCV's convention: centres of pixels are whole numbers.
+Pixel (x, y) is sampled at the point (x, y), as in OpenCV: pixel centres have integer coordinates.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-NEAR = 0.01  # metres; nothing nearer than this is drawn
-EDGE = 1e-4  # pixels; a pixel this close to an edge is inside both faces, so that no crack opens between them
+NEAR = 0.01  # metres; nearer parts are not drawn
+EDGE = 1e-4  # pixels; a pixel this close to a shared edge is inside both faces, which prevents gaps
 
 
 class FragmentMap(NamedTuple):
-    """What the camera sees, pixel by pixel."""
+    """The visible surface at each pixel."""
 
-    face: NDArray[np.int32]  # (H, W) index into the faces, -1 where nothing is
-    barycentric: NDArray[np.float32]  # (H, W, 3) weights of the face's corners on the surface itself; 0 outside
-    depth: NDArray[np.float32]  # (H, W) z of the surface in the unit of the vertices; inf outside
+    face: NDArray[np.int32]  # (H, W) index of the face, -1 for no face
+    barycentric: NDArray[np.float32]  # (H, W, 3) perspective-correct weights of the face's corners; 0 without face
+    depth: NDArray[np.float32]  # (H, W) z of the surface in the vertices' unit; inf without face
 
 
 def rasterize(
@@ -32,21 +32,21 @@ def rasterize(
     near: float = NEAR,
     cull_back: bool = False,
 ) -> FragmentMap:
-    """Draws a mesh with a z-buffer, exact in perspective.
+    """Rasterises a mesh with a z-buffer and perspective-correct interpolation.
 
     Every pixel's ray is intersected with the triangles' planes in homogeneous coordinates (Olano and Greer 1997), so
-    a triangle that reaches behind the camera needs no clipping: its part at `near` and beyond is drawn.
+    triangles that extend behind the camera need no clipping: their part beyond `near` is drawn.
 
     Args:
         vertices_cam: (V, 3) in the camera's frame: x right, y down, z forward.
-        faces: (F, 3) corners; counter-clockwise seen from outside, which matters only to `cull_back`.
+        faces: (F, 3) vertex indices, counter-clockwise seen from outside (used only by `cull_back`).
         focal: (fx, fy) pixels.
         centre: (cx, cy) principal point, pixels.
-        near: smallest depth that is drawn.
-        cull_back: leave out faces seen from inside; halves the time for closed meshes.
+        near: smallest depth that is drawn, in the vertices' unit.
+        cull_back: skip faces seen from inside; halves the time for closed meshes.
 
     Raises:
-        ValueError: arrays of the wrong shape, or an image without pixels.
+        ValueError: arrays of the wrong shape or type, or an image without pixels.
     """
     vertices = np.asarray(vertices_cam, np.float32)
     faces = np.asarray(faces)
@@ -57,7 +57,7 @@ def rasterize(
     if width < 1 or height < 1:
         raise ValueError(f"cannot draw into {width} x {height} pixels")
 
-    # Homogeneous pixel coordinates (x z, y z, z); doubles, because small faces are differences of large products.
+    # Homogeneous pixel coordinates (x z, y z, z); float64, because small faces are differences of large products.
     intrinsics = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
     image_points = intrinsics @ vertices.T.astype(np.float64)  # (3, V)
     kept, rows = _edge_functions(image_points, faces, near, cull_back)
@@ -109,7 +109,7 @@ def vertex_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float32]:
 
 
 def _edge_functions(points: NDArray, faces: NDArray, near: float, cull_back: bool) -> tuple[NDArray, NDArray]:
-    """Faces that can be seen (K,) and, per corner, the map from (x, y, 1) to its weight / depth: (3, 3, K)."""
+    """Indices of possibly visible faces (K,), and per corner the map from (x, y, 1) to weight / depth: (3, 3, K)."""
     a, b, c = (points[:, faces[:, corner]] for corner in range(3))  # (3, F)
     normal_a, normal_b, normal_c = _cross(b, c), _cross(c, a), _cross(a, b)
     determinant = (a * normal_a).sum(0)  # negative: seen from outside
@@ -121,9 +121,9 @@ def _edge_functions(points: NDArray, faces: NDArray, near: float, cull_back: boo
 
 
 def _boxes(corners: NDArray, near: float, width: int, height: int) -> NDArray[np.int64]:
-    """From corners (3, 3, K), coordinates first, to (4, K): first column, first row, columns, rows.
+    """Bounding boxes (4, K) of corners (3 coordinates, 3 corners, K): first column, first row, columns, rows.
 
-    A face that crosses the near plane gets the whole image.
+    The box of a face that crosses the near plane is the whole image.
     """
     z = corners[2]
     crosses = z.min(0) < near
@@ -147,11 +147,11 @@ class _Spans(NamedTuple):
 
 
 def _spans(rows: NDArray, boxes: NDArray, width: int) -> _Spans:
-    """Where each image row enters and leaves each face: the weights are linear in x, so it can be solved for."""
+    """The pixels of each image row inside each face: weights are linear in x, so both ends are roots."""
     lines = np.where(boxes[2] > 0, boxes[3], 0)
     face = np.repeat(np.arange(len(lines)), lines)
     row = _count_within(lines)  # within the face's box
-    # Doubles up to the box's corner; from there on the numbers are small and float32 does.
+    # float64 up to the box's corner; relative to it the numbers are small and float32 suffices.
     corner = (rows[:, 0] * boxes[0] + rows[:, 1] * boxes[1] + rows[:, 2]).astype(np.float32)
     across, down = rows[:, 0].astype(np.float32), rows[:, 1].astype(np.float32)
     slope = np.take(across, face, axis=1)
@@ -173,7 +173,7 @@ def _spans(rows: NDArray, boxes: NDArray, width: int) -> _Spans:
 
 
 def _nearest(pixel: NDArray, inverse_depth: NDArray, n_pixels: int) -> NDArray:
-    """Indices of the candidates that win their pixel; the last of equals."""
+    """Indices of the nearest candidate of each pixel; the last one of equals."""
     best = np.zeros(n_pixels, np.float32)
     np.maximum.at(best, pixel, inverse_depth)
     candidates = np.flatnonzero(inverse_depth == best[pixel])
@@ -183,7 +183,7 @@ def _nearest(pixel: NDArray, inverse_depth: NDArray, n_pixels: int) -> NDArray:
 
 
 def _count_within(lengths: NDArray) -> NDArray[np.int64]:
-    """[2, 3] -> [0, 1, 0, 1, 2]."""
+    """Position within each run: [2, 3] -> [0, 1, 0, 1, 2]."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 

@@ -1,1 +1,1 @@
-"""Synthetic images of hands with exact labels."""
+"""Synthetic images of hands with exact labels, rendered on the CPU."""

@@ -1,4 +1,4 @@
-"""Synthetic images that are drawn once, kept as files, and framed anew from there in every epoch."""
+"""Synthetic images that are rendered once, stored as JPEG files, and augmented anew in every epoch."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ QUALITY = 95  # of the JPEG files
 
 
 class CachedSyntheticDataset(Dataset):
-    """`ds[(epoch, index)]`: image `index` of a synthetic set, augmented as an image from a camera would be.
+    """`ds[(epoch, index)]`: image `index` of a synthetic dataset, augmented like a real image.
 
-    Whoever asks for an image first draws it and keeps it; drawing costs several times what reading does, so this
-    is for trainings that see every image often. In exchange no epoch shows the hand with pixels of its own.
+    An image is rendered and stored at its first use. Rendering takes several times as long as reading, so the cache
+    pays off if training uses every image often; in return, all epochs augment the same rendering.
 
     Args:
-        hands: what is drawn; its own framing is to be constant (scale and shift 0).
-        folder: for the images; made where missing.
+        hands: the dataset to cache; its crops must not vary (scale and shift 0).
+        folder: for the images; created if missing.
         strength: of the augmentation.
 
     Raises:
-        ValueError: the folder keeps another set's images.
+        ValueError: the folder holds the images of another dataset.
     """
 
     def __init__(self, hands: SyntheticDataset, folder: str | Path, strength: augment.Strength) -> None:
@@ -45,16 +45,16 @@ class CachedSyntheticDataset(Dataset):
         if not path.is_file():
             _write(path, json.dumps(about).encode())
         elif json.loads(path.read_text(encoding="utf-8")) != about:
-            raise ValueError(f"{self.folder} keeps images of another set ({path}): name another folder or remove it")
+            raise ValueError(f"{self.folder} holds images of another set ({path}): name another folder or remove it")
 
     def __len__(self) -> int:
         return len(self.hands)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """Item `index` as it looks in epoch `epoch`.
+        """Item `index`, augmented for epoch `epoch`.
 
         Raises:
-            ValueError: a kept image is damaged; the message names it.
+            ValueError: a stored image is damaged; the message names it.
         """
         epoch, index = key
         size = self.hands.image_size

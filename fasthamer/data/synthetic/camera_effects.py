@@ -1,4 +1,4 @@
-"""What cameras do to images: blur, exposure, colour casts, noise, compression."""
+"""Camera effects: blur, exposure, colour casts, noise, compression."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Image = NDArray  # (S, S, 3) uint8, RGB
 
 
 def apply_camera_effects(rng: np.random.Generator, image: Image) -> Image:
-    """A clean rendering (S, S, 3) RGB to something like a phone's or a webcam's image of it."""
-    image = _sharpness(rng, image)
+    """Degrades a clean rendering (S, S, 3) RGB to the quality of a phone or webcam image."""
+    image = _blur(rng, image)
     image = cv2.LUT(image, _tone_curves(rng))
     if rng.random() < 0.02:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -26,12 +26,12 @@ def apply_camera_effects(rng: np.random.Generator, image: Image) -> Image:
     return image
 
 
-def _sharpness(rng: np.random.Generator, image: Image) -> Image:
-    """A lens that is never perfect; by chance motion, defocus or few pixels."""
+def _blur(rng: np.random.Generator, image: Image) -> Image:
+    """One of: motion blur, defocus, low resolution, slight blur, nothing."""
     size, kind = image.shape[0], rng.random()
     if kind < 0.12:
         length, angle = size / 256 * rng.uniform(2, 11), rng.uniform(0, np.pi)
-        return cv2.filter2D(image, -1, _streak(length, angle))
+        return cv2.filter2D(image, -1, _motion_kernel(length, angle))
     if kind < 0.24:
         return cv2.GaussianBlur(image, (0, 0), size / 256 * rng.uniform(0.8, 2.4))
     if kind < 0.42:
@@ -43,7 +43,8 @@ def _sharpness(rng: np.random.Generator, image: Image) -> Image:
     return image
 
 
-def _streak(length: float, angle: float) -> NDArray[np.float32]:
+def _motion_kernel(length: float, angle: float) -> NDArray[np.float32]:
+    """Convolution kernel of a straight motion; length in pixels, angle in radians."""
     half = int(np.ceil(length / 2))
     kernel = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
     reach = np.array([np.cos(angle), np.sin(angle)]) * length / 2
@@ -53,7 +54,7 @@ def _streak(length: float, angle: float) -> NDArray[np.float32]:
 
 
 def _tone_curves(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(256, 1, 3) exposure, contrast, gamma, white balance and haze, as one table per channel."""
+    """(256, 1, 3) look-up table per channel for exposure, contrast, gamma, white balance and haze."""
     x = np.linspace(0, 1, 256)[:, None]
     warmth, tint = rng.normal(0, 0.055), rng.normal(0, 0.02)
     gain = np.exp(rng.normal(0, 0.16)) * np.array([1 + warmth, 1 + tint, 1 - warmth])
@@ -65,7 +66,7 @@ def _tone_curves(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _noise(rng: np.random.Generator, image: Image) -> Image:
-    """Sensor noise, partly the same in the three channels, sometimes smeared as by a denoiser."""
+    """Adds sensor noise, sometimes blurred as by a denoiser."""
     size, bank = image.shape[0], sensor_noise()
     strength = float(np.exp(rng.uniform(np.log(0.8), np.log(11.0)))) / 100
     pieces = []

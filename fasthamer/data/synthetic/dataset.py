@@ -1,4 +1,4 @@
-"""Synthetic images of hands, made on the fly: every label exact, no dataset needed."""
+"""A dataset of synthetic images of hands, rendered on demand, with exact labels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from torch.utils.data import Dataset, get_worker_info
 
 from fasthamer.data.articulation import Articulation
 from fasthamer.data.crop import BOX_FACTOR, box_side
-from fasthamer.data.synthetic.background import background
+from fasthamer.data.synthetic.background import random_background
 from fasthamer.data.synthetic.camera_effects import apply_camera_effects
 from fasthamer.data.synthetic.forearm import boundary_loop
-from fasthamer.data.synthetic.image_edge import end_image
-from fasthamer.data.synthetic.occluders import occlude
-from fasthamer.data.synthetic.painting import HandPaint, paint
+from fasthamer.data.synthetic.occluders import add_black_border, add_occluder
+from fasthamer.data.synthetic.painting import HandTexture, paint
 from fasthamer.data.synthetic.scene import build_scene
-from fasthamer.data.synthetic.skin import draw_skin_maps, map_coordinates
-from fasthamer.data.synthetic.viewpoints import Crop, orientation, place
+from fasthamer.data.synthetic.skin import make_skin_maps, map_coordinates
+from fasthamer.data.synthetic.viewpoints import Crop, random_orientation, random_translation
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.posing import Poser
 from fasthamer.hand.procedural import sample_betas, sample_pose
@@ -28,38 +27,37 @@ from fasthamer.render.raster import vertex_normals
 from fasthamer.types import Batch, ManoParams
 
 LARGEST = 512  # pixels
-VIRTUAL_FOCAL = 1000.0  # pixels of the camera whose image is never drawn; only ratios matter
-THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # where the rest pose's thumb looks
+VIRTUAL_FOCAL = 1000.0  # pixels; focal length of the full image, which is never rendered: only ratios matter
+THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # direction of the thumb's nail in the rest pose
 
 
 class PlacedHand(NamedTuple):
-    """A sampled hand before a camera; metres, camera frame."""
+    """A sampled hand before a camera; metres in the camera's frame."""
 
     mano: ManoParams  # without batch axis
     vertices: NDArray[np.float32]  # (778, 3)
     joints: NDArray[np.float32]  # (21, 3)
-    rng: np.random.Generator  # for its surroundings
+    rng: np.random.Generator  # of the remaining random choices: scene, light, camera effects
 
 
 class SyntheticDataset(Dataset):
-    """`ds[(epoch, index)]` is a pure function of (seed, epoch, index), whichever process asks.
+    """`ds[(epoch, index)]` is a pure function of (seed, epoch, index), the same in every process.
 
-    The hand, its surroundings and its light belong to the index; the epoch frames them anew, as augmentation does
-    with an image.
+    Hand, scene and light depend on the index only; the epoch changes the crop, as augmentation does for real images.
 
-    Vertices, joints and orientation are in the axes of the whole image's camera, as FreiHAND's labels are: the crop
-    is a piece of that image and is not turned towards the hand (HaMeR ignores the difference too).
+    Vertices, joints and orientation are in the axes of the full image's camera, as FreiHAND's labels are: the crop
+    is a part of that image and is not rotated towards the hand (HaMeR ignores the difference too).
 
     Args:
-        hand: the model that is drawn; its arrays are copied, so the set can be sent to worker processes.
+        hand: the hand model to render; its arrays are copied, so the dataset can be sent to worker processes.
         size: samples per epoch.
-        seed: of everything.
-        image_size: pixels, side of the crops.
-        scale: the crop's side varies by up to this fraction, as HaMeR's augmentation.
-        shift: standard deviation of the crop's centre in crop widths, clipped at once this.
+        seed: of all random choices.
+        image_size: side of the crops, pixels.
+        scale: the crop's side varies by up to this fraction, as in HaMeR's augmentation.
+        shift: standard deviation of the crop's centre in crop widths, clipped at one standard deviation.
 
     Raises:
-        ValueError: an image or a set of no use.
+        ValueError: `image_size` or `size` out of range.
     """
 
     has_poses = True
@@ -74,16 +72,16 @@ class SyntheticDataset(Dataset):
         shift: float = 0.02,
     ) -> None:
         if not 16 <= image_size <= LARGEST:
-            raise ValueError(f"image_size is {image_size}, synthetic hands are drawn at 16 to {LARGEST} pixels")
+            raise ValueError(f"image_size is {image_size}, synthetic hands are rendered at 16 to {LARGEST} pixels")
         if size < 1:
-            raise ValueError(f"a synthetic set has at least one sample, size is {size}")
+            raise ValueError(f"a synthetic dataset has at least one sample, size is {size}")
         self.size, self.seed, self.image_size = size, seed, image_size
         self.scale, self.shift = scale, shift
         self.fingerprint = hand.fingerprint
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
         self.poser = Poser.of(hand)
-        self.paints = _paints(self.poser, self.faces)
+        self.texture = _hand_texture(self.poser, self.faces)
 
     def __len__(self) -> int:
         return self.size
@@ -91,7 +89,7 @@ class SyntheticDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         hand = self.hand(index)
-        # A spawn key, because (seed, index, 0) and (seed, index) seed the same numbers.
+        # A spawn key, because the seeds (seed, index, 0) and (seed, index) give the same numbers.
         framing = np.random.default_rng(np.random.SeedSequence((self.seed, index), spawn_key=(epoch,)))
         crop = self.frame(framing, hand.joints)
         image = self.draw(hand, crop)
@@ -116,13 +114,13 @@ class SyntheticDataset(Dataset):
         )
 
     def hand(self, index: int) -> PlacedHand:
-        """Hand `index` before its camera, not yet drawn."""
+        """Hand `index` in the camera's frame, before rendering."""
         if not 0 <= index < self.size:
             raise IndexError(f"sample {index} of {self.size}")
         rng = np.random.default_rng((self.seed, index))
         mano = _sample_hand(rng)
         vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
-        translation = place(rng, joints).astype(np.float32)
+        translation = random_translation(rng, joints).astype(np.float32)
         return PlacedHand(mano, vertices + translation, joints + translation, rng)
 
     def articulation(self, index: int) -> Articulation:
@@ -131,17 +129,17 @@ class SyntheticDataset(Dataset):
         return Articulation(mano.hand_pose.numpy(), mano.betas.numpy())
 
     def draw(self, hand: PlacedHand, crop: Crop) -> NDArray[np.uint8]:
-        """(image_size, image_size, 3) RGB: this piece of the image; uses up the rng of the hand."""
+        """(image_size, image_size, 3) RGB: a crop of the hand's image; draws numbers from `hand.rng`."""
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # one core per worker
         scene = build_scene(hand.rng, hand.vertices, hand.joints, self.faces, self.loop)
-        painted = paint(hand.rng, scene, crop, self.paints, background(hand.rng, self.image_size))
+        image = paint(hand.rng, scene, crop, self.texture, random_background(hand.rng, self.image_size))
         keypoints = crop.project(hand.joints)
-        image = apply_camera_effects(hand.rng, occlude(hand.rng, painted.image, keypoints))
-        return end_image(hand.rng, image, keypoints)
+        image = apply_camera_effects(hand.rng, add_occluder(hand.rng, image, keypoints))
+        return add_black_border(hand.rng, image, keypoints)
 
     def frame(self, rng: np.random.Generator, joints: NDArray) -> Crop:
-        """HaMeR's box around the keypoints with its augmentation; in-plane rotation is the orientation's own."""
+        """HaMeR's box around the keypoints with its augmentation; no rotation, since orientations are random anyway."""
         pixels = joints[:, :2] / joints[:, 2:] * VIRTUAL_FOCAL
         low, high = pixels.min(0), pixels.max(0)
         side = box_side((high - low) * BOX_FACTOR) * (1 + self.scale * np.clip(rng.standard_normal(), -1, 1))
@@ -153,17 +151,17 @@ class SyntheticDataset(Dataset):
 def _sample_hand(rng: np.random.Generator) -> ManoParams:
     rotations = np.stack([cv2.Rodrigues(angle)[0] for angle in sample_pose(rng)])
     return ManoParams(
-        torch.from_numpy(orientation(rng)[None].astype(np.float32)),
+        torch.from_numpy(random_orientation(rng)[None].astype(np.float32)),
         torch.from_numpy(rotations.astype(np.float32)),
         torch.from_numpy(np.asarray(sample_betas(rng), np.float32)),
     )
 
 
-def _paints(poser: Poser, faces: NDArray) -> HandPaint:
-    """Skin maps and their coordinates from the flat rest hand; works for any mesh with MANO's topology and frame."""
+def _hand_texture(poser: Poser, faces: NDArray) -> HandTexture:
+    """Skin maps and texture coordinates of the flat rest hand, for any mesh with MANO's topology and frame."""
     vertices, joints = poser(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10))
     normals = vertex_normals(vertices, faces)
     thumb = poser.weights[:, 13:].sum(1)[:, None]
     outward = np.array([0.0, 1.0, 0.0]) * (1 - thumb) + THUMB_NAIL * thumb
-    backness = 0.5 + 0.5 * (normals * outward).sum(1)
-    return HandPaint(draw_skin_maps(joints), map_coordinates(vertices, joints[0]), backness.astype(np.float32))
+    dorsal = 0.5 + 0.5 * (normals * outward).sum(1)
+    return HandTexture(make_skin_maps(joints), map_coordinates(vertices, joints[0]), dorsal.astype(np.float32))

@@ -1,4 +1,4 @@
-"""A scene into pixels: materials, lights, shadows, soft edges, on a background."""
+"""Renders a scene over a background: materials, lights, shadows, antialiasing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.synthetic import skin
-from fasthamer.data.synthetic.background import colour
+from fasthamer.data.synthetic.background import random_colour
 from fasthamer.data.synthetic.scene import ARM, HAND, OBJECT, SLEEVE, WEAR, Scene
 from fasthamer.data.synthetic.shading import (
     SKIN_WRAP,
@@ -27,35 +27,31 @@ from fasthamer.data.synthetic.viewpoints import Crop
 from fasthamer.render.raster import FragmentMap, interpolate, rasterize
 
 
-class HandPaint(NamedTuple):
-    """What painting needs to know of a hand model, once per model."""
+class HandTexture(NamedTuple):
+    """Textures and texture coordinates of a hand model; V vertices."""
 
     maps: skin.SkinMaps
     coordinates: NDArray[np.float32]  # (V, 2) pixels of the skin maps
-    backness: NDArray[np.float32]  # (V,) 0 on the palm's side, 1 on the back
+    dorsal: NDArray[np.float32]  # (V,) 0 on the palm's side, 1 on the back of the hand
 
 
-class Painted(NamedTuple):
-    image: NDArray[np.uint8]  # (S, S, 3) RGB
-    material: NDArray[np.int8]  # (S, S) -1 where the background is
-
-
-def paint(rng: np.random.Generator, scene: Scene, crop: Crop, paints: HandPaint, background: NDArray) -> Painted:
-    """Draws the scene over a background (S, S, 3)."""
+def paint(
+    rng: np.random.Generator, scene: Scene, crop: Crop, texture: HandTexture, background: NDArray
+) -> NDArray[np.uint8]:
+    """(S, S, 3) RGB: the scene rendered over a background (S, S, 3)."""
     size = background.shape[0]
     centre = (float(crop.centre[0]), float(crop.centre[1]))
     fragments = rasterize(scene.vertices, scene.faces, (crop.focal, crop.focal), centre, size, size, cull_back=True)
     covered = fragments.face >= 0
-    material = np.where(covered, scene.material[fragments.face], -1).astype(np.int8)
     if not covered.any():
-        return Painted(background, material)
+        return background
 
-    kind = material[covered]
-    attributes = np.concatenate([scene.normals, _coordinates(scene, paints)], axis=1)  # (V, 6)
+    kind = scene.material[fragments.face[covered]]
+    attributes = np.concatenate([scene.normals, _coordinates(scene, texture)], axis=1)  # (V, 6)
     values = interpolate(fragments, scene.faces, attributes)
     normals = _normalised(values[:, :3])
     points = _points(fragments, covered, crop)
-    albedo, crease, gloss = _albedo(rng, values[:, 3:], kind, paints)
+    albedo, crease, gloss = _albedo(rng, values[:, 3:], kind, texture)
 
     weight = covered.astype(np.float32)
     scale = size / 256
@@ -66,21 +62,21 @@ def paint(rng: np.random.Generator, scene: Scene, crop: Crop, paints: HandPaint,
 
     image = _cast_shadow(rng, background, covered)
     image[covered] = encode(linear)
-    return Painted(_soften(image, fragments), material)
+    return _antialiased(image, fragments)
 
 
-def _coordinates(scene: Scene, paints: HandPaint) -> NDArray[np.float32]:
-    """(V, 3) texture pixels and backness; the arm continues the hand's."""
+def _coordinates(scene: Scene, texture: HandTexture) -> NDArray[np.float32]:
+    """(V, 3) texture coordinates in pixels and `dorsal`; the arm's follow on from the hand's."""
     coordinates = np.empty((len(scene.vertices), 3), np.float32)
     coordinates[:, :2] = scene.surface / (skin.MILLIMETRES * 1e-3)
     coordinates[:, 2] = 1.0
-    n = len(paints.backness)
-    coordinates[:n, :2], coordinates[:n, 2] = paints.coordinates, paints.backness
+    n = len(texture.dorsal)
+    coordinates[:n, :2], coordinates[:n, 2] = texture.coordinates, texture.dorsal
     return coordinates
 
 
 def _points(fragments: FragmentMap, covered: NDArray, crop: Crop) -> NDArray[np.float32]:
-    """(N, 3) the seen surface points, camera frame."""
+    """(N, 3) the visible surface points, metres in the camera's frame."""
     y, x = np.nonzero(covered)
     z = fragments.depth[covered]
     return np.stack([(x - crop.centre[0]) / crop.focal * z, (y - crop.centre[1]) / crop.focal * z, z], 1).astype(
@@ -89,10 +85,10 @@ def _points(fragments: FragmentMap, covered: NDArray, crop: Crop) -> NDArray[np.
 
 
 def _albedo(
-    rng: np.random.Generator, coordinates: NDArray, kind: NDArray, paints: HandPaint
+    rng: np.random.Generator, coordinates: NDArray, kind: NDArray, texture: HandTexture
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Linear colour (N, 3), crease 0..1 (N,) and gloss (N,) of every seen point."""
-    u, v, backness = coordinates.T
+    """Linear albedo (N, 3), crease 0..1 (N,) and gloss (N,) of every visible point."""
+    u, v, dorsal = coordinates.T
     crease, gloss = np.zeros(len(u), np.float32), np.zeros(len(u), np.float32)
     srgb = np.empty((len(u), 3), np.float32)
     tone = skin.skin_tone(rng)
@@ -102,8 +98,8 @@ def _albedo(
 
     hand = kind == HAND
     variant = rng.integers(skin.VARIANTS)
-    sampled = [_sample(side[variant], u[hand], v[hand]) for side in (paints.maps.palm, paints.maps.back)]
-    blend = np.clip((backness[hand] - 0.3) / 0.4, 0, 1)[:, None]
+    sampled = [_sample(side[variant], u[hand], v[hand]) for side in (texture.maps.palm, texture.maps.back)]
+    blend = np.clip((dorsal[hand] - 0.3) / 0.4, 0, 1)[:, None]
     layers = sampled[0] * (1 - blend) + sampled[1] * blend  # (N, 4) 0..255
     base = palm_colour * (1 - blend) + back_colour * blend
     srgb[hand] = _skin(base, layers, strength, rng.uniform(0, 1))
@@ -121,7 +117,7 @@ def _albedo(
             other[here] = back_colour * (1 + (grain[here, None] - 128) / 128 * 0.06)
             continue
         amount = rng.beta(1, 3)
-        other[here] = np.array(colour(rng)) * (1 + (woven[here, None].astype(np.float32) - 128) / 128 * amount)
+        other[here] = np.array(random_colour(rng)) * (1 + (woven[here, None].astype(np.float32) - 128) / 128 * amount)
     srgb[~hand] = other
 
     gloss[hand] = 0.25 + 0.75 * nails
@@ -131,7 +127,7 @@ def _albedo(
 
 
 def _skin(base: NDArray, layers: NDArray, strength: NDArray, polish: float) -> NDArray[np.float32]:
-    """sRGB of skin (N, 3) from its tone and the four map channels."""
+    """sRGB of skin (N, 3) from its tone (N, 3) and the four map channels (N, 4)."""
     red = (layers[:, skin.REDNESS, None] - 128) / 128 * strength[skin.REDNESS]
     grain = (layers[:, skin.MOTTLE, None] - 128) / 128 * strength[skin.MOTTLE]
     dark = layers[:, skin.CREASE, None] / 255 * strength[skin.CREASE]
@@ -152,9 +148,9 @@ def _light(
     kind: NDArray,
     covered: NDArray,
 ) -> NDArray[np.float32]:
-    """(N, 3) linear light that reaches the camera: sky, a key light with shadows, by chance a second one."""
+    """(N, 3) linear light that reaches the camera: from the sky, a key light with shadows, sometimes a second light."""
     to_camera = _normalised(-points)
-    sky, ground = (_warm(rng, rng.uniform(0.25, 0.75)) for _ in range(2))
+    sky, ground = (_random_white(rng, rng.uniform(0.25, 0.75)) for _ in range(2))
     up = np.array([rng.normal(0, 0.3), -1, rng.normal(0, 0.3)], np.float32)
     upness = 0.5 + 0.5 * (normals @ (up / np.linalg.norm(up)))[:, None]
     arriving = (ground * 0.6 * (1 - upness) + sky * upness) * occlusion[:, None]
@@ -162,7 +158,7 @@ def _light(
     shine = np.zeros((len(points), 1), np.float32)
     gloss_scale, sharpness = rng.uniform(0.02, 0.22), rng.uniform(8, 40)
     for strength in (rng.uniform(0.3, 1.5), rng.uniform(0.1, 0.7) if rng.random() < 0.4 else 0.0):
-        light = Light(_light_direction(rng), _warm(rng, strength))
+        light = Light(_light_direction(rng), _random_white(rng, strength))
         if strength == 0.0:
             continue
         visible = 0.35 + 0.65 * occlusion
@@ -178,7 +174,7 @@ def _light(
 
 
 def _blurred(values: NDArray, covered: NDArray, radius: float) -> NDArray[np.float32]:
-    """(N,) values of the covered pixels (H, W), blurred over the image within them."""
+    """(N,) values of the covered pixels (H, W), blurred within the covered area."""
     side = max(1, int(radius * covered.shape[0] / 256)) * 2 + 1
     image = np.zeros(covered.shape, np.float32)
     image[covered] = values
@@ -187,19 +183,19 @@ def _blurred(values: NDArray, covered: NDArray, radius: float) -> NDArray[np.flo
 
 
 def _light_direction(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Towards a lamp or window: mostly above and on the camera's side."""
+    """(3,) unit vector towards a light, mostly above and on the camera's side."""
     direction = np.array([rng.normal(0, 0.8), rng.normal(-0.7, 0.6), rng.normal(-0.7, 0.6)])
     return (direction / np.linalg.norm(direction)).astype(np.float32)
 
 
-def _warm(rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
-    """White light of a random colour temperature."""
+def _random_white(rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+    """(3,) white light of a random colour temperature."""
     warmth = rng.normal(0.03, 0.1)
     return (strength * np.array([1 + warmth, 1, 1 - warmth])).astype(np.float32)
 
 
 def _cast_shadow(rng: np.random.Generator, background: NDArray, covered: NDArray) -> NDArray:
-    """By chance, the hand's soft shadow on what is right behind it."""
+    """The background, with probability 0.35 with a soft shadow of the hand on it."""
     if rng.random() > 0.35:
         return background.copy()
     size = background.shape[0]
@@ -211,8 +207,8 @@ def _cast_shadow(rng: np.random.Generator, background: NDArray, covered: NDArray
     return cv2.multiply(background, cv2.merge([gain, gain, gain]), dtype=cv2.CV_8U)
 
 
-def _soften(image: NDArray, fragments: FragmentMap) -> NDArray[np.uint8]:
-    """Antialiasing: outlines, where the depth jumps, are replaced by a slight blur of both sides."""
+def _antialiased(image: NDArray, fragments: FragmentMap) -> NDArray[np.uint8]:
+    """Replaces outlines, where the depth jumps, by a slight blur; changes `image`."""
     depth = np.minimum(fragments.depth, 4.0)
     kernel = np.ones((3, 3), np.uint8)
     edge = (cv2.dilate(depth, kernel) - cv2.erode(depth, kernel)) > 0.006
@@ -227,10 +223,10 @@ def _normalised(vectors: NDArray) -> NDArray:
 
 def _sample(side: NDArray, u: NDArray, v: NDArray) -> NDArray[np.float32]:
     """Bilinear look-up in a skin map: (N, 4)."""
-    rows = 256  # OpenCV takes maps as images of limited width
+    rows = 256  # OpenCV limits the width of coordinate maps
     padded = -len(u) % rows
     x, y = (np.pad(c, (0, padded), mode="edge").reshape(-1, rows) for c in (u, v))
-    if len(x) == 0:  # the hand is wholly behind something
+    if len(x) == 0:  # the hand is completely occluded
         return np.empty((0, side.shape[2]), np.float32)
     found = cv2.remap(side, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return found.reshape(-1, side.shape[2])[: len(u)].astype(np.float32)

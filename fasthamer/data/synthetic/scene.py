@@ -1,4 +1,4 @@
-"""The things in a synthetic image as one mesh: hand, forearm, sleeve, wrist wear, held object."""
+"""The objects of a synthetic image as one mesh: hand, forearm, sleeve, watch or bracelet, held object."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.data.synthetic.forearm import LENGTH, ForearmAxis, muscle, tube
+from fasthamer.data.synthetic.forearm import LENGTH, ForearmAxis, forearm_girth, tube
 from fasthamer.render.raster import vertex_normals
 
-HAND, ARM, SLEEVE, WEAR, OBJECT = range(5)  # materials
+HAND, ARM, SLEEVE, WEAR, OBJECT = range(5)  # materials; WEAR: watch or bracelet
 ARM_STEPS = np.array([0.0, 0.008, 0.02, 0.035, 0.05, 0.08, 0.13, 0.19, 0.22, 0.25, 0.28, 0.32, LENGTH])
 
 
@@ -21,43 +21,43 @@ class Scene(NamedTuple):
     faces: NDArray[np.int64]  # (F, 3)
     material: NDArray[np.uint8]  # (F,)
     normals: NDArray[np.float32]  # (V, 3)
-    surface: NDArray[np.float32]  # (V, 2) metres along and around; texture coordinates of all but the hand
+    surface: NDArray[np.float32]  # (V, 2) metres around and along; texture coordinates of everything except the hand
 
 
 def build_scene(rng: np.random.Generator, vertices: NDArray, joints: NDArray, faces: NDArray, loop: NDArray) -> Scene:
-    """Adds an arm, and by chance a sleeve, a watch or bracelet, and something held.
+    """Adds an arm, and at random a sleeve, a watch or bracelet, and a held object.
 
     Args:
-        vertices: (V, 3) the hand in the camera's frame, metres.
+        vertices: (V, 3) hand in the camera's frame, metres.
         joints: (21, 3) in OpenPose order.
-        loop: the wrist's boundary, `fasthamer.data.synthetic.forearm.boundary_loop`.
+        loop: vertex indices of the wrist's boundary, see `fasthamer.data.synthetic.forearm.boundary_loop`.
     """
     palm_centre = joints[[5, 9, 13, 17]].mean(0)
     outward = _unit(joints[0] - palm_centre)
-    direction = _bend(rng, outward, joints, flexion=26, deviation=12)
+    direction = _forearm_direction(rng, outward, joints, flexion=26, deviation=12)
     upper = _unit(direction + rng.normal(0, 0.5, 3))
     axis = ForearmAxis(vertices[loop], outward, direction, upper)
 
-    parts = _Parts(vertices, faces)
+    parts = _MeshParts(vertices, faces)
     growth = rng.uniform(0.15, 0.55)
-    arm = tube(axis, ARM_STEPS, muscle(ARM_STEPS, growth))
+    arm = tube(axis, ARM_STEPS, forearm_girth(ARM_STEPS, growth))
     parts.add_arm(arm.vertices, arm.faces, arm.surface, loop)
     if rng.random() < 0.5:
         start = rng.uniform(0.0, 0.18)
         steps = start + np.linspace(0, LENGTH - start, 9)
-        girth = muscle(steps, growth) * rng.uniform(1.08, 1.4) * rng.uniform(0.97, 1.06, 9)
+        girth = forearm_girth(steps, growth) * rng.uniform(1.08, 1.4) * rng.uniform(0.97, 1.06, 9)
         parts.add(*tube(axis, steps, girth, capped=True), SLEEVE)
     elif rng.random() < 0.25:
         start, breadth = rng.uniform(0.012, 0.04), rng.choice((0.004, 0.02))
         steps = start + np.array([0, 0.3, 0.7, 1.0]) * breadth
-        parts.add(*tube(axis, steps, np.array([1.0, 1.09, 1.09, 1.0]) * muscle(steps, growth)), WEAR)
+        parts.add(*tube(axis, steps, np.array([1.0, 1.09, 1.09, 1.0]) * forearm_girth(steps, growth)), WEAR)
     if rng.random() < 0.14:
-        parts.add(*_held(rng, joints), OBJECT)
+        parts.add(*_held_object(rng, joints), OBJECT)
     return parts.scene()
 
 
-class _Parts:
-    """Collects meshes."""
+class _MeshParts:
+    """Collects meshes and joins them."""
 
     def __init__(self, vertices: NDArray, faces: NDArray) -> None:
         self.vertices = [vertices.astype(np.float32)]
@@ -73,7 +73,7 @@ class _Parts:
         self.count += len(vertices)
 
     def add_arm(self, vertices: NDArray, faces: NDArray, surface: NDArray, loop: NDArray) -> None:
-        """As `add`, but the first ring is the hand's own boundary, so that the skin is one."""
+        """As `add`, but the first ring is the hand's boundary, so that hand and arm share vertices."""
         n = len(loop)
         index = np.concatenate([loop, np.arange(len(vertices) - n) + self.count])
         self.add(vertices[n:], np.zeros((0, 3), np.int64), surface[n:], ARM)
@@ -87,19 +87,19 @@ class _Parts:
         return Scene(vertices, faces, np.concatenate(self.material), normals, np.concatenate(self.surface))
 
 
-def _bend(
+def _forearm_direction(
     rng: np.random.Generator, outward: NDArray, joints: NDArray, flexion: float, deviation: float
 ) -> NDArray[np.float64]:
-    """The forearm's direction: the hand's axis turned at the wrist, standard deviations in degrees."""
+    """(3,) the hand's axis rotated at the wrist; `flexion` and `deviation` are standard deviations in degrees."""
     across = _unit(joints[5] - joints[17])
-    palm = _unit(np.cross(outward, across))  # outward points against the fingers
+    palm = _unit(np.cross(outward, across))  # outward points away from the fingers
     angles = np.clip(rng.normal(0, 1, 2), -2, 2) * np.radians([flexion, deviation])
     turned = outward * np.cos(angles[0]) + palm * np.sin(angles[0])
     return _unit(turned + across * np.tan(angles[1]))
 
 
-def _held(rng: np.random.Generator, joints: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """A ball, a can, a stick or a box in front of the palm, lying across the fingers."""
+def _held_object(rng: np.random.Generator, joints: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """A ball, can, stick or box in front of the palm, across the fingers: vertices, faces, texture coordinates."""
     knuckles = joints[[5, 9, 13, 17]].mean(0)
     fingers, across = _unit(knuckles - joints[0]), _unit(joints[5] - joints[17])
     palm = _unit(np.cross(across, fingers))

@@ -1,4 +1,4 @@
-"""Skin: tones, and drawn maps of creases, redness, mottling and nails that are laid over a hand mesh."""
+"""Skin: tones, and procedural texture maps of creases, redness, mottling and nails for a hand mesh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fasthamer.data.synthetic.textures import texture_bank
 
-# sRGB of sunlit skin from very light to very dark, evenly spaced in melanin.
+# sRGB of skin in sunlight from very light to very dark, evenly spaced in melanin.
 TONES = np.array(
     [
         [243, 212, 196],
@@ -23,29 +23,29 @@ TONES = np.array(
     ],
     np.float32,
 )
-PALM = np.array([236, 184, 164], np.float32)  # what palms of every tone tend to
+PALM = np.array([236, 184, 164], np.float32)  # palms of every tone are blended towards this
 NAIL = np.array([240, 186, 176], np.float32)
-MILLIMETRES = 0.8  # of one map pixel
-FINGER_SIDE, ARM_SIDE = 0.21, 0.20  # metres that the map reaches from the wrist
+MILLIMETRES = 0.8  # side of a map pixel
+FINGER_SIDE, ARM_SIDE = 0.21, 0.20  # metres that the map extends from the wrist
 WIDTH, HEIGHT = 512, 256  # pixels
-VARIANTS = 6  # drawn maps per process
-CREASE, REDNESS, MOTTLE, NAILS = range(4)  # channels; redness and mottle are signed about 128
+VARIANTS = 6  # number of different maps
+CREASE, REDNESS, MOTTLE, NAILS = range(4)  # channels; redness and mottle: 128 is neutral
 
 
 class SkinMaps(NamedTuple):
-    """Maps over the flat hand seen from the palm and from the back, as `map_coordinates` addresses them."""
+    """Texture maps of the palm's and the back's side of the flat hand; coordinates from `map_coordinates`."""
 
     palm: NDArray[np.uint8]  # (VARIANTS, HEIGHT, WIDTH, 4)
     back: NDArray[np.uint8]  # (VARIANTS, HEIGHT, WIDTH, 4)
 
 
 def skin_tone(rng: np.random.Generator) -> float:
-    """0 = very light, 1 = very dark; light to medium tones are commoner in hand datasets."""
+    """Random tone, 0 = very light, 1 = very dark; light to medium tones are more frequent, as in hand datasets."""
     return float(rng.beta(1.1, 1.9))
 
 
 def skin_colour(rng: np.random.Generator, tone: float | None = None) -> NDArray[np.float32]:
-    """(3,) sRGB 0..255 for a tone, with some more or less blood and yellow in it."""
+    """(3,) sRGB 0..255 for a tone (None: a random one), with random redness and yellowness."""
     position = (skin_tone(rng) if tone is None else tone) * (len(TONES) - 1)
     base = np.array([np.interp(position, np.arange(len(TONES)), TONES[:, c]) for c in range(3)], np.float32)
     blood, yellow = rng.normal(0.012, 0.03), rng.normal(0, 0.03)
@@ -59,18 +59,18 @@ def map_coordinates(points: NDArray, wrist: NDArray) -> NDArray[np.float32]:
     return np.stack([along, across], axis=1).astype(np.float32)
 
 
-def draw_skin_maps(joints: NDArray) -> SkinMaps:
-    """Draws the maps for a hand.
+def make_skin_maps(joints: NDArray) -> SkinMaps:
+    """The texture maps for a hand; the same in every process.
 
     Args:
         joints: (21, 3) of the rest pose in OpenPose order, MANO's frame.
     """
     points = map_coordinates(joints, joints[0])
-    maps = [_draw(np.random.default_rng((11, variant)), points) for variant in range(VARIANTS)]
+    maps = [_make_maps(np.random.default_rng((11, variant)), points) for variant in range(VARIANTS)]
     return SkinMaps(np.stack([palm for palm, _ in maps]), np.stack([back for _, back in maps]))
 
 
-def _draw(rng: np.random.Generator, points: NDArray) -> tuple[NDArray, NDArray]:
+def _make_maps(rng: np.random.Generator, points: NDArray) -> tuple[NDArray, NDArray]:
     palm, back = (np.zeros((HEIGHT, WIDTH, 4), np.uint8) for _ in range(2))
     for side in (palm, back):
         side[..., REDNESS] = _noise(rng, 0.35)
@@ -107,7 +107,7 @@ def _draw(rng: np.random.Generator, points: NDArray) -> tuple[NDArray, NDArray]:
 def _crease(
     rng: np.random.Generator, side: NDArray, centre: NDArray, axis: NDArray, half: float, strength: float
 ) -> None:
-    """A slightly curved line across a finger."""
+    """Draws a slightly curved line across a finger."""
     t = np.linspace(-1, 1, 7)[:, None]
     across = np.array([-axis[1], axis[0]])
     bow = axis * rng.uniform(-1.5, 1.5) * (t**2) + axis * rng.normal(0, 0.35, (7, 1))
@@ -115,7 +115,7 @@ def _crease(
 
 
 def _palm_lines(rng: np.random.Generator, palm: NDArray, points: NDArray) -> None:
-    """The three great lines of the palm and those of the wrist."""
+    """Draws the three main lines of the palm, fine lines, and the lines of the wrist."""
     wrist, thumb, index, middle, pinky = points[0], points[1], points[5], points[9], points[17]
 
     def at(along: float, across: float) -> NDArray:
@@ -131,7 +131,7 @@ def _palm_lines(rng: np.random.Generator, palm: NDArray, points: NDArray) -> Non
     ]
     for line in lines:
         _line(palm, _smooth(np.array(line)), rng.uniform(120, 230))
-    for _ in range(rng.integers(4, 14)):  # fine ones
+    for _ in range(rng.integers(4, 14)):  # fine lines
         start = at(rng.uniform(0.2, 0.9), rng.uniform(0.1, 0.9))
         _line(palm, np.stack([start, start + rng.normal(0, 14, 2)]), rng.uniform(25, 80))
     for shift in (-4, 2):
@@ -143,7 +143,7 @@ def _palm_lines(rng: np.random.Generator, palm: NDArray, points: NDArray) -> Non
 
 
 def _veins(rng: np.random.Generator, back: NDArray, points: NDArray) -> None:
-    """Bluish, darker bands from the wrist to between the knuckles."""
+    """Draws bluish, darker bands from the wrist to between the knuckles."""
     layer: NDArray = np.zeros((HEIGHT, WIDTH), np.uint8)
     for _ in range(rng.integers(2, 6)):
         finger = 5 + 4 * int(rng.integers(0, 3))
@@ -159,6 +159,7 @@ def _veins(rng: np.random.Generator, back: NDArray, points: NDArray) -> None:
 
 
 def _nail(back: NDArray, chain: NDArray, finger: int) -> None:
+    """Draws a finger's nail and its rim."""
     axis = _unit(chain[3] - chain[2])
     half = np.array((6.8, 5.6, 5.9, 5.6, 4.6))[finger] / MILLIMETRES
     centre = chain[3] - axis * half * 0.85
@@ -173,7 +174,7 @@ def _nail(back: NDArray, chain: NDArray, finger: int) -> None:
 
 
 def _noise(rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
-    """Blotches and grain about 128."""
+    """(HEIGHT, WIDTH) coarse and fine noise with mean 128."""
     bank = texture_bank()
     coarse, fine = bank[int(rng.integers(2, 5))][:HEIGHT, :WIDTH], bank[int(rng.integers(0, 2))][:HEIGHT, :WIDTH]
     mixed = 0.6 * np.roll(coarse, rng.integers(512), 1) + 0.4 * np.roll(fine, rng.integers(512), 1)

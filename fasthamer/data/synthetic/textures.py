@@ -1,4 +1,4 @@
-"""Grey textures made of noise: cloud, cloth, wood, bricks, leaves; one small bank, the same in every process."""
+"""Procedural grey textures: clouds, cloth, wood, bricks, tiles, leaves; the same in every process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SIZE = 512  # pixels, both sides; the textures tile
+SIZE = 512  # pixels, both sides; the textures are periodic
 
 
 @lru_cache(maxsize=1)
@@ -24,12 +24,12 @@ def texture_bank() -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def sensor_noise() -> NDArray[np.int16]:
-    """(1024, 1024) normal noise with standard deviation 100, to be cut at random places and scaled."""
+    """(1024, 1024) normal noise with standard deviation 100; users take random windows and scale them."""
     return np.random.default_rng(7).normal(0, 100, (1024, 1024)).astype(np.int16)
 
 
 def texture_patch(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
-    """A random piece of a random texture at a random scale, flipped or turned: (height, width)."""
+    """(height, width) random window of a random texture at a random scale, sometimes flipped."""
     bank = texture_bank()
     texture = bank[rng.integers(len(bank))]
     zoom = np.exp(rng.uniform(-0.7, 1.1))
@@ -42,7 +42,7 @@ def texture_patch(rng: np.random.Generator, height: int, width: int) -> NDArray[
 
 
 def _cloud(rng: np.random.Generator, slope: float, stretch: float = 1.0) -> NDArray[np.uint8]:
-    """Noise whose amplitude falls as frequency ** -slope."""
+    """Noise with amplitude proportional to frequency ** -slope."""
     fy, fx = np.meshgrid(np.fft.fftfreq(SIZE), np.fft.rfftfreq(SIZE), indexing="ij")
     frequency = np.sqrt((fy * SIZE) ** 2 + (fx * SIZE * stretch) ** 2)
     frequency[0, 0] = np.inf

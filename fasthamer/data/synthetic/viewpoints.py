@@ -1,4 +1,4 @@
-"""How hands are held towards cameras: orientations, distances, fields of view."""
+"""Random viewpoints: orientations and positions of hands before a camera, and crops of its image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 # In MANO's rest pose fingers point to -x, the palm faces -y, so the thumb's side is fingers x palm = +z.
 _REST_FRAME = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]).T  # columns: fingers, palm, thumb side
-RAISED, EGOCENTRIC = 0.6, 0.15  # shares; the rest is any orientation
+RAISED, EGOCENTRIC = 0.6, 0.15  # shares; the rest are uniform random orientations
 
 
-def orientation(rng: np.random.Generator) -> NDArray[np.float64]:
-    """(3, 3) rotation of the hand into the camera's frame (x right, y down, z forward)."""
+def random_orientation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """(3, 3) rotation of the rest pose into the camera's frame (x right, y down, z forward)."""
     kind = rng.random()
-    if kind < RAISED:  # gesturing at the camera, as in images of signs and in video calls
+    if kind < RAISED:  # gestures towards the camera, as in sign language and video calls
         fingers, palm = _raised(rng)
-    elif kind < RAISED + EGOCENTRIC:  # one's own hand: fingers away from the camera, its back or side to it
+    elif kind < RAISED + EGOCENTRIC:  # fingers away from the camera, the back or side of the hand towards it
         fingers = np.array([rng.normal(0, 0.5), rng.normal(-0.3, 0.5), rng.uniform(0.3, 1.0)])
         palm = np.array([rng.normal(0, 0.6), rng.normal(0.6, 0.5), rng.normal(0.5, 0.5)])
     else:
@@ -31,12 +31,12 @@ def _raised(rng: np.random.Generator) -> tuple[NDArray, NDArray]:
     side = rng.random()
     roll = rng.normal(0, 32) if side < 0.6 else rng.normal(180, 40) if side < 0.82 else rng.uniform(0, 360)
     roll = np.radians(roll)
-    palm = np.array([np.sin(roll), 0.0, -np.cos(roll)])  # 0: the palm looks into the camera
+    palm = np.array([np.sin(roll), 0.0, -np.cos(roll)])  # roll 0: the palm faces the camera
     return fingers, palm
 
 
 def _frame(fingers: NDArray, palm: NDArray) -> NDArray:
-    """Orthonormal columns fingers, palm, thumb side; the palm gives way."""
+    """Orthonormal columns fingers, palm, thumb side; `palm` is made perpendicular to `fingers`."""
     fingers = fingers / np.linalg.norm(fingers)
     palm = palm - fingers * (palm @ fingers)
     palm = palm / np.linalg.norm(palm)
@@ -44,20 +44,23 @@ def _frame(fingers: NDArray, palm: NDArray) -> NDArray:
 
 
 class Crop(NamedTuple):
-    """A square piece of a perspective camera's image, seen as a camera of its own: square pixels, its axes kept."""
+    """A square crop of a perspective camera's image as a camera of its own, with the same axes."""
 
     focal: float  # crop pixels
-    centre: NDArray[np.float64]  # (2,) where the big camera's optical axis meets the crop's plane, crop pixels
+    centre: NDArray[np.float64]  # (2,) principal point of the full camera, crop pixels
 
     def project(self, points: NDArray) -> NDArray:
         """(..., 3) metres to (..., 2) crop pixels."""
         return points[..., :2] / points[..., 2:] * self.focal + self.centre
 
 
-def place(rng: np.random.Generator, joints: NDArray) -> NDArray[np.float64]:
-    """(3,) translation that puts a hand somewhere into the image of a camera.
+def random_translation(rng: np.random.Generator, joints: NDArray) -> NDArray[np.float64]:
+    """(3,) metres; moves a hand to a random position in a camera's image.
 
-    Fields of view of 30 to 70 degrees; the hand at 0.3 to 1 m, never so near that a joint comes within 12 cm.
+    Fields of view are 30 to 70 degrees; the hand is 0.3 to 1 m away, and every joint at least 12 cm.
+
+    Args:
+        joints: (21, 3) metres, rotated into the camera's frame.
     """
     distance = float(np.exp(rng.uniform(np.log(0.3), np.log(1.0))))
     half_view = np.tan(np.radians(rng.uniform(30, 70) / 2))
