@@ -19,8 +19,9 @@ $(READY): setup.py pyproject.toml
 quickstart: $(READY)
 	$(BIN)/python tools/quickstart.py
 
+# As many processes as cores, but no more than four: a test with the full HaMeR takes 3 GB.
 test: $(READY) lint typecheck
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

@@ -44,6 +44,7 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",  # make test runs two processes
             "hypothesis",
             "ruff>=0.8",
             "mypy>=1.13",

@@ -5,6 +5,33 @@ from pathlib import Path
 
 import pytest
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")  # such as gw1; None without `pytest -n`
+if WORKER:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for the processes that tests start
+# The files that take longest: with `pytest -n` they come first, so that no process has one left at the end.
+SLOW = (
+    *("test_students.py", "test_export.py", "test_token_runtime.py", "test_distill_tokens.py", "test_quickstart.py"),
+    *("test_old_files.py", "test_resume.py", "test_mixes.py", "test_ablation.py", "test_train_tokenizer.py"),
+    *("test_benchmark_command.py", "test_eval_command.py", "test_benchmark_group.py", "test_teacher_cache_command.py"),
+)
+
+
+def pytest_configure():
+    """One thread for each process of `pytest -n`: they share the cores, and sums have one order."""
+    if WORKER:
+        import cv2
+        import torch
+
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, in the order of SLOW; all others as they were."""
+    if WORKER:
+        ranks = {name: rank for rank, name in enumerate(SLOW)}
+        items.sort(key=lambda item: ranks.get(item.path.name, len(SLOW)))
+
 
 @pytest.fixture(scope="session")
 def shared_data():
@@ -54,13 +81,18 @@ def dexycb_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported_teacher(tmp_path_factory):
-    """The embedded teacher, and its .onnx file: writing one takes seconds."""
+    """The embedded teacher, and its .onnx file, which takes seconds to write: all processes share one."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extra [export]")
+    from filelock import FileLock
+
     from fasthamer.runtime.export import export
     from fasthamer.teachers import build_teacher
 
     teacher = build_teacher("embedded", precision="fp32")
-    path = tmp_path_factory.mktemp("exported") / "hand.onnx"
-    export(teacher, path)
+    folder = tmp_path_factory.getbasetemp().parent if WORKER else tmp_path_factory.mktemp("exported")
+    path = folder / "hand.onnx"
+    with FileLock(folder / "hand.lock"):
+        if not path.exists():  # `export` writes it whole or not at all
+            export(teacher, path)
     return teacher, path
