@@ -1,4 +1,4 @@
-"""What is minimised: ground-truth terms plus distillation terms, reduced so that the papers' weights hold."""
+"""The training loss: ground-truth terms plus distillation terms, reduced so that the papers' weights hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODES = ("none", "output", "feature", "hybrid")
 
 
 class Weights(NamedTuple):
-    """One weight a term; 0 leaves the term out."""
+    """The weight of each loss term; 0 leaves the term out."""
 
     keypoints_2d: float
     joints: float
@@ -55,14 +55,11 @@ class Objective(NamedTuple):
     labels: Weights
     outputs: Weights | None  # output distillation, w_kd included
     features: float  # feature distillation, w_kd included; 0 = off
-    words: TokenTargetEncoder | None = None  # what meshes are in tokens; None: the student has none
+    token_targets: TokenTargetEncoder | None = None  # of a student that predicts tokens
 
     @classmethod
-    def of(cls, cfg: CfgNode, words: TokenTargetEncoder | None = None) -> Objective:
-        """From a config.
-
-        Args:
-            words: of a student with tokens.
+    def of(cls, cfg: CfgNode) -> Objective:
+        """From a config, without the token targets: these need the tokenizer.
 
         Raises:
             KeyError: KD.MODE is none of `MODES`.
@@ -74,7 +71,6 @@ class Objective(NamedTuple):
             labels=Weights.of(cfg.LOSS),
             outputs=outputs if cfg.KD.MODE in ("output", "hybrid") else None,
             features=cfg.KD.WEIGHT * cfg.KD.FEATURES if cfg.KD.MODE in ("feature", "hybrid") else 0.0,
-            words=words,
         )
 
     def __call__(self, output: LearnerOutput, batch: Batch, teacher: HandOutput | None) -> dict[str, Tensor]:
@@ -104,18 +100,18 @@ class Objective(NamedTuple):
     def _token_terms(
         self, hand: HandOutput, vertices: Tensor, weights: Weights, present: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Those with a weight: what a mesh is in words costs as much as a small decoder."""
-        asked = {name for name in ("tokens", "token_soft", "token_relations") if getattr(weights, name)}
-        if self.words is None or hand.logits is None or not asked:
+        """Those with a weight; without any the meshes are not encoded, which costs as much as a small decoder."""
+        used = {name for name in ("tokens", "token_soft", "token_relations") if getattr(weights, name)}
+        if self.token_targets is None or hand.logits is None or not used:
             return {}
-        said = self.words(vertices)
+        target = self.token_targets(vertices)
         terms = {}
-        if "tokens" in asked:
-            terms["tokens"] = token_cross_entropy(hand.logits, said.labels, present)
-        if "token_soft" in asked:
-            terms["token_soft"] = token_divergence(hand.logits, said.soft, present)
-        if "token_relations" in asked:
-            terms["token_relations"] = token_relations(hand.logits, said.soft, present)
+        if "tokens" in used:
+            terms["tokens"] = token_cross_entropy(hand.logits, target.labels, present)
+        if "token_soft" in used:
+            terms["token_soft"] = token_divergence(hand.logits, target.soft, present)
+        if "token_relations" in used:
+            terms["token_relations"] = token_relations(hand.logits, target.soft, present)
         return terms
 
 

@@ -77,10 +77,10 @@ def _train_student(run: Path, overrides: list[str], bar: bool) -> None:
     begun = (run / "config.yaml").is_file()
     try:
         cfg = resumed_config(run, overrides) if begun else load_config("quickstart", overrides)
-        session = prepare(cfg, run, resume=begun)
-        print(f"{session.announcement}\n", flush=True)
+        prepared = prepare(cfg, run, resume=begun)
+        print(f"{prepared.announcement}\n", flush=True)
         with nullcontext() if bar else redirect_stderr(StringIO()):  # where progress is shown
-            execute(session)
+            execute(prepared)
     except (ValueError, KeyError, OSError, FloatingPointError, Interrupted) as error:
         print(f"{run}: {error.args[0] if error.args else error}", file=sys.stderr)
         sys.exit(1)

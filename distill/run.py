@@ -13,11 +13,13 @@ from yacs.config import CfgNode
 
 from fasthamer.data import build_dataset, build_training_set, dataset_name
 from fasthamer.data.dataset import HandDataset, fingerprint
+from fasthamer.data.loader import Feed, check_lanes
 from fasthamer.data.streams import HandStream
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
+from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
@@ -28,7 +30,6 @@ from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.accelerator import accelerator_for, precision_of
 from fasthamer.training.checkpoint import read_facts
-from fasthamer.training.lane_places import check_lanes
 from fasthamer.training.log import RunLog
 from fasthamer.training.loop import train
 from fasthamer.training.provenance import provenance
@@ -38,7 +39,7 @@ from fasthamer.types import Batch
 SHOWN_SAMPLES = 4  # evaluation samples in a prediction image
 
 
-class Session(NamedTuple):
+class DistillRun(NamedTuple):
     """All that a run needs, built and checked; nothing has been written yet."""
 
     cfg: CfgNode
@@ -52,7 +53,7 @@ class Session(NamedTuple):
     announcement: str  # what was resolved, a line each
 
 
-def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
+def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     """Builds everything a config names.
 
     Args:
@@ -76,17 +77,20 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
     torch.manual_seed(cfg.SEED)
     tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None
+    if tokenizer is not None:
+        targets = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE)
+        objective = objective._replace(token_targets=targets)
     student = _student(cfg, hand, tokenizer)
     teacher: nn.Module | None = None
-    spoken = "none: ground truth only"
+    described = "none: ground truth only"
     if objective.outputs is not None or objective.features:
-        asked = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
+        live = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         if cfg.TEACHER.COMPILE:
-            asked.model.backbone.compile()  # type: ignore[operator, union-attr]
-        teacher, spoken = asked, f"{name}: {why}"
+            live.model.backbone.compile()  # type: ignore[operator, union-attr]
+        teacher, described = live, f"{name}: {why}"
         if cfg.TEACHER.CACHE:
-            teacher, images = cached_teacher(cfg, asked, hand, images)
-            spoken += f"; its answers are cached in {cfg.TEACHER.CACHE}"
+            teacher, images = cached_teacher(cfg, live, hand, images, keeps_maps=objective.features > 0)
+            described += f"; its outputs are cached in {cfg.TEACHER.CACHE}"
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     if tokenizer is not None:
@@ -95,67 +99,71 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> Session:
     if resume_from:
         origin = continued(run, origin, resume_from)
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
-    trainer = DistillTrainer(cfg, student, teacher, accelerator, tokenizer)
-    announcement = _announce(cfg, student, spoken, trainer, images, held_out, run)
-    return Session(cfg, run, resume_from, hand, trainer, images, held_out, origin, announcement)
+    trainer = DistillTrainer(cfg, student, teacher, objective, accelerator)
+    announcement = _announce(cfg, student, described, trainer, images, held_out, run)
+    return DistillRun(cfg, run, resume_from, hand, trainer, images, held_out, origin, announcement)
 
 
-def execute(session: Session) -> dict[str, Any]:
+def execute(prepared: DistillRun) -> dict[str, Any]:
     """Trains, evaluates and saves; returns the scores (empty on all but the main process).
 
     Raises:
         Interrupted, FloatingPointError, BadSample: see `train`.
-        OSError: no trainer on the disk for the teacher's cache.
+        OSError: no space on the disk for the teacher's cache.
     """
-    cfg, run, accelerator = session.cfg, session.run, session.trainer.accelerator
+    cfg, run, accelerator = prepared.cfg, prepared.run, prepared.trainer.accelerator
     if accelerator.is_main_process:
         write_text(run / "config.yaml", cfg.dump())
-        write_json(run / "provenance.json", session.origin)
+        write_json(run / "provenance.json", prepared.origin)
     accelerator.wait_for_everyone()
-    if isinstance(session.trainer.teacher, CachedTeacher):
-        assert not isinstance(session.images, HandStream), "streams are not cached"
-        complete_cache(cfg, session.trainer.teacher, session.images, accelerator, lambda text: print(text, flush=True))
+    if isinstance(prepared.trainer.teacher, CachedTeacher):
+        assert not isinstance(prepared.images, HandStream), "streams are not cached"
+        complete_cache(
+            cfg, prepared.trainer.teacher, prepared.images, accelerator, lambda text: print(text, flush=True)
+        )
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:
         log.scalars(
-            done, {name: value for name, value in _scores(session, student).items() if name.endswith("_mm")}, "eval"
+            done, {name: value for name, value in _scores(prepared, student).items() if name.endswith("_mm")}, "eval"
         )
 
     def image(done: int, student: nn.Module, log: RunLog) -> None:
-        log.image(done, "predictions", draw(session, student, run / "pictures" / f"step_{done}.png"))
+        log.image(done, "predictions", draw(prepared, student, run / "pictures" / f"step_{done}.png"))
 
-    student = train(session.trainer, session.images, run, session.resume_from, score, image)
+    rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
+    feed = Feed(prepared.images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin)
+    student = train(prepared.trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
     if not accelerator.is_main_process:
         return {}
     scores: dict[str, Any] = {}
     try:
-        scores = _scores(session, student)
-        draw(session, student, run / "pictures" / "final.png")
+        scores = _scores(prepared, student)
+        draw(prepared, student, run / "pictures" / "final.png")
         write_json(run / "eval" / "scores.json", scores)
     finally:  # a broken evaluation image must not cost the training
-        header = {"config": cfg.dump(), "metrics": scores, "provenance": session.origin}
+        header = {"config": cfg.dump(), "metrics": scores, "provenance": prepared.origin}
         save_student(run / "student.safetensors", student, header)
     return scores
 
 
-def draw(session: Session, student: nn.Module, path: Path) -> Any:
+def draw(prepared: DistillRun, student: nn.Module, path: Path) -> Any:
     """Saves (and returns) an image of the first evaluation samples: image, truth, teacher (if at hand), student."""
-    indices = range(min(SHOWN_SAMPLES, len(session.held_out)))
-    batch = Batch(*default_collate([session.held_out[(0, index)] for index in indices]))
-    batch = Batch(*(each.to(session.trainer.accelerator.device) for each in batch))
-    teacher = session.trainer.teacher
+    indices = range(min(SHOWN_SAMPLES, len(prepared.held_out)))
+    batch = Batch(*default_collate([prepared.held_out[(0, index)] for index in indices]))
+    batch = Batch(*(each.to(prepared.trainer.accelerator.device) for each in batch))
+    teacher = prepared.trainer.teacher
     shown = {} if teacher is None or isinstance(teacher, CachedTeacher) else {"teacher": teacher}
-    image = comparison(batch, {**shown, "student": student}, session.hand.faces)
+    image = comparison(batch, {**shown, "student": student}, prepared.hand.faces)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image[:, :, ::-1])
     return image
 
 
-def _scores(session: Session, student: nn.Module) -> dict[str, Any]:
-    cfg, device = session.cfg, session.trainer.accelerator.device
-    predicted = predict(student, session.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
-    rules = rules_for(session.held_out, cfg.EVAL.PROTOCOL)
-    return evaluate(predicted, rules, session.hand.J_regressor.cpu().numpy())
+def _scores(prepared: DistillRun, student: nn.Module) -> dict[str, Any]:
+    cfg, device = prepared.cfg, prepared.trainer.accelerator.device
+    predicted = predict(student, prepared.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
+    rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
+    return evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
 
 
 def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:

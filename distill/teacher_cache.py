@@ -13,7 +13,6 @@ from fasthamer.data import build_dataset
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.streams import HandStream
 from fasthamer.data.subsets import Views
-from fasthamer.distill.objective import Objective
 from fasthamer.hand.mano import Hand
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
@@ -26,7 +25,7 @@ PLAIN = ("SCALE", "ROTATION", "ROTATION_PROBABILITY", "SHIFT", "COLOUR")  # of A
 
 
 def cached_teacher(
-    cfg: CfgNode, teacher: Teacher, hand: Hand, images: HandDataset | HandStream
+    cfg: CfgNode, teacher: Teacher, hand: Hand, images: HandDataset | HandStream, keeps_maps: bool
 ) -> tuple[CachedTeacher, HandDataset]:
     """The teacher behind its cache TEACHER.CACHE, and the set to train on with it.
 
@@ -37,11 +36,12 @@ def cached_teacher(
         teacher: asked for what is missing.
         hand: the hand model.
         images: the training set of the config.
+        keeps_maps: cache the teacher's feature maps too, for feature distillation.
 
     Raises:
         ValueError: this set cannot be cached, or the folder holds another cache; the message says what to do.
     """
-    keeps_maps, views = Objective.of(cfg).features > 0, cfg.TEACHER.CACHE_VIEWS
+    views = cfg.TEACHER.CACHE_VIEWS
     if isinstance(images, HandStream):
         raise ValueError(
             "TEACHER.CACHE needs a set whose samples have numbers; this one is read in an order of its own: leave "

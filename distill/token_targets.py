@@ -1,4 +1,4 @@
-"""Meshes as lessons in tokens: which words a frozen tokenizer says for them, and how sure it is."""
+"""Token targets: the codes that a frozen tokenizer assigns to a mesh, as hard and as soft labels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fasthamer.students.tokenhand.tokenizer import Tokenizer
 
 
 class TokenTargets(NamedTuple):
-    """Meshes in tokens."""
+    """Labels for the M tokens of each mesh, over K codes."""
 
     labels: Tensor  # (B, M) int64, the nearest code of each token
-    soft: Tensor  # (B, M, K) probabilities, the nearer a code the likelier
+    soft: Tensor  # (B, M, K) probabilities, higher for nearer codes
 
 
 class TokenTargetEncoder(NamedTuple):
-    """What the ground truth or any mesh teacher, which need not know of tokens, teaches a token student.
+    """Encodes ground-truth meshes, or those of any mesh teacher, as targets for a token student.
 
-    The soft labels are softmax(-d^2 / (D T)) of the distances d between a token and all codes: what a Gaussian of
-    variance D T / 2 around the token says of each.
+    The soft labels are softmax(-d^2 / (D T)) of the distances d between a token and all codes, D the width of a code:
+    the posterior of the codes under a Gaussian of variance D T / 2 around each.
     """
 
     tokenizer: Tokenizer  # frozen, on the student's device
@@ -29,16 +29,18 @@ class TokenTargetEncoder(NamedTuple):
 
     @torch.no_grad()
     def __call__(self, vertices: Tensor) -> TokenTargets:
-        """(B, 778, 3) metres.
+        """
+        Args:
+            vertices: (B, 778, 3) metres.
 
         Raises:
-            FloatingPointError: a mesh that is not finite; the message names the sample.
+            FloatingPointError: a mesh is not finite; the message names the sample.
         """
         with torch.autocast(vertices.device.type, enabled=False):
             try:
                 tokens = self.tokenizer.encode(vertices.float()).tokens
             except ValueError as error:  # in the middle of a training: no mistyped setting
-                raise FloatingPointError(f"no tokens to learn from: {error}") from None
+                raise FloatingPointError(f"no token targets: {error}") from None
             distances = self.tokenizer.codebook.distances(tokens)
         scale = tokens.shape[-1] * self.temperature
         return TokenTargets(distances.argmin(-1), (-distances / scale).softmax(-1))

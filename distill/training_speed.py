@@ -150,13 +150,13 @@ def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> C
     student = build_student(
         cfg.STUDENT.NAME, cfg.STUDENT.DECODER, cfg.STUDENT.DECODER_SIZE, cfg.STUDENT.IMAGE_SIZE, hand=hand
     )
-    trainer = DistillTrainer(cfg, student, teacher, accelerator)
+    trainer = DistillTrainer(cfg, student, teacher, objective, accelerator)
     if isinstance(trainer.teacher, CachedTeacher):
         trainer.teacher.build(cfg.TRAIN.BATCH, 0, lambda text: None)
     batch = Batch(*default_collate([crops[(0, index)] for index in range(len(crops))]))
 
     def step() -> None:
-        trainer.begin(0)
+        trainer.begin(0, 1)
         trainer.training_step(batch, 0)
         synchronise(accelerator.device)
 

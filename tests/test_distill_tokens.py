@@ -175,4 +175,4 @@ def test_a_teacher_that_answers_nan_ends_the_run_with_one_line(capsys, tmp_path,
     arguments = [*options, "--kd", "output", "--teacher", str(tmp_path / "teacher.safetensors")]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("distill: no tokens to learn from: the mesh of sample 0 is not finite")
+    assert said.startswith("distill: no token targets: the mesh of sample 0 is not finite")

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.config import load_config
-from fasthamer.data.loader import BadSample, Stream
+from fasthamer.data.loader import BadSample, Feed, Stream
 from fasthamer.distill.learner import Learner
+from fasthamer.distill.objective import Objective
 from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
@@ -78,8 +79,9 @@ def teach(run: Path, *overrides: str, images: Dataset | None = None, student: nn
     cfg = load_config(None, [*TINY, *overrides])
     teacher = None if cfg.KD.MODE == "none" else tiny(seed=1).eval().requires_grad_(False)
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
-    trainer = DistillTrainer(cfg, student or tiny(), teacher, accelerator)
-    return train(trainer, images or Noise(), run, **options), teacher
+    trainer = DistillTrainer(cfg, student or tiny(), teacher, Objective.of(cfg), accelerator)
+    feed = Feed(images or Noise(), cfg.TRAIN.BATCH, cfg.SEED, workers=cfg.DATA.WORKERS)
+    return train(trainer, feed, cfg.TRAIN, run, **options), teacher
 
 
 def lines(run: Path, phase: str = "train") -> list[dict]:

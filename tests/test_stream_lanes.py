@@ -11,12 +11,11 @@ from miniatures_tars import header_offsets, write_shards
 from torch.utils.data import Dataset
 
 from fasthamer.data.augment import Strength
-from fasthamer.data.loader import BadSample, Feed
+from fasthamer.data.loader import BadSample, Feed, check_lanes
 from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.streams import HandStream, Indexed, Mix
 from fasthamer.hand.mano import load_hand
-from fasthamer.training.lane_places import check_lanes
 
 BLANK = np.zeros((8, 8, 3), np.uint8)
 
@@ -130,9 +129,9 @@ def test_two_processes_with_two_workers_each_see_every_sample_once_an_epoch(shar
         assert sorted(seen) == everything
 
 
-def taken(root, count, workers, **options):
-    feed = Feed(tars(root), batch=4, seed=0, workers=workers, **options)
-    source = feed.batches()
+def taken(root, count, workers, first_batch=0, position=None):
+    feed = Feed(tars(root), batch=4, seed=0, workers=workers)
+    source = feed.batches(first_batch, position)
     batches = list(islice(source, count))
     source.close()
     return batches, feed
@@ -143,8 +142,8 @@ def test_a_resumed_feed_meets_what_the_uninterrupted_one_would_have_met(shards, 
     whole, _ = taken(shards, 9, workers)
     for stop in (1, 5):
         _, feed = taken(shards, stop, workers)
-        places = json.loads(json.dumps(feed.places))
-        rest, _ = taken(shards, 9 - stop, workers, first_batch=stop, places=places)
+        position = json.loads(json.dumps(feed.position))
+        rest, _ = taken(shards, 9 - stop, workers, stop, position)
         for one, other in zip(whole[stop:], rest, strict=True):
             assert torch.equal(one.index, other.index) and torch.equal(one.image, other.image)
 

@@ -26,7 +26,7 @@ def hand():
 
 
 @pytest.fixture(scope="module")
-def words(hand):
+def encoder(hand):
     return TokenTargetEncoder(tiny_tokenizer(hand).requires_grad_(False), 0.1)
 
 
@@ -45,7 +45,7 @@ def target():
     return (2 * torch.randn(SAMPLES, TOKENS, CODES, generator=torch.Generator().manual_seed(1))).softmax(-1)
 
 
-def spoken(logits, hand, posed) -> HandOutput:
+def hand_output(logits, hand, posed) -> HandOutput:
     vertices, joints = (each.clone().requires_grad_() for each in posed)
     return HandOutput(vertices, joints, joints[..., :2], torch.ones(len(joints), 3), logits, logits=logits)
 
@@ -71,8 +71,8 @@ def labelled(posed, present: torch.Tensor) -> Batch:
     )
 
 
-def objective(words, *overrides: str) -> Objective:
-    return Objective.of(load_config(None, overrides), words)
+def objective(encoder, *overrides: str) -> Objective:
+    return Objective.of(load_config(None, overrides))._replace(token_targets=encoder)
 
 
 # --- the losses
@@ -102,7 +102,7 @@ def test_divergence_is_kullback_leiblers_from_the_soft_labels(logits, target):
 
 
 @pytest.mark.parametrize("present", [None, PRESENT])
-def test_relations_are_one_minus_pearsons_over_words_and_over_samples(logits, target, present):
+def test_relations_are_one_minus_pearsons_over_codes_and_over_samples(logits, target, present):
     predicted, truth = softmax(logits.detach().double().numpy(), axis=-1), target.double().numpy()
     there = np.ones(SAMPLES) if present is None else present.numpy()
     rows = np.flatnonzero(there)
@@ -140,48 +140,48 @@ def test_a_step_against_the_gradient_makes_a_term_smaller(logits, target, loss):
 # --- what a mesh says
 
 
-def test_soft_labels_are_those_of_the_distances_to_the_codes(words, posed):
-    said = words(posed[0])
-    tokens, codes = words.tokenizer.encode(posed[0]).tokens.double().numpy(), words.tokenizer.codebook.codes.numpy()
+def test_soft_labels_are_those_of_the_distances_to_the_codes(encoder, posed):
+    targets = encoder(posed[0])
+    tokens, codes = encoder.tokenizer.encode(posed[0]).tokens.double().numpy(), encoder.tokenizer.codebook.codes.numpy()
     distances = ((tokens[:, :, None] - codes) ** 2).sum(-1)  # (B, M, K)
-    assert (said.labels.numpy() == distances.argmin(-1)).all()
-    np.testing.assert_allclose(said.soft, softmax(-distances / (8 * 0.1), axis=-1), atol=1e-5)
-    assert (said.soft.argmax(-1) == said.labels).all()
-    assert not said.soft.requires_grad
-    warm = TokenTargetEncoder(words.tokenizer, 10.0)(posed[0]).soft
-    assert warm.amax(-1).mean() < said.soft.amax(-1).mean()
+    assert (targets.labels.numpy() == distances.argmin(-1)).all()
+    np.testing.assert_allclose(targets.soft, softmax(-distances / (8 * 0.1), axis=-1), atol=1e-5)
+    assert (targets.soft.argmax(-1) == targets.labels).all()
+    assert not targets.soft.requires_grad
+    warm = TokenTargetEncoder(encoder.tokenizer, 10.0)(posed[0]).soft
+    assert warm.amax(-1).mean() < targets.soft.amax(-1).mean()
 
 
-def test_half_precision_changes_no_word(words, posed):
+def test_half_precision_changes_no_label(encoder, posed):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        said = words(posed[0])
-    assert torch.equal(said.labels, words(posed[0]).labels)
-    assert said.soft.dtype == torch.float32
+        targets = encoder(posed[0])
+    assert torch.equal(targets.labels, encoder(posed[0]).labels)
+    assert targets.soft.dtype == torch.float32
 
 
-def test_a_mesh_that_is_none_stops_the_training_by_name(words, posed):
+def test_a_mesh_that_is_not_finite_stops_the_training_and_names_the_sample(encoder, posed):
     broken = posed[0].clone()
     broken[2] = float("nan")
-    with pytest.raises(FloatingPointError, match="no tokens to learn from: the mesh of sample 2 is not finite"):
-        words(broken)
+    with pytest.raises(FloatingPointError, match="no token targets: the mesh of sample 2 is not finite"):
+        encoder(broken)
 
 
 # --- the objective
 
 
-def test_weights_reach_each_term_under_its_name(words, hand, posed, logits):
+def test_weights_reach_each_term_under_its_name(encoder, hand, posed, logits):
     settings = [f"{section}.{name.upper()}" for section in ("LOSS", "KD") for name in TERMS]
     weights = {name: str(number + 1) for number, name in enumerate(settings)}
     pairs = [word for pair in weights.items() for word in pair]
-    judge = objective(words, "KD.MODE", "output", "KD.WEIGHT", "0.5", *pairs)
+    loss = objective(encoder, "KD.MODE", "output", "KD.WEIGHT", "0.5", *pairs)
     mesh, teachers = posed[0], meshes(hand, SAMPLES, seed=9)
-    teacher = spoken(None, hand, teachers)
-    output = LearnerOutput(spoken(logits, hand, posed))
-    terms = judge(output, labelled(posed, PRESENT), teacher)
+    teacher = hand_output(None, hand, teachers)
+    output = LearnerOutput(hand_output(logits, hand, posed))
+    terms = loss(output, labelled(posed, PRESENT), teacher)
     losses = (token_cross_entropy, token_divergence, token_relations)
-    said, answered = words(mesh * PRESENT[:, None, None]), words(teachers[0])
+    targets, from_teacher = encoder(mesh * PRESENT[:, None, None]), encoder(teachers[0])
     for number, (name, loss) in enumerate(zip(TERMS, losses, strict=True)):
-        truth, target = ((each.labels if name == "tokens" else each.soft) for each in (said, answered))
+        truth, target = ((each.labels if name == "tokens" else each.soft) for each in (targets, from_teacher))
         expected = (number + 1) * 8 * loss(logits, truth, PRESENT).mean()
         torch.testing.assert_close(terms[name], expected)
         torch.testing.assert_close(terms[f"kd_{name}"], 0.5 * (number + 4) * 8 * loss(logits, target).mean())
@@ -189,34 +189,34 @@ def test_weights_reach_each_term_under_its_name(words, hand, posed, logits):
     torch.testing.assert_close(terms["total"], total)
 
 
-def test_the_teachers_mesh_gives_words_where_the_batch_has_no_label(words, hand, posed, logits):
-    teacher = spoken(None, hand, meshes(hand, SAMPLES, seed=9))
-    judge = objective(words, "KD.MODE", "output")
-    terms = judge(LearnerOutput(spoken(logits, hand, posed)), labelled(posed, torch.zeros(SAMPLES)), teacher)
+def test_the_teachers_mesh_gives_token_targets_where_the_batch_has_no_label(encoder, hand, posed, logits):
+    teacher = hand_output(None, hand, meshes(hand, SAMPLES, seed=9))
+    loss = objective(encoder, "KD.MODE", "output")
+    terms = loss(LearnerOutput(hand_output(logits, hand, posed)), labelled(posed, torch.zeros(SAMPLES)), teacher)
     assert terms["tokens"] == 0
     assert terms["kd_tokens"] > 0 and terms["kd_token_soft"] > 0
     terms["total"].backward()
     assert logits.grad.abs().max() > 0
 
 
-def test_a_mesh_in_tokens_is_what_the_logits_learn(words, hand, posed):
-    """Gradient descent on the terms alone ends at the mesh's own words."""
+def test_a_mesh_in_tokens_is_what_the_logits_learn(encoder, hand, posed):
+    """Gradient descent on the terms alone ends at the mesh's own codes."""
     logits = torch.zeros(SAMPLES, TOKENS, CODES, requires_grad=True)
-    judge = objective(words, "KD.MODE", "none")
+    loss = objective(encoder, "KD.MODE", "none")
     optimizer = torch.optim.Adam([logits], lr=0.3)
     for _ in range(40):
-        terms = judge(LearnerOutput(spoken(logits, hand, posed)), labelled(posed, torch.ones(SAMPLES)), None)
+        terms = loss(LearnerOutput(hand_output(logits, hand, posed)), labelled(posed, torch.ones(SAMPLES)), None)
         optimizer.zero_grad()
         terms["tokens"].backward()
         optimizer.step()
-    assert torch.equal(logits.argmax(-1), words(posed[0]).labels)
+    assert torch.equal(logits.argmax(-1), encoder(posed[0]).labels)
 
 
-def test_without_words_or_without_logits_nothing_is_said(words, hand, posed, logits):
+def test_without_a_tokenizer_or_without_logits_there_is_no_token_term(encoder, hand, posed, logits):
     batch = labelled(posed, torch.ones(SAMPLES))
-    silent = objective(None, "KD.MODE", "none")(LearnerOutput(spoken(logits, hand, posed)), batch, None)
-    mute = objective(words, "KD.MODE", "none")(LearnerOutput(spoken(None, hand, posed)), batch, None)
-    assert not {*silent, *mute} & set(TERMS)
-    never = words._replace(tokenizer=None)  # fails if asked
+    silent = objective(None, "KD.MODE", "none")(LearnerOutput(hand_output(logits, hand, posed)), batch, None)
+    without_logits = objective(encoder, "KD.MODE", "none")(LearnerOutput(hand_output(None, hand, posed)), batch, None)
+    assert not {*silent, *without_logits} & set(TERMS)
+    never = encoder._replace(tokenizer=None)  # fails if asked
     off = objective(never, "KD.MODE", "none", "LOSS.TOKENS", "0")
-    assert not set(off(LearnerOutput(spoken(logits, hand, posed)), batch, None)) & set(TERMS)
+    assert not set(off(LearnerOutput(hand_output(logits, hand, posed)), batch, None)) & set(TERMS)

@@ -1,26 +1,19 @@
-"""One of the processes of a tokenizer's distributed training: the command, and in the end a copy of what it holds."""
+"""One of the processes of a tokenizer's distributed training; in the end, a copy of the weights that it holds."""
 
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import distributed
 
-from fasthamer.distill import tokenizer as tokenizing
-from fasthamer.tools.train_tokenizer import main
+from fasthamer.config import load_config
+from fasthamer.distill.tokenizer import prepare_tokenizer, train_tokenizer
 
-folder, *arguments = sys.argv[1:]
-train = tokenizing.train_tokenizer
-
-
-def keeping(shop: tokenizing.Workshop) -> dict:
-    scores = train(shop)
-    torch.save(shop.tokenizer.state_dict(), Path(folder) / f"{shop.accelerator.process_index}.pt")
-    return scores
-
-
-tokenizing.train_tokenizer = keeping
-tokenizing.reconstructions = lambda *_: np.zeros((8, 8, 3), np.uint8)
-assert main(arguments) == 0
+folder, run, *overrides = sys.argv[1:]
+prepared = prepare_tokenizer(load_config("tokenizer/default", overrides), Path(run))
+accelerator = prepared.trainer.accelerator
+if accelerator.is_main_process:
+    print(prepared.announcement)
+train_tokenizer(prepared, shown=1)
+torch.save(prepared.trainer.model.state_dict(), Path(folder) / f"{accelerator.process_index}.pt")
 distributed.destroy_process_group()

@@ -53,16 +53,16 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         cfg, run = _settings(arguments, overrides)
-        session = prepare(cfg, run, arguments.resume)
+        prepared = prepare(cfg, run, arguments.resume)
     except (ValueError, KeyError, FileNotFoundError) as error:
         parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
-    speaks = session.trainer.accelerator.is_main_process
+    speaks = prepared.trainer.accelerator.is_main_process
     if speaks:
-        print(session.announcement, flush=True)
-        if session.resume_from:
-            print(f"resumed from {session.resume_from}", flush=True)
+        print(prepared.announcement, flush=True)
+        if prepared.resume_from:
+            print(f"resumed from {prepared.resume_from}", flush=True)
     try:
-        scores = execute(session)
+        scores = execute(prepared)
     except Interrupted as stopped:
         if speaks:
             print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)

@@ -45,16 +45,16 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
         recipe = arguments.config or DEFAULT
         cfg = resumed_config(run, overrides) if arguments.resume else load_config(recipe, overrides)
-        shop = prepare_tokenizer(cfg, run, arguments.resume)
+        prepared = prepare_tokenizer(cfg, run, arguments.resume)
     except (ValueError, KeyError, FileNotFoundError, ImportError) as error:
         parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
-    speaks = shop.accelerator.is_main_process
+    speaks = prepared.trainer.accelerator.is_main_process
     if speaks:
-        print(shop.announcement, flush=True)
-        if shop.resume_from:
-            print(f"resumed from {shop.resume_from}", flush=True)
+        print(prepared.announcement, flush=True)
+        if prepared.resume_from:
+            print(f"resumed from {prepared.resume_from}", flush=True)
     try:
-        scores = train_tokenizer(shop)
+        scores = train_tokenizer(prepared)
     except Interrupted as stopped:
         if speaks:
             print(f"{stopped}; go on with: python tools/train_tokenizer.py --out {run} --resume", file=sys.stderr)

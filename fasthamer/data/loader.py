@@ -7,7 +7,7 @@ is walked along lanes, of the numbers of processes and workers too, and a checkp
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -104,9 +104,10 @@ class BadSample(ValueError):
 
 
 class Feed:
-    """Batches of a training set in the stream's order, without end.
+    """Batches of a training set in a fixed order, without end: what `fasthamer.training.trainer.Feed` asks for.
 
-    `places` is what a checkpoint keeps of a walked set (None of an indexed one), `skipped` what could not be read.
+    `position` is None for an indexed set; for a walked set it holds the places of this process's lanes. `skipped`
+    holds a line for each sample that could not be read.
     """
 
     def __init__(
@@ -114,48 +115,74 @@ class Feed:
         images: Any,
         batch: int,
         seed: int,
-        first_batch: int = 0,
         rank: int = 0,
         processes: int = 1,
         workers: int = 0,
         pin: bool = False,
-        places: list[Place] | None = None,
     ) -> None:
         """
         Args:
             images: an indexed set, or a `HandStream`.
-            batch, seed, first_batch, rank, processes, places: see `Stream` and `Lanes`.
+            batch, seed, rank, processes: see `Stream` and `Lanes`.
             workers: loader processes.
             pin: put batches where a GPU can fetch them.
         """
         self.skipped: dict[str, None] = {}  # in order, each once
-        walked = isinstance(images, HandStream)
-        self.places: list[Place] | None = (places or [None] * max(1, workers)) if walked else None
-        if walked:
-            self.source: Any = Lanes(images, batch, first_batch, rank, processes, self.places)
-        else:
-            self.source = Stream(len(images), batch, seed, first_batch, rank, processes)
+        self.position: list[Place] | None = None
+        self.walked = isinstance(images, HandStream)
+        if not self.walked and len(images) < 1:
+            raise ValueError("the training set is empty")
+        self.images, self.batch, self.seed = images, batch, seed
+        self.rank, self.processes, self.workers = rank, processes, workers
         ahead = 4 if workers else None  # batches a worker prepares before they are asked for
         self.options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": ahead, "pin_memory": pin}
         self.options["worker_init_fn"] = quiet_worker
-        self.images, self.workers = images, workers
 
-    def batches(self) -> Generator[Any, None, None]:
-        """The batches.
+    def batches(self, first_batch: int = 0, position: list[Place] | None = None) -> Generator[Any, None, None]:
+        """The batches of this process.
+
+        Args:
+            first_batch: number of the first batch to yield, counted from 0.
+            position: of a walked set, `position` after the batch before it; None is the start.
 
         Raises:
             BadSample: the dataset refused a sample.
         """
-        if self.places is None:
+        if not self.walked:
+            order = Stream(len(self.images), self.batch, self.seed, first_batch, self.rank, self.processes)
             collate = pack_batch if self.workers else default_collate
-            loader = DataLoader(self.images, batch_sampler=self.source, collate_fn=collate, **self.options)
+            loader = DataLoader(self.images, batch_sampler=order, collate_fn=collate, **self.options)
             yield from map(unpack_batch, readable(loader))
             return
-        loader = DataLoader(self.source, batch_size=None, collate_fn=_as_it_is, **self.options)
+        self.position = list(position) if position else [None] * max(1, self.workers)
+        lanes = Lanes(self.images, self.batch, first_batch, self.rank, self.processes, list(self.position))
+        loader = DataLoader(lanes, batch_size=None, collate_fn=_as_it_is, **self.options)
         for batch, lane, place, skipped in readable(loader):
-            self.places[lane] = place
+            self.position[lane] = place
             self.skipped.update(dict.fromkeys(skipped))
             yield unpack_batch(batch)
+
+
+def check_lanes(facts: Mapping[str, Any], processes: int, workers: int) -> None:
+    """Refuses to resume with another number of lanes, whose samples would not be those of the uninterrupted run.
+
+    Args:
+        facts: of the checkpoint; `lanes` is there for a walked set only.
+        processes: of the resumed run.
+        workers: loader processes of each.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+    lanes = facts.get("lanes")
+    if lanes is None:
+        return
+    before, now = (len(lanes), len(lanes[0])), (processes, max(1, workers))
+    if before != now:
+        raise ValueError(
+            f"the run reads its shards in {before[0]} processes with {before[1]} loader workers each, not {now[0]} "
+            f"with {now[1]}: resume it so (DATA.WORKERS {before[1]}), or start a new run from its student with --init"
+        )
 
 
 def readable(loader: DataLoader) -> Iterator[Any]:

@@ -38,7 +38,7 @@ class RunLog:
         pace = 0.2 if sys.stderr.isatty() else 20.0  # seconds between redraws; a log file wants few
         self.bar = tqdm(total=steps, initial=first_step, unit="step", mininterval=pace, dynamic_ncols=True)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """One line for the user."""
         if not self.muted:
             tqdm.write(text)
@@ -54,7 +54,7 @@ class RunLog:
         elif passed == 5:
             pace = (time.perf_counter() - self.warm) / 4
             left = self.steps - done
-            self.say(f"about {duration(pace * left)} for the {left} steps left ({pace:.2f} s a step)")
+            self.message(f"about {duration(pace * left)} for the {left} steps left ({pace:.2f} s a step)")
 
     def scalars(self, done: int, values: Mapping[str, float], prefix: str = "train") -> None:
         """Appends one line of numbers; training lines get the images a second since the last one."""
