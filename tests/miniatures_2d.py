@@ -15,29 +15,7 @@ from fasthamer.hand.mano_files import read_hand_arrays
 TIPS = [744, 320, 443, 554, 671]  # HaMeR's
 K = np.array([[520.0, 0, 170], [0, 515, 118], [0, 0, 1]])
 SIZE = (320, 240)  # width, height
-TO_INTERHAND = [
-    4,
-    3,
-    2,
-    1,
-    8,
-    7,
-    6,
-    5,
-    12,
-    11,
-    10,
-    9,
-    16,
-    15,
-    14,
-    13,
-    20,
-    19,
-    18,
-    17,
-    0,
-]  # our index of each joint
+TO_INTERHAND = [4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17, 0]  # our index of each joint
 
 
 def drawn_hands(count, seed=0, sides=("right", "left"), off_centre=0.03):

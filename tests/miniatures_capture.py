@@ -1,4 +1,4 @@
-"""Small sets in the official layouts of FreiHAND, DexYCB and HO-3D, with rendered hands; used by several test files.
+"""Small datasets in the official layouts of FreiHAND, DexYCB and HO-3D, with rendered hands; for several test files.
 
 Everything is written from the datasets' own documentation, not with the code under test: MANO by `smplx.MANO`, left
 hands with a left model, files with the same names, types and conventions as the official ones.
@@ -53,7 +53,7 @@ def left_arrays(right, fixed=False):
 
 
 def mano(arrays, right=True):
-    """smplx's own layer, absolute poses."""
+    """smplx's own MANO layer, for absolute poses."""
     with contextlib.redirect_stdout(io.StringIO()):
         options = {"use_pca": False, "flat_hand_mean": True, "create_body_pose": False, "batch_size": 1}
         return smplx.MANO("", is_rhand=right, data_struct=Struct(**arrays), dtype=torch.float64, **options)
@@ -68,7 +68,7 @@ def posed(layer, pose, betas, trans=(0, 0, 0)):
 
 
 def natural_hand(rng):
-    """A pose (48,) of a right hand, facing anywhere, and betas (10,)."""
+    """A pose (48,) of a right hand with random orientation, and betas (10,)."""
     return np.concatenate((Rotation.random(random_state=rng).as_rotvec(), sample_pose(rng).ravel())), rng.normal(
         0, 0.7, 10
     )
@@ -140,7 +140,7 @@ DEXYCB_HANDS = {  # (subject, sequence) -> side: s0 has train, val and test with
 def write_dexycb(root, arrays=None, hands=None, frames=2, images=True, seed=0):
     """DexYCB: ten subjects of a hundred sequences, of which those in `hands` show a hand in all frames but the first.
 
-    Only those sequences have images and labels; in the others there is no hand, so nobody asks for them.
+    Only those sequences have images and labels; the others show no hand and are not read.
 
     Args:
         arrays: of the right hand; None is the embedded one. Left hands use the left model as released.
@@ -194,7 +194,7 @@ def _meta(frames, side, subject):
 
 
 def _write_calibration(root, rng):
-    """The files, and serial -> K, rotation and place (3,) of the camera in the world."""
+    """Writes the files; returns serial -> K, rotation and position (3,) of the camera in the world."""
     folder = root / "calibration"
     (folder / "intrinsics").mkdir(parents=True)
     lines, cameras = ["extrinsics:"], {}
@@ -206,7 +206,7 @@ def _write_calibration(root, rng):
         )
         (folder / "intrinsics" / f"{serial}_640x480.yml").write_text(text)
         K = np.array([[values["fx"], 0, values["ppx"]], [0, values["fy"], values["ppy"]], [0, 0, 1]])
-        turn = Rotation.from_euler("yx", [45 * i, 20], degrees=True)  # they stand in a ring, looking inwards
+        turn = Rotation.from_euler("yx", [45 * i, 20], degrees=True)  # cameras in a ring, directed inwards
         pose = np.round(np.column_stack((turn.as_matrix(), turn.apply([0, 0, -0.9]))), 7)
         cameras[serial] = K, pose[:, :3], pose[:, 3]
         lines += _tuple(f"'{serial}'", pose)
@@ -309,7 +309,7 @@ def write_ho3d(root, version="v2", arrays=None, truth=True, seed=0):
 
 
 def write_python2_pickle(path, content):
-    """Protocol 2, with the module names of the NumPy of that time."""
+    """A pickle of protocol 2 with the module names of NumPy 1."""
     raw = pickle.dumps(content, protocol=2)
     path.write_bytes(raw.replace(b"cnumpy._core.", b"cnumpy.core."))
 

@@ -18,7 +18,7 @@ K = np.array([[480.0, 0, 112], [0, 480, 112], [0, 0, 1]])
 
 
 def hand_record(rng, hand=None, left=False, **changes):
-    """One dictionary of a `.data.pyd` (float32, flags as arrays without axes, as HaMeR needs them)."""
+    """One dictionary of a `.data.pyd` (float32, flags as 0-dimensional arrays, as in HaMeR)."""
     hand = hand or load_hand("embedded")
     pose = np.concatenate((Rotation.random(random_state=rng).as_rotvec()[None], sample_pose(rng).reshape(-1, 3)[-15:]))
     betas = rng.uniform(-1, 1, 10)

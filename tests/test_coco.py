@@ -25,7 +25,7 @@ def drawn(tmp_path_factory):
 
 
 def edited(root, change, name="annotations/hands_train.json"):
-    """The set with its JSON changed in place by `change`."""
+    """Changes the JSON file in place with `change`; returns `root`."""
     path = root / name
     content = json.loads(path.read_text())
     change(content)

@@ -95,7 +95,7 @@ def test_a_tuple_in_the_extrinsics_is_plain_data_and_an_object_is_not(dexycb_roo
 
 
 class Evil:
-    """Writes a file when it is unpickled the ordinary way."""
+    """Writes a file when it is unpickled with pickle.loads."""
 
     def __init__(self, target):
         self.target = target

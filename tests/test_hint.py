@@ -48,7 +48,7 @@ def test_keypoints_are_valid_if_they_lie_inside_the_image(tmp_path):
         np.testing.assert_array_equal(labels.keypoints[:, 2] == 1, inside)
         cut += (~inside).sum()
         assert labels.joints is labels.vertices is labels.pose is labels.betas is None
-    assert cut, "the miniature is to cut some hands at the edge"
+    assert cut, "the miniature has to cut some hands at the edge"
 
 
 def test_visible_and_occluded_keypoints_are_a_partition_of_all(folder):
@@ -227,7 +227,7 @@ def test_a_list_with_pickled_objects_is_refused_unopened(folder, tmp_path, capsy
 
 def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path):
     folder = shared_data("hint")
-    (tmp_path / "TEST_newdays_img").mkdir()  # the images are not at hand
+    (tmp_path / "TEST_newdays_img").mkdir()  # without the images
     for kind, keypoints in (("all", 34110), ("occ", 12527), ("vis", 21583)):
         path = tmp_path / f"TEST_newdays_img_{kind}.npz"
         path.symlink_to(folder / path.name)
@@ -238,9 +238,9 @@ def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path
     assert dataset.sample_name(1) == "ND_0-A_ctkz_oE_frame003601_l.jpg" and dataset.is_left(1)
     centre, side = dataset.raw_sample(0).box
     assert centre.tolist() == [578.0, 189.5] and side == 2 * 319.0
-    # The side that a name tells is the side that the list says: folders have only the names.
+    # The side in the file name equals the side in the list; folders have only the names.
     assert all(dataset.is_left(index) == dataset.sample_name(index).endswith("_l.jpg") for index in range(1753))
-    # A keypoint that does not count lies outside of the image, as far as the videos' counted ones tell its size.
+    # Invalid keypoints lie outside the image, whose size is estimated from the valid keypoints of its video.
     with np.load(folder / "TEST_newdays_img_all.npz") as stored:
         names, points = stored["imgname"], stored["hand_keypoints_2d"]
     videos = np.array([name.split("_frame")[0] for name in names])

@@ -38,7 +38,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def hand(arrays):
-    """Stands in for the licensed hand: the code only sees that it is not the embedded one."""
+    """Replaces the licensed MANO file: the embedded arrays under another name."""
     return Hand(arrays, "MANO_RIGHT")
 
 
@@ -57,7 +57,7 @@ def meta_path(root, index, split="train"):
 
 
 def meta_bytes(path, tmp_path, **changes):
-    """A changed copy of an annotation, pickled as the official ones are."""
+    """A changed copy of an annotation, pickled like the official ones."""
     content = pickle.loads(path.read_bytes(), encoding="latin1") | changes
     write_python2_pickle(tmp_path / "meta.pkl", content)
     return (tmp_path / "meta.pkl").read_bytes()
@@ -191,7 +191,7 @@ def test_released_labels_of_another_length_are_refused(root, hand):
 
 
 class Evil:
-    """Writes a file when it is unpickled the ordinary way."""
+    """Writes a file when it is unpickled with pickle.loads."""
 
     def __init__(self, target):
         self.target = target
@@ -240,7 +240,7 @@ def test_mirrored_hands_are_detected(root, hand, tmp_path):
     path = meta_path(root, 0)
     joints = pickle.loads(path.read_bytes(), encoding="latin1")["handJoints3D"] * [-1, 1, 1]
     with (
-        replaced(root / "train.txt", b"ABF10/0000\n" * 12),  # one hand is no evidence, twelve are
+        replaced(root / "train.txt", b"ABF10/0000\n" * 12),  # one hand is not enough for the check, twelve are
         replaced(path, meta_bytes(path, tmp_path, handJoints3D=joints)),
         pytest.raises(ValueError, match="bend like the other hand"),
     ):

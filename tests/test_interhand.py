@@ -200,7 +200,7 @@ def test_real_frames_have_their_joints_on_the_hand(shared_data):
         x, y = ((item.keypoints_2d[1:, :2] + 0.5) * 256).round().long().T
         assert (
             item.image[0, y, x].float().mean() > 1.4 * item.image[0].float().mean()
-        )  # hands are lit, the rest is dark
+        )  # hands are bright, the rest is dark
     boxes = {326750: (33.6, 164.9, 185.1, 142.7)}  # annotated: around both hands, with a margin
     low = np.minimum(*(dataset.labels(index).keypoints[:, :2].min(0) for index in (0, 1)))
     high = np.maximum(*(dataset.labels(index).keypoints[:, :2].max(0) for index in (0, 1)))

@@ -1,4 +1,4 @@
-"""Every protocol's scores against slow rewrites of the official scripts, on ordinary and on adversarial hands."""
+"""Scores of every protocol against slow rewrites of the official scripts, on ordinary and degenerate hands."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from fasthamer.metrics.pck import Annotated, score_pck
 from fasthamer.metrics.protocols import PROTOCOLS, from_official, protocol, to_official
 from fasthamer.metrics.scores import Hands, score
 
-pytestmark = pytest.mark.filterwarnings("ignore:PA-MPJPE is")  # mirrored hands are among them
+pytestmark = pytest.mark.filterwarnings("ignore:PA-MPJPE is")  # some of the hands are mirrored
 
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 
@@ -31,19 +31,19 @@ def true_hands(count=12, seed=0):
 
 
 def predicted(target, seed=1):
-    """Noisy hands, and some of each kind of trouble."""
+    """Noisy hands, some of them degenerate."""
     rng = np.random.default_rng(seed)
     parts = []
     for points in target[:2]:
         noisy = points + rng.normal(0, 0.004, points.shape)
         noisy[0] *= [-1, 1, 1]  # mirrored
         noisy[1] = 3.5 * noisy[1] - 2  # scaled and far away
-        noisy[2] = 0  # shrunk to a point at the camera
-        noisy[3] = [0.1, 0.2, 0.3]  # and elsewhere
+        noisy[2] = 0  # all points at the camera
+        noisy[3] = [0.1, 0.2, 0.3]  # all points at another position
         noisy[4] = np.linspace(-1, 1, len(points[4]))[:, None] * [0.05, -0.02, 0.1]  # collinear
         noisy[5, :, 2] = 0.6  # flat
         noisy[6] = noisy[6] @ Rotation.from_rotvec([0.3, 2.0, -1.0]).as_matrix()
-        noisy[7] = 1e-7 * noisy[7]  # a thousandth of a hair
+        noisy[7] = 1e-7 * noisy[7]  # tiny
         parts.append(noisy)
     return Hands(*parts)
 
@@ -58,7 +58,7 @@ def hands():
 def test_scores_equal_the_official_evaluation_of_joints_and_meshes(hands, name):
     prediction, target = hands
     files = [prediction.joints, prediction.vertices, target.joints, target.vertices]
-    if name == "ho3d":  # as its files have them: MANO's order, OpenGL's axes
+    if name == "ho3d":  # as in its files: MANO's order, OpenGL's axes
         files = [(part[:, MANO_FROM_OPENPOSE] if part.shape[1] == 21 else part) * OPENGL for part in files]
     theirs = meshes_and_joints(*files, scale_translation=name == "ho3d")
     ours = score(prediction, target, name, frame="camera")
@@ -101,7 +101,7 @@ def test_scores_equal_the_official_evaluation_of_dexycb(hands):
         assert ours[area] == pytest.approx(theirs[official][1], **CLOSE), official
 
 
-def test_right_hands_alone_are_scored_where_the_protocol_has_both(hands):
+def test_right_hands_are_scored_separately_if_the_protocol_has_both(hands):
     prediction, target = hands
     right = np.arange(len(target.joints)) % 3 > 0
     both = score(prediction, target._replace(right=right), "dexycb", frame="camera")
@@ -114,8 +114,8 @@ def test_right_hands_alone_are_scored_where_the_protocol_has_both(hands):
     assert none["right_n"] == 0 and "right_pa_mpjpe_mm" not in none
 
 
-@pytest.mark.filterwarnings("ignore:Optimal rotation")  # of the hand on a line
-def test_strict_alignment_equals_the_best_rotation_that_scipy_finds(hands):
+@pytest.mark.filterwarnings("ignore:Optimal rotation")  # of the collinear hand
+def test_rigid_alignment_equals_the_best_rotation_of_scipy(hands):
     prediction, target = hands
     ours = score(prediction, target, "freihand")
     for key, preds, gts in (
@@ -124,11 +124,11 @@ def test_strict_alignment_equals_the_best_rotation_that_scipy_finds(hands):
     ):
         pairs = zip(preds, gts, strict=True)
         errors = [np.linalg.norm(align_rigidly(gt, pred) - gt, axis=-1).mean() for pred, gt in pairs]
-        assert ours[key] == pytest.approx(1000 * np.mean(errors), rel=1e-7), key  # SciPy finds turns to 1e-8
+        assert ours[key] == pytest.approx(1000 * np.mean(errors), rel=1e-7), key  # SciPy's accuracy is 1e-8
     assert ours["pa_mpjpe_rigid_mm"] > ours["pa_mpjpe_mm"] + 1  # the mirrored hand
 
 
-def test_a_true_hand_on_a_line_leaves_the_turn_open_but_not_the_squared_error():
+def test_for_a_collinear_true_hand_the_rotation_is_ambiguous_but_not_the_squared_error():
     gt = np.linspace(-1, 1, 21)[None, :, None] * [0.05, -0.02, 0.1] + [0.0, 0.0, 0.6]
     pred = true_hands(1, seed=5).joints
     ours, theirs = ((each - gt) ** 2 for each in (procrustes(pred, gt), align_w_scale(gt[0], pred[0])[None]))
@@ -143,7 +143,7 @@ def test_scale_and_translation_by_hand():
     np.testing.assert_allclose(moved[0, [0, 9, 3]], [[1, 1, 1], [1, 5, 1], [3, 1, 1]])
 
 
-def test_a_hand_whose_palm_has_no_length_is_scaled_as_officially():
+def test_a_hand_with_a_palm_of_length_zero_is_scaled_as_officially():
     pred, gt = true_hands(1, seed=2).joints, true_hands(1).joints
     pred[0, 9] = pred[0, 0]
     theirs = align_sc_tr(gt[0][MANO_FROM_OPENPOSE], pred[0][MANO_FROM_OPENPOSE])
@@ -151,13 +151,13 @@ def test_a_hand_whose_palm_has_no_length_is_scaled_as_officially():
 
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
-def test_official_order_and_axes_come_back(name):
+def test_conversion_to_official_order_and_axes_is_inverted_exactly(name):
     hands = true_hands(2)
     for points in hands[:2]:
         np.testing.assert_array_equal(from_official(to_official(points, name), name), points)
 
 
-def test_ho3d_files_have_manos_order_and_look_along_minus_z():
+def test_ho3d_files_have_manos_order_and_negative_z():
     joints = np.arange(21.0)[None, :, None] * [1, 1, 1]
     official = to_official(joints, "ho3d")[0]
     assert official[:, 0].astype(int).tolist() == MANO_FROM_OPENPOSE
@@ -204,7 +204,7 @@ def test_pck_counts_a_joint_exactly_at_the_threshold():
     assert score_pck(pred, target)["pck_05"] == pytest.approx(20 / 21)
 
 
-def test_the_interval_of_pck_is_that_of_whole_hands_drawn_again():
+def test_the_interval_of_pck_equals_a_bootstrap_over_hands():
     target = annotated(300)
     pred = target.points + np.random.default_rng(1).normal(0, 12, target.points.shape)
     low, high = score_pck(pred, target)["pck_10_ci95"]
@@ -216,10 +216,10 @@ def test_the_interval_of_pck_is_that_of_whole_hands_drawn_again():
     np.testing.assert_allclose([low, high], np.percentile(drawn, [2.5, 97.5]), atol=0.01)
 
 
-def test_a_joint_that_is_never_labelled_is_left_out_and_announced():
+def test_a_joint_without_any_label_is_left_out_with_a_warning():
     target = annotated()
     target.known[:, 4] = False
-    target.points[:, 4] = np.nan  # nobody looks there
+    target.points[:, 4] = np.nan  # unused
     pred = np.zeros((40, 21, 2))
     with pytest.warns(UserWarning, match=r"joints \[4\] have no label"):
         scores = score_pck(pred, target._replace(occluded=None))
@@ -235,6 +235,6 @@ def test_a_joint_that_is_never_labelled_is_left_out_and_announced():
         ({"points": np.full((40, 21, 2), np.inf)}, "target of sample 0 is not finite"),
     ],
 )
-def test_annotations_without_sense_are_refused(change, message):
+def test_invalid_annotations_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         score_pck(np.zeros((40, 21, 2)), annotated()._replace(**change))

@@ -40,7 +40,7 @@ def test_a_mesh_is_drawn_where_its_camera_puts_it():
     assert middle(changed(image)) == pytest.approx((75, 64), abs=0.3)
     columns = np.nonzero(changed(image))[1]
     assert (columns.min(), columns.max()) == pytest.approx((63, 87), abs=1)
-    assert (GREY == 100).all()  # the input stays as it was
+    assert (GREY == 100).all()  # the input is not changed
 
 
 def test_edges_are_smooth_and_the_image_shows_through():
@@ -101,7 +101,7 @@ def test_equal_skeletons_cover_each_other():
     joints = np.random.default_rng(0).normal(0, 0.03, (21, 3))
     one = skeletons_view(joints, joints + 0.2, size=128)
     grey = (one == 150).all(-1).sum()
-    assert grey < 60  # nearly all of the grey skeleton lies under the coloured one, wherever the hand was
+    assert grey < 60  # the coloured skeleton covers nearly all of the grey one, for any position of the hand
 
 
 def test_a_sheet_contains_all_its_images():

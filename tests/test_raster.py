@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 32, 24
 
 
 def ray_cast(vertices, faces, near=0.01):
-    """Every pixel's ray against every triangle (Moeller and Trumbore), in doubles: face and depth maps."""
+    """Every pixel's ray against every triangle (Moeller and Trumbore), in float64: face and depth maps."""
     face = np.full((HEIGHT, WIDTH), -1)
     depth = np.full((HEIGHT, WIDTH), np.inf)
     for y in range(HEIGHT):
@@ -44,7 +44,7 @@ def test_intersecting_triangles_agree_with_ray_casting(seed):
     face, depth = ray_cast(vertices, faces)
     drawn = draw(vertices, faces)
     assert (face >= 0).mean() > 0.3
-    assert (drawn.face == face).mean() > 0.995  # a ray through an edge may fall either way
+    assert (drawn.face == face).mean() > 0.995  # rays through an edge can hit either face
     same = (drawn.face == face) & (face >= 0)
     np.testing.assert_allclose(drawn.depth[same], depth[same], rtol=1e-4)
     assert np.isinf(drawn.depth[drawn.face < 0]).all()

@@ -34,7 +34,7 @@ def test_diffuse_light_follows_the_cosine_and_wraps_around_skin():
     lit = diffuse(normals, FROM_ABOVE, 1.0, np.zeros(3, np.float32))
     np.testing.assert_allclose(lit, [[1, 1, 0.5], [0.5, 0.5, 0.25], [0, 0, 0], [0, 0, 0]], atol=1e-6)
     skin = diffuse(normals, FROM_ABOVE, 1.0, SKIN_WRAP)
-    assert skin[2, 0] > skin[2, 1] > 0  # reddest where the light only grazes
+    assert skin[2, 0] > skin[2, 1] > 0  # red light wraps around furthest
     assert (skin[3] == 0).all()
 
 
@@ -92,7 +92,7 @@ def test_skin_colours_are_human_at_every_tone():
 def test_a_tube_continues_a_boundary_outwards():
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     ring = 0.03 * np.stack([np.cos(angle), np.sin(angle), np.zeros(16)], 1)
-    apex = np.array([[0, 0, -0.1]])  # a cone that is open at z = 0: its boundary's tube goes on along +z
+    apex = np.array([[0, 0, -0.1]])  # a cone, open at z = 0: the tube continues along +z
     vertices = np.concatenate([ring, apex])
     faces = np.stack([np.roll(np.arange(16), -1), np.arange(16), np.full(16, 16)], 1)
     outward = vertex_normals(vertices.astype(np.float32), faces)[:16]

@@ -112,13 +112,13 @@ def test_parameters_give_the_labelled_vertices_up_to_a_translation(hand, hands):
 
 
 def fitted_camera(item: Batch) -> np.ndarray:
-    """Focal length and centre (3,), crop units, that explain the keypoints by the joints."""
+    """Focal length and centre (3,), crop units, that project the joints to the keypoints."""
     joints, keypoints = item.joints[:, :3].double().numpy(), item.keypoints_2d[:, :2].double().numpy()
     rays = joints[:, :2] / joints[:, 2:]
     one, zero = np.ones(21), np.zeros(21)
     rows = np.concatenate([np.stack([rays[:, 0], one, zero], 1), np.stack([rays[:, 1], zero, one], 1)])
     solution, *_ = np.linalg.lstsq(rows, keypoints.T.ravel(), rcond=None)
-    np.testing.assert_allclose(rows @ solution, keypoints.T.ravel(), atol=1e-4)  # one square camera explains all
+    np.testing.assert_allclose(rows @ solution, keypoints.T.ravel(), atol=1e-4)  # one camera fits all joints
     return solution
 
 

@@ -80,7 +80,7 @@ def test_hands_with_four_keypoints_or_fewer_are_left_out(known, kept):
 def test_hands_whose_fit_reprojects_badly_are_left_out(loss, kept):
     info = {"fitting_loss": np.array({"reprojection_loss": np.float32(loss)}, dtype=object)}
     assert len(read(record(extra_info=info), filters=Filters())) == kept
-    assert len(read(record(extra_info={}), filters=Filters())) == 1  # nobody has measured it
+    assert len(read(record(extra_info={}), filters=Filters())) == 1  # without a fitting loss
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_member_above_the_size_limit_is_skipped_and_reported(tmp_path):
     assert not found and len(skipped) == 6 and "0.txt: of 700 bytes" in skipped[0]
 
 
-# --- the set
+# --- the dataset
 
 
 def test_an_item_has_the_labels_of_its_record(shards, mano):
@@ -262,7 +262,7 @@ def test_epochs_differ_and_repeat_exactly(shards, embedded):
     assert order(0, 0) == order(0, 0) != order(0, 1)
     assert order(1, 0) != order(0, 0)
     mixed = np.array(order(0, 0)) // 1_000_000
-    assert len(set(mixed[:8].tolist())) > 1  # shards are read side by side
+    assert len(set(mixed[:8].tolist())) > 1  # shards are interleaved
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_sample(shards, embedded):
@@ -279,7 +279,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample(shards, embedded):
 def test_a_walk_resumes_from_any_place(tmp_path, embedded):
     rng = np.random.default_rng(0)
     files = []
-    for number in range(4):  # of one, two, one, two hands
+    for number in range(4):  # samples of one, two, one, two hands
         hands = [hand_record(rng, embedded) for _ in range(1 + number % 2)]
         files += [(f"{number}.data.pyd", pickle.dumps(hands)), (f"{number}.jpg", image(hands[0], number))]
     write_tar(tmp_path / "a.tar", files)
@@ -298,8 +298,8 @@ def test_damaged_samples_are_skipped_counted_and_named(tmp_path, embedded):
     path = tmp_path / "000000.tar"
     offsets, content = header_offsets(path), bytearray(path.read_bytes())
     pyd, jpg = offsets[f"{keys[1]}.data.pyd"] + 512, offsets[f"{keys[3]}.jpg"]
-    content[pyd : pyd + 40] = b"\x80" * 40  # a pickle that is none
-    content[jpg : jpg + 100] = b"?" * 100  # an image's header
+    content[pyd : pyd + 40] = b"\x80" * 40  # not a pickle
+    content[jpg : jpg + 100] = b"?" * 100  # the JPEG's header
     path.write_bytes(content)
     items = list(TarDataset(tmp_path, embedded, 32).epoch(0, 0, 1, skipped := []))
     assert sorted(int(item.index) for item in items) == [0, 2, 4]
