@@ -338,7 +338,7 @@ def test_the_labelled_fraction_is_the_same_in_every_epoch(shards, embedded):
 def test_the_error_for_a_folder_without_shards_says_what_is_expected(tmp_path, embedded):
     with pytest.raises(FileNotFoundError, match=r"holds no \.tar shards"):
         TarDataset(tmp_path, embedded)
-    with pytest.raises(FileNotFoundError, match=r"DATA\.ROOT is to be a folder of \.tar shards"):
+    with pytest.raises(FileNotFoundError, match=r"DATA\.ROOT must be a folder of \.tar shards"):
         TarDataset(tmp_path / "none", embedded)
 
 

@@ -146,7 +146,7 @@ def find_annotations(root: Path, split: str) -> Path:
         ValueError: several files match.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold COCO annotations and images")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT must hold COCO annotations and images")
     folders = [root, root / "annotations"]
     if split.endswith(".json"):
         for folder in folders:
@@ -175,7 +175,7 @@ def find_images(root: Path, name: str) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder
-    raise FileNotFoundError(f"no image {name} in {root} or its folders: DATA.ROOT is to hold the images too")
+    raise FileNotFoundError(f"no image {name} in {root} or its folders: DATA.ROOT must hold the images too")
 
 
 def _is_list(path: Path) -> bool:

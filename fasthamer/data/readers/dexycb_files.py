@@ -138,7 +138,7 @@ _TEXTS = ("folders", "sides", "calibrations", "extrinsics")
 
 def _subjects(root: Path, numbers: tuple[int, ...]) -> list[Path]:
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be the unpacked DexYCB ({SITE})")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT must be the unpacked DexYCB ({SITE})")
     found = {path.name[-2:]: path for path in sorted(root.glob("*-subject-[01][0-9]")) if path.is_dir()}
     missing = [f"*-subject-{number + 1:02d}" for number in numbers if f"{number + 1:02d}" not in found]
     if missing:

@@ -87,7 +87,7 @@ class Folder(ImageDataset):
 
 def _find(root: Path, split: str) -> Path:
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to hold images and a list of boxes")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT must hold images and a list of boxes")
     wanted = (split,) if split.endswith((".csv", ".json")) else LISTS
     for name in wanted:
         if (root / name).is_file():

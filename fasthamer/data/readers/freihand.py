@@ -70,7 +70,7 @@ class FreiHAND(ImageDataset):
         self.boxes = Boxes(box)
         self.folder = self.root / split / "rgb"
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT is to be an unpacked FreiHAND set ({_SITE})")
+            raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT must be an unpacked FreiHAND set ({_SITE})")
         # FreiHAND's joints are regressed from its meshes; other datasets in its layout have no meshes
         self.tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
         names = ["K", "xyz"] if hand.is_embedded else ["K", "xyz", "verts", "mano"] if meshes else ["K", "xyz", "mano"]

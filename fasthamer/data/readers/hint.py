@@ -65,7 +65,7 @@ class HInt(ImageDataset):
         super().__init__(image_size, strength, seed)
         self.root = Path(root)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT is to be the unpacked HInt ({_SITE})")
+            raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT must be the unpacked HInt ({_SITE})")
         self.left_out: list[str] = []  # folders without images: users download Ego4D's frames themselves
         self._list = _HaMeRList(self.root, split) if split.endswith(".npz") else None
         self._names: list[tuple[Path, str]] = []  # folder and file name without extension
@@ -205,7 +205,7 @@ def _pairs(folder: Path) -> list[tuple[Path, str]]:
         ValueError: a file name without the hand's side.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: DATA.ROOT is to be the unpacked HInt ({_SITE})")
+        raise FileNotFoundError(f"no folder {folder}: DATA.ROOT must be the unpacked HInt ({_SITE})")
     images = {path.stem for path in folder.glob("*.jpg")}
     annotations = {path.stem for path in folder.glob("*.json")}
     if not images:

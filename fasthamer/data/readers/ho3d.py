@@ -202,7 +202,7 @@ def _read_list(root: Path, split: str) -> NDArray[np.str_]:
     """The sample names of a split, in the order of its list."""
     path = root / f"{split}.txt"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: DATA.ROOT is to be the unpacked HO-3D ({SITE})")
+        raise FileNotFoundError(f"{path} is missing: DATA.ROOT must be the unpacked HO-3D ({SITE})")
     names = path.read_text(encoding="utf-8").split()
     malformed = [name for name in names if name.count("/") != 1 or ".." in name or name[0] == "/" or name[-1] == "/"]
     if malformed or not names:

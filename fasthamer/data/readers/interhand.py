@@ -182,7 +182,7 @@ class _Camera(NamedTuple):
 
 def _find(root: Path, name: str) -> Path:
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be an unpacked InterHand2.6M ({_SITE})")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT must be an unpacked InterHand2.6M ({_SITE})")
     for folder in (root / "annotations" / name, root / "annotations" / "all", root / "annotations", root):
         for path in sorted(folder.glob("*_data.json")):
             if name in path.name.lower().split("_"):

@@ -174,10 +174,8 @@ class TarDataset(HandStream):
             skipped.append(str(error))
             return
         for number, (hand, augmentation) in enumerate(hands[first:], first):
-            yield (
-                number,
-                make_item(image, hand.labels, hand.box, self.image_size, sample.index, augmentation, hand.left),
-            )
+            size, index = self.image_size, sample.index
+            yield number, make_item(image, hand.labels, hand.box, size, index, augmentation, hand.left)
 
     def _is_labelled(self, sample: TarSample) -> bool:
         """Whether the sample keeps its labels; the same in every epoch."""
@@ -201,7 +199,7 @@ class TarDataset(HandStream):
     def samples(self, shard: int, skipped: list[str], images: bool = True) -> Iterator[TarSample]:
         """The samples of a shard in its order; samples without image or labels are skipped.
 
-        With `images=False` images are not read and come empty.
+        With `images=False` images are not read; their bytes are empty.
         """
         path = self.shards[shard]
         unread = () if images else tuple(f".{kind}" for kind in IMAGE_SUFFIXES)
@@ -229,7 +227,7 @@ def find_shards(root: Path) -> list[Path]:
     if root.suffix == ".tar" and root.is_file():
         return [root]
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: DATA.ROOT is to be a folder of .tar shards, or one .tar file")
+        raise FileNotFoundError(f"no folder {root}: DATA.ROOT must be a folder of .tar shards, or one .tar file")
     found = sorted(path for path in root.glob("*.tar") if not path.name.startswith("."))
     if not found:
         raise FileNotFoundError(f"{root} holds no .tar shards")

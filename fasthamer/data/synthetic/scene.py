@@ -66,6 +66,7 @@ class _MeshParts:
         self.count = len(vertices)
 
     def add(self, vertices: NDArray, faces: NDArray, surface: NDArray, material: int) -> None:
+        """Adds a mesh: vertices (V, 3), faces (F, 3), texture coordinates (V, 2)."""
         self.vertices.append(vertices.astype(np.float32))
         self.faces.append(faces + self.count)
         self.material.append(np.full(len(faces), material, np.uint8))
@@ -82,6 +83,7 @@ class _MeshParts:
         self.material.append(np.full(len(faces), ARM, np.uint8))
 
     def scene(self) -> Scene:
+        """All meshes as one."""
         vertices, faces = np.concatenate(self.vertices), np.concatenate(self.faces)
         normals = vertex_normals(vertices, faces)
         return Scene(vertices, faces, np.concatenate(self.material), normals, np.concatenate(self.surface))
