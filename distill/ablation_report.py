@@ -7,19 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from fasthamer.benchmark.timing import machine
 from fasthamer.device import pick_device
 from fasthamer.distill.ablation import STUDENT_FILE, Plan, finished, student_config, tokenizer_config
 from fasthamer.distill.ablation_curves import curves, over_time
 from fasthamer.distill.ablation_points import GROUPS, PAPER, Group, Point, all_points, changes
 from fasthamer.distill.tokenizer import FILE
-from fasthamer.files.atomic import write_bytes
+from fasthamer.files.atomic import write_json, write_text
+from fasthamer.files.images import write_image
 from fasthamer.students.tokenhand.files import tokenizer_metadata
 from fasthamer.students.tokenhand.mesh_decoder import mesh_decoder_params
 from fasthamer.training.provenance import revision
-from fasthamer.training.run_dir import write_json, write_text
 
 Row = dict[str, Any]
 IMAGE = "ablation.png"
@@ -40,9 +38,7 @@ def write_report(plan: Plan) -> str:
     text = markdown(rows, told)
     write_text(plan.out / "ablation.md", text)
     if rows:
-        done, png = cv2.imencode(".png", curves(rows)[:, :, ::-1])
-        assert done
-        write_bytes(plan.out / IMAGE, png.tobytes())
+        write_image(plan.out / IMAGE, curves(rows))
     return text
 
 

@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from torch import nn
 from torch.utils.data import default_collate
@@ -22,11 +21,13 @@ from fasthamer.device import pick_device
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.run import execute, prepare
+from fasthamer.files.atomic import write_json
+from fasthamer.files.images import write_image
 from fasthamer.predict import open_model
 from fasthamer.students import build_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.interrupt import Interrupted, InterruptHandler
-from fasthamer.training.run_dir import resumed_config, write_json
+from fasthamer.training.run_dir import resumed_config
 from fasthamer.types import Batch
 
 SHOWN = 6  # evaluation hands in the image
@@ -119,7 +120,7 @@ def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float
     shown = {"teacher": models["teacher"], "student": models[runs[-1]]}
     image = comparison(Batch(*(each.to(device) for each in batch)), shown, teacher.hand.faces)  # type: ignore[arg-type, union-attr]
     path = out / "comparison.png"
-    cv2.imwrite(str(path), image[:, :, ::-1])
+    write_image(path, image)
     return summary, path
 
 

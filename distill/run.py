@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import torch
 from torch import nn
 from torch.utils.data import default_collate
@@ -21,6 +20,8 @@ from fasthamer.distill.objective import Objective
 from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
 from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.distill.trainer import DistillTrainer
+from fasthamer.files.atomic import write_json, write_text
+from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.tokenhand.files import load_tokenizer
@@ -33,7 +34,7 @@ from fasthamer.training.checkpoint import read_facts
 from fasthamer.training.log import RunLog
 from fasthamer.training.loop import train
 from fasthamer.training.provenance import provenance
-from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign, write_json, write_text
+from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign
 from fasthamer.types import Batch
 
 SHOWN_SAMPLES = 4  # evaluation samples in a prediction image
@@ -154,8 +155,7 @@ def draw(prepared: DistillRun, student: nn.Module, path: Path) -> Any:
     teacher = prepared.trainer.teacher
     shown = {} if teacher is None or isinstance(teacher, CachedTeacher) else {"teacher": teacher}
     image = comparison(batch, {**shown, "student": student}, prepared.hand.faces)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image[:, :, ::-1])
+    write_image(path, image)
     return image
 
 

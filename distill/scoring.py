@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -17,12 +16,13 @@ from fasthamer.device import pick_device
 from fasthamer.distill.cases import case_sheet
 from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict, rules_for
 from fasthamer.distill.submission import write_submission
+from fasthamer.files.atomic import write_json
+from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand
 from fasthamer.metrics.points import aligned_distances
 from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.predict import open_model
 from fasthamer.students.tokenhand.token_decoder import TokenDecoder
-from fasthamer.training.run_dir import write_json
 
 
 class Evaluation(NamedTuple):
@@ -87,8 +87,7 @@ def examine(exam: Evaluation, out: Path, rows: int = 4) -> dict[str, Any]:
     joints = protocol_joints(predicted.joints, predicted.vertices, exam.rules.joints, regressor, left)
     errors, unit = _ranking(predicted, joints)
     image = case_sheet(exam.dataset, predicted, joints, errors, unit, hand.faces, rows)
-    (out / "pictures").mkdir(exist_ok=True)
-    cv2.imwrite(str(out / "pictures" / "cases.png"), image[:, :, ::-1])
+    write_image(out / "pictures" / "cases.png", image)
     return scores
 
 

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -14,6 +13,8 @@ from yacs.config import CfgNode
 from fasthamer.data.poses import HandPoses, build_poses
 from fasthamer.distill.tokenizer_scores import reconstructions, score_tokenizer
 from fasthamer.distill.tokenizer_trainer import Meshes, MeshFeed, TokenizerTrainer
+from fasthamer.files.atomic import write_json, write_text
+from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students.tokenhand.files import save_tokenizer
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, check_spec, spec_of
@@ -22,7 +23,7 @@ from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.log import RunLog
 from fasthamer.training.loop import train
 from fasthamer.training.provenance import provenance
-from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign, write_json, write_text
+from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign
 
 FILE = "tokenizer.safetensors"
 
@@ -121,8 +122,7 @@ def _finish(prepared: TokenizerRun, shown: int) -> dict[str, Any]:
     run, tokenizer = prepared.run, prepared.trainer.model
     scores = score_tokenizer(tokenizer, prepared.held_out)
     image = reconstructions(tokenizer, prepared.held_out, prepared.hand.faces, shown)
-    (run / "pictures").mkdir(exist_ok=True)
-    cv2.imwrite(str(run / "pictures" / "reconstructions.png"), image[:, :, ::-1])
+    write_image(run / "pictures" / "reconstructions.png", image)
     write_json(run / "eval" / "scores.json", scores)
     header = {"config": prepared.cfg.dump(), "metrics": scores, "provenance": prepared.origin}
     save_tokenizer(run / FILE, tokenizer, header)

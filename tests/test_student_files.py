@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import fasthamer.files.headed_tensors as headed_file
 import fasthamer.students.files as files
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
@@ -93,18 +93,12 @@ def test_another_hand_is_refused_by_name(student, tmp_path):
         load_student(path, other)
 
 
-def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(student, tmp_path, monkeypatch):
+def test_a_save_on_a_full_disk_leaves_the_old_file_and_nothing_else(student, tmp_path):
     path = tmp_path / "student.safetensors"
     save_student(path, student, {"step": 1})
     before = path.read_bytes()
 
-    def fails(tensors, name, metadata):
-        with open(name, "wb") as file:
-            file.write(b"half a file")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(headed_file, "save_file", fails)
-    with pytest.raises(OSError, match="no space"):
+    with full_disk(), pytest.raises(OSError, match=r"cannot write .*student\.safetensors"):
         save_student(path, student, {"step": 2})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

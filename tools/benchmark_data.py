@@ -33,6 +33,7 @@ from fasthamer.data.readers.tar_record import write_record
 from fasthamer.data.readers.tars import RECORD, webdataset
 from fasthamer.data.sample import Labels
 from fasthamer.data.synthetic.dataset import SyntheticDataset
+from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.types import Batch
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             for number in workers:
                 print(_line(number, measure(images, number, arguments.count, cfg), cfg.IMAGE_SIZE), flush=True)
             if arguments.sheet:
-                cv2.imwrite(str(arguments.sheet), sheet(images, cfg), [cv2.IMWRITE_JPEG_QUALITY, 84])
+                write_image(arguments.sheet, sheet(images, cfg), quality=84)
         except BadSample as error:
             print(f"benchmark_data: {error}", file=sys.stderr)
             return 1
@@ -142,14 +143,14 @@ def _sample(item: Batch) -> dict[str, bytes]:
 
 
 def sheet(images: Any, cfg: CfgNode, side: int = 144) -> np.ndarray:
-    """(rows * side, columns * side, 3) BGR contact sheet of the first samples."""
+    """(rows * side, columns * side, 3) RGB contact sheet of the first samples."""
     rows, columns = SHOWN
     source = Feed(images, rows * columns, cfg.SEED).batches()
     crops = Batch(*next(source)).image.permute(0, 2, 3, 1).numpy()
     source.close()
     small = [cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops]
     lines = [np.hstack(small[row * columns : (row + 1) * columns]) for row in range(rows)]
-    return np.ascontiguousarray(np.vstack(lines)[..., ::-1])
+    return np.vstack(lines)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from fasthamer.benchmark.timing import machine
 from fasthamer.config import load_config
 from fasthamer.device import pick_device
 from fasthamer.distill.training_speed import LOOPS, MEANING, WHOLE_DEPTH, Row, measure, peak_mb, table
+from fasthamer.files.atomic import write_json
 from fasthamer.registry import unknown
-from fasthamer.training.run_dir import write_json
 
 STAND_IN_DEPTH = 8  # blocks, on a CPU
 

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import cv2
 
-    from fasthamer.files.images import read_image
+    from fasthamer.files.images import read_image, write_image
     from fasthamer.predict import HandMesh
 
     try:
@@ -41,9 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         picture = hands(image, boxes, right, factor=2.0 if arguments.box else 1.0).draw(
             image, skeleton=arguments.skeleton
         )
-        if not cv2.imwrite(str(arguments.out), picture[:, :, ::-1]):
-            raise ValueError(f"cannot write {arguments.out}: is its folder there?")
-    except (ValueError, KeyError, FileNotFoundError, cv2.error) as error:
+        write_image(arguments.out, picture)
+    except (ValueError, KeyError, OSError, cv2.error) as error:
         parser.error(str(error.args[0] if error.args else error))
     print(f"{len(boxes)} hand(s): {arguments.out}")
     return 0

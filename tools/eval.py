@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from fasthamer.distill.scoring import examine, prepare, table
     from fasthamer.distill.submission import score_file
-    from fasthamer.training.run_dir import write_json
+    from fasthamer.files.atomic import write_json
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: print(f"eval: warning: {message}", file=sys.stderr)

@@ -18,7 +18,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 from yacs.config import CfgNode
 
 from fasthamer.config import load_config
@@ -52,7 +51,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
     """Checks the splits, prints what was found and writes the images."""
     from fasthamer.data.build import WITHOUT_EVALUATION
     from fasthamer.data.check import check, contact_sheet, identity
-    from fasthamer.files.atomic import write_bytes
+    from fasthamer.files.images import write_image
 
     splits = [arguments.split] if arguments.split else [cfg.DATA.SPLIT, cfg.DATA.EVAL_SPLIT]
     if cfg.DATA.NAME in WITHOUT_EVALUATION:
@@ -77,7 +76,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         page = contact_sheet(report)
         if page is not None:
             path = arguments.out / f"{cfg.DATA.NAME}-{Path(split).stem}.png"
-            write_bytes(path, cv2.imencode(".png", page[..., ::-1])[1].tobytes())
+            write_image(path, page)
             print(f"{split}: image in {path}", flush=True)
     print(f"{problems} problem{'' if problems == 1 else 's'}")
     return 1 if problems else 0

@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fasthamer.benchmark import heads as heads
@@ -18,6 +17,7 @@ from fasthamer.benchmark.passes import IMAGE_SIZE, JPEG_QUALITY, PARTS
 from fasthamer.benchmark.run import Report
 from fasthamer.benchmark.tradeoff import Point, draw
 from fasthamer.files.atomic import write_text
+from fasthamer.files.images import write_image
 
 RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
 IMAGE = "tradeoff.png"
@@ -91,7 +91,7 @@ def write(folder: str | Path, report: Report, machine: Mapping, command: str = "
     writer.writerows({**row, **machine} for row in rows)
     write_text(folder / "benchmark.csv", table.getvalue())
     if points:
-        _write_image(folder / IMAGE, draw(points, str(machine.get("gpu", machine.get("cpu", "")))))
+        write_image(folder / IMAGE, draw(points, str(machine.get("gpu", machine.get("cpu", "")))))
     text = markdown(report, machine, command, bool(points))
     write_text(folder / "benchmark.md", text)
     return text
@@ -193,12 +193,3 @@ def _cell(column: str, value: object) -> str:
 
 def _rounded(value: object) -> object:
     return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    draft = path.with_name(f".part.{path.name}")
-    try:
-        cv2.imwrite(str(draft), image[:, :, ::-1])
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

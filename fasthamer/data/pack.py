@@ -20,8 +20,8 @@ from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import read_record, write_record
 from fasthamer.data.readers.tars import PACK_INFO, RECORD, webdataset
 from fasthamer.data.sample import Labels
-from fasthamer.files.atomic import write_text
-from fasthamer.files.images import JPEG_BEGIN, decode_image
+from fasthamer.files.atomic import remove_drafts, replacing, write_json
+from fasthamer.files.images import JPEG_BEGIN, decode_image, encode_image
 
 SHARD = 1000  # hands a shard, as HaMeR's
 REACH = 0.95  # of the box's side: what augmentation can bring into the crop, from its centre (1.3 / sqrt(2) + shift)
@@ -68,6 +68,7 @@ def pack(
     if not len(dataset) or shard < 1:
         raise ValueError(f"nothing to pack: {name} has {len(dataset)} hands, {shard} go into a shard")
     out = Path(out)
+    remove_drafts(out)
     about = _begin(out, {"data": name, "hand": "embedded" if embedded else "mano", "of": len(dataset), "shard": shard})
     done: dict[str, dict[str, Any]] = about["shards"]
     for number, first in enumerate(range(0, len(dataset), shard)):
@@ -110,14 +111,13 @@ def _begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(out: Path, about: dict[str, Any]) -> None:
-    write_text(out / PACK_INFO, json.dumps(about, indent=1) + "\n")
+    write_json(out / PACK_INFO, about)
 
 
 def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: list[str]) -> int:
     """Writes, verifies and names one shard; returns how many hands are in it."""
-    draft = path.with_name(f".{path.name}.part")
     hands: dict[str, RawSample] = {}
-    try:
+    with replacing(path) as draft:
         with draft.open("wb") as file, webdataset().TarWriter(file, encoder=False, mtime=0) as writer:
             for index in indices:
                 try:
@@ -131,9 +131,6 @@ def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: lis
                 record = write_record(hand.labels, hand.box, hand.left, str(source.path))
                 writer.write({"__key__": key, RECORD: record, "jpg": image})
         _verify(draft, hands)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return len(hands)
 
 
@@ -193,9 +190,7 @@ def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
     part = image[corner[1] : far[1], corner[0] : far[0]]
     if scale < 1.0:
         part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    flags = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    written = cv2.imencode(".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
-    return written, _moved(hand, corner, scale)
+    return encode_image(part, ".jpg", QUALITY), _moved(hand, corner, scale)
 
 
 def _moved(hand: RawSample, corner: np.ndarray, scale: float) -> RawSample:

@@ -1,21 +1,111 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear complete or not at all: the one way in which fasthamer writes to the disk.
+
+A draft is written in a new hidden folder beside the target, flushed to the disk, and renamed. Each draft has a folder
+of its own, so several processes can write the same file: the last one to finish replaces the others. After a failure
+the old file is still there and the draft is removed. A killed process leaves its draft behind (see `remove_drafts`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+DRAFT = ".part"  # how a draft's folder ends
 
 
-def write_text(path: Path, text: str) -> None:
-    """The whole file or nothing; its folder is made if need be."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a draft path with the same name, for libraries that write files themselves.
+
+    The block creates a file or a folder there. Other files that it creates next to the draft (OpenVINO's .bin, ONNX's
+    .data) are moved too, before the named one. An existing file, link or folder at `path` is replaced. Permissions are
+    those of any new file (umask).
+
+    Args:
+        path: the target; its folder is created if it is missing.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to. What was there before stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=DRAFT, dir=path.parent))
+    try:
+        yield folder / path.name
+        made = sorted(folder.iterdir(), key=lambda each: each.name == path.name)  # the named one last
+        assert made and made[-1].name == path.name, f"nothing was written for {path}"
+        for each in made:
+            _flush(each)
+        for each in made:
+            target = path.parent / each.name
+            if each.is_dir():  # a folder can only be renamed onto an empty one
+                shutil.rmtree(target, ignore_errors=True)
+            each.replace(target)
+        _flush_folder(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes the whole file or nothing; errors as `replacing`."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes the whole file (UTF-8, line ends as they are) or nothing; errors as `replacing`."""
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """The whole file or nothing; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes an indented JSON file or nothing.
+
+    Raises:
+        ValueError, TypeError: NaN, infinity, or a value that JSON does not have.
+        OSError: as `replacing`.
+    """
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def remove_drafts(folder: Path, older_than: float = 3600.0) -> None:
+    """Removes what killed processes left in a folder.
+
+    Args:
+        folder: where the targets are.
+        older_than: seconds since the draft was created; another process may be writing a younger one.
+    """
+    for draft in folder.glob(f".*{DRAFT}"):
+        with contextlib.suppress(FileNotFoundError):  # just finished, or removed by another process
+            if time.time() - draft.stat().st_mtime >= older_than:
+                shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or everything in a folder, is on the disk."""
+    if path.is_dir():
+        for each in path.iterdir():
+            _flush(each)
+        _flush_folder(path)
+        return
+    handle = os.open(path, os.O_RDONLY)
     try:
-        draft.write_bytes(content)
-        draft.replace(path)
+        os.fsync(handle)
     finally:
-        draft.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _flush_folder(path: Path) -> None:
+    with contextlib.suppress(OSError):  # some network file systems do not flush folders
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

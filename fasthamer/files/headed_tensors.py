@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from fasthamer.files.atomic import replacing
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -30,27 +30,27 @@ class Kind(NamedTuple):
 def write_headed(
     path: Path, kind: Kind, description: Mapping[str, Any], metadata: Any, tensors: Mapping[str, Tensor], dtype: str
 ) -> None:
-    """Writes the file whole or not at all.
+    """Writes the file completely or not at all.
 
     Args:
         path: replaced if it is there.
         description: how to build it, with `kind.keys` and none but those and `kind.optional`.
         metadata: JSON values.
         dtype: fp32 or fp16, of the stored weights; numbers that exceed half precision stay as they are.
+
+    Raises:
+        ValueError: another dtype.
+        OSError: the disk is full, or the folder cannot be written to; the old file stays.
     """
     if dtype not in DTYPES:
         raise ValueError(f"{kind.name} files are {' or '.join(DTYPES)}, not {dtype!r}")
     header = {"format": kind.format, kind.name: dict(description), "metadata": metadata}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        stored = {key: _stored(value, DTYPES[dtype]) for key, value in tensors.items()}
-        save_file(stored, temporary, {"fasthamer": json.dumps(header)})
-        os.chmod(temporary, 0o644)  # mkstemp's file is its owner's alone
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    stored = {key: _stored(value, DTYPES[dtype]) for key, value in tensors.items()}
+    with replacing(path) as draft:
+        try:
+            save_file(stored, draft, {"fasthamer": json.dumps(header)})
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 def read_header(path: Path, kind: Kind) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.files.atomic import replacing
+
 VERSION = 1  # of what the makers of indexes put into them; another one is not read
 Arrays = dict[str, NDArray]
 
@@ -43,8 +45,8 @@ def cached(name: str, sources: Iterable[Path], make: Callable[[], Arrays], folde
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
         pass  # there is none, or not a whole one
     arrays = make()
-    with contextlib.suppress(OSError):  # a folder that cannot be written to costs time, no more
-        _write(path, arrays | {"state": np.array(state)})
+    with contextlib.suppress(OSError), replacing(path) as draft:  # a folder that cannot be written to costs only time
+        np.savez(draft, **arrays, state=np.array(state))  # type: ignore[arg-type]
     return arrays
 
 
@@ -63,13 +65,3 @@ def _state(sources: Iterable[Path]) -> str:
         except OSError:
             digest.update(f"\n{path}\tmissing".encode())
     return digest.hexdigest()
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")  # two processes may index the same set at once
-    try:
-        np.savez(draft, **arrays)  # type: ignore[arg-type]
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

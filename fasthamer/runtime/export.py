@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fasthamer.files.atomic import replacing
 from fasthamer.runtime import torch_archive
 from fasthamer.runtime.contract import INPUT, KEY, PARAMETERS, Contract
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
@@ -128,15 +127,13 @@ def export(
     if precision == "int8":
         check_int8(graph)
     contract = contract_of(graph, precision, with_mesh)
-    with _written_whole(path) as folder:
+    with replacing(path) as draft:
         if path.suffix == ".pt2":
-            torch_archive.save(
-                Exported(graph, contract.outputs), _example(graph, contract), contract, folder / path.name
-            )
+            torch_archive.save(Exported(graph, contract.outputs), _example(graph, contract), contract, draft)
         elif path.suffix == ".onnx":
-            _write_onnx(graph, contract, folder / path.name, crops)
+            _write_onnx(graph, contract, draft, crops)
         else:
-            _write_openvino(graph, contract, folder / path.name, crops)
+            _write_openvino(graph, contract, draft, crops)
     return contract
 
 
@@ -213,14 +210,3 @@ def _need(*packages: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(f"{', '.join(missing)} is not installed: pip install 'fasthamer-kd[export]'")
-
-
-@contextmanager
-def _written_whole(path: str | Path) -> Iterator[Path]:
-    """A new folder beside `path`; what lies in it in the end is moved there, and nothing if the block fails."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        yield Path(folder)
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # the named one last
-            file.replace(path.parent / file.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from fasthamer.files.atomic import remove_drafts, replacing
 
 KEPT = 2  # checkpoints of a run
 
@@ -24,7 +25,7 @@ class Trainable(NamedTuple):
 
 
 def save_checkpoint(folder: Path, step: int, state: Trainable, facts: Mapping[str, Any] | None = None) -> Path:
-    """Writes `folder/step_N`: into a hidden folder first, which is then renamed. Older ones beyond `KEPT` go.
+    """Writes `folder/step_N`, complete or not at all, and removes older ones beyond `KEPT`.
 
     Args:
         folder: the run's `checkpoints`.
@@ -33,19 +34,14 @@ def save_checkpoint(folder: Path, step: int, state: Trainable, facts: Mapping[st
         facts: more to know when going on, plain data.
     """
     target = folder / f"step_{step}"
-    draft = folder / f".step_{step}.part"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for name, module in state.modules.items():
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-        save_file(tensors, draft / f"{name}.safetensors")
-    torch.save({name: each.state_dict() for name, each in state.optimizers.items()}, draft / "optimizers.pt")
-    (draft / "state.json").write_text(json.dumps({"step": step, **(facts or {})}), encoding="utf-8")
-    for file in draft.iterdir():
-        _flush(file)
-    shutil.rmtree(target, ignore_errors=True)
-    draft.rename(target)
-    _flush(folder)
+    remove_drafts(folder, older_than=0.0)  # left by a kill: one process alone writes here
+    with replacing(target) as draft:
+        draft.mkdir()
+        for name, module in state.modules.items():
+            tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
+            save_file(tensors, draft / f"{name}.safetensors")
+        torch.save({name: each.state_dict() for name, each in state.optimizers.items()}, draft / "optimizers.pt")
+        (draft / "state.json").write_text(json.dumps({"step": step, **(facts or {})}), encoding="utf-8")
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
     return target
@@ -89,11 +85,3 @@ def _load_strictly(module: nn.Module, tensors: dict[str, Tensor], file: Path) ->
         differ = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         raise ValueError(f"{file} is of another model: {len(differ)} tensors differ, such as {', '.join(differ[:3])}")
     module.load_state_dict(tensors)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

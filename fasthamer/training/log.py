@@ -13,6 +13,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from fasthamer.files.atomic import write_text
+
 
 class RunLog:
     """One process's log; every method does nothing where it is muted."""
@@ -102,9 +104,7 @@ def _cut(file: Path, last: int) -> None:
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n") and json.loads(line)["step"] <= last:
             kept.append(line)
-    draft = file.with_suffix(".part")
-    draft.write_text("".join(kept), encoding="utf-8")
-    draft.replace(file)
+    write_text(file, "".join(kept))
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 from yacs.config import CfgNode
 
 from fasthamer.config import load_config
-from fasthamer.files.atomic import write_text
 from fasthamer.training.checkpoint import checkpoints
 
 logger = logging.getLogger(__name__)
@@ -81,10 +80,6 @@ def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, 
         logger.warning("%s goes on with data that differ from what it began with", run)
     note = {key: origin[key] for key in ("command", "revision", "packages", "data")} | {"from": checkpoint.name}
     return {**before, "resumed": [*before.get("resumed", []), note]}
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

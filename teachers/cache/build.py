@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.loader import quiet_worker, readable
+from fasthamer.files.atomic import remove_drafts, write_json
 from fasthamer.teachers.cache.components import FITTED_ON, components_fingerprint, fit_components, save_components
 from fasthamer.teachers.cache.manifest import (
     ABOUT,
@@ -29,7 +29,7 @@ from fasthamer.teachers.cache.manifest import (
     read_about,
     shards_of,
 )
-from fasthamer.teachers.cache.shards import Shards, write_whole
+from fasthamer.teachers.cache.shards import Shards
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.log import duration
@@ -63,9 +63,7 @@ class Builder:
             ValueError: a setting that the teacher cannot meet; see `read_about`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for draft in self.folder.glob(".*.part"):  # a killed process left it, or another one is writing it just now
-            if time.time() - draft.stat().st_mtime > 3600:
-                draft.unlink()
+        remove_drafts(self.folder)
         if read_about(self.folder, self.subject, self.wanted) is not None:
             return
         _, answer = next(self._ask([[0]], 0))
@@ -77,7 +75,7 @@ class Builder:
             about["maps"] = {"channels": channels, "kept": kept, "height": height, "width": width}
             if kept != channels:
                 about["components"] = self._fit(kept, batch, workers)
-        write_whole(self.folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+        write_json(self.folder / ABOUT, about)
 
     def estimate(self, batch: int, processes: int = 1) -> str:
         """One line: what is there, how large the whole will be and how long the rest takes; runs one batch twice.

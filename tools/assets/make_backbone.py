@@ -29,6 +29,7 @@ from fasthamer.data.augment import Strength
 from fasthamer.data.loader import Stream
 from fasthamer.data.synthetic.cached import CachedSyntheticDataset
 from fasthamer.data.synthetic.dataset import SyntheticDataset
+from fasthamer.files.atomic import replacing
 from fasthamer.hand.mano import load_hand
 from fasthamer.students.backbone import normalisation
 
@@ -115,12 +116,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     learner = Learner(Stages(SOURCE, load_file(args.source))).to(memory_format=torch.channels_last)
     errors = learn(learner, loader, args.steps, args.lr)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        _stored(stage_weights(learner.network)),
-        args.out,
-        {"source": "EfficientNet-Lite0, ImageNet", "license": "Apache-2.0"},
-    )
+    with replacing(args.out) as draft:
+        about = {"source": "EfficientNet-Lite0, ImageNet", "license": "Apache-2.0"}
+        save_file(_stored(stage_weights(learner.network)), draft, about)
     told = ", ".join(f"{100 * (1 - error):.0f} %" for error in errors)
     print(f"{args.out}: explains {told} of the variance of the source's maps, from the first to the last")
     return 0

@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from fasthamer.files.atomic import replacing
+from fasthamer.files.images import write_image
 from fasthamer.hand import gestures, pose_sampling
 from fasthamer.hand.collision import Capsules
 from fasthamer.tools.assets.hand import correctives, meshing, render, shapes, skeleton, skinning, surface
@@ -78,11 +79,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--image", type=Path, help="draw the shipped hand's poses and shapes here, make nothing")
     args = parser.parse_args(argv)
     if args.image:
-        cv2.imwrite(str(args.image), np.ascontiguousarray(render.draw()[..., ::-1]))
+        write_image(args.image, render.draw())
         return
     out = args.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out, **make())  # type: ignore[arg-type]
+    with replacing(out) as draft:
+        np.savez_compressed(draft, **make())  # type: ignore[arg-type]
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 

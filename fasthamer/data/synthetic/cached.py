@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -14,7 +12,8 @@ from torch.utils.data import Dataset
 from fasthamer.data import augment
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.synthetic.dataset import SyntheticDataset
-from fasthamer.files.images import read_image
+from fasthamer.files.atomic import write_text
+from fasthamer.files.images import read_image, write_image
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.types import Batch
 
@@ -43,7 +42,7 @@ class CachedSyntheticDataset(Dataset):
         about = {"hand": hands.fingerprint, "seed": hands.seed, "image_size": hands.image_size}
         path = self.folder / ABOUT
         if not path.is_file():
-            _write(path, json.dumps(about).encode())
+            write_text(path, json.dumps(about))
         elif json.loads(path.read_text(encoding="utf-8")) != about:
             raise ValueError(f"{self.folder} holds images of another set ({path}): name another folder or remove it")
 
@@ -62,8 +61,7 @@ class CachedSyntheticDataset(Dataset):
         crop = self.hands.frame(np.random.default_rng(0), hand.joints)
         path = self.folder / f"{index:08d}.jpg"
         if not path.is_file():
-            image = np.ascontiguousarray(self.hands.draw(hand, crop)[..., ::-1])
-            _write(path, cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
+            write_image(path, self.hands.draw(hand, crop), QUALITY)
         one = np.ones((21, 1))
         labels = Labels(
             keypoints=np.hstack([crop.project(hand.joints), one]),
@@ -75,10 +73,3 @@ class CachedSyntheticDataset(Dataset):
         change = augment.draw(np.random.default_rng((self.hands.seed, epoch, index)), self.strength)
         middle = np.array([size / 2, size / 2])
         return make_item(read_image(path), labels, (middle, float(size)), size, index, change)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: another process may be at the same image, a killed one leaves no half."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
