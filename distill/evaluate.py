@@ -1,10 +1,6 @@
-"""A model's hands for a whole dataset, and their scores.
+"""A model's predictions for a whole dataset, and their scores.
 
-What a dataset may say about its evaluation, beside its items:
-    protocol: str               one of `fasthamer.metrics.protocols.PROTOCOLS`; else freihand
-    tips: str                   what its labels mean by a joint: a convention of `fasthamer.hand.conventions.TIPS`
-    camera(index) -> (3, 3)     intrinsics of the image; its 3D labels are then in that camera's frame
-    sample_name(index) -> str   the frame's name in the official submission
+The protocol, the fingertip convention and the cameras are the dataset's: `fasthamer.data.dataset.DatasetInfo`.
 """
 
 from __future__ import annotations
@@ -104,7 +100,7 @@ def predict(
 
 
 def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto") -> Rules:
-    """What the user asked for; auto is what the dataset says of itself, else FreiHAND's scores of the model's joints.
+    """What the user asked for; auto is the dataset's own protocol and convention.
 
     Raises:
         KeyError: no such protocol or convention.
@@ -114,8 +110,8 @@ def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto"
         raise KeyError(unknown("protocol", protocol, ("auto", *PROTOCOLS)))
     if joints not in ("auto", *TIPS):
         raise KeyError(unknown("joint convention", joints, ("auto", *TIPS)))
-    own = _said_by(dataset)
-    rules = Rules(own.protocol if protocol == "auto" else protocol, own.joints if joints == "auto" else joints)
+    own = dataset.info
+    rules = Rules(own.protocol if protocol == "auto" else protocol, own.tips if joints == "auto" else joints)
     if rules.protocol == "hint" and joints not in ("auto", "hamer"):
         raise ValueError(f"--joints {joints}: this protocol scores the 2D keypoints that the model itself gives")
     return rules
@@ -180,19 +176,9 @@ def truth(predicted: Predicted) -> Hands:
 
 def _cameras(dataset: HandDataset) -> NDArray[np.float64] | None:
     """(N, 3, 3), or None where the dataset has none."""
-    if not hasattr(dataset, "camera"):
+    if not dataset.info.cameras:
         return None
-    try:
-        return np.stack([dataset.camera(index) for index in range(len(dataset))])
-    except FileNotFoundError:  # of sets in FreiHAND's layout not all come with their intrinsics
-        return None
-
-
-def _said_by(dataset: HandDataset) -> Rules:
-    return Rules(
-        dataset.protocol if hasattr(dataset, "protocol") else "freihand",
-        dataset.tips if hasattr(dataset, "tips") else "hamer",
-    )
+    return np.stack([dataset.camera(index) for index in range(len(dataset))])
 
 
 def _unmirrored(points: NDArray, mirrored: NDArray) -> NDArray:

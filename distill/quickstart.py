@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from fasthamer.benchmark.timing import ms_per_image
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data.build import build_dataset
 from fasthamer.device import pick_device
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for

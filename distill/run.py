@@ -10,10 +10,9 @@ from torch import nn
 from torch.utils.data import default_collate
 from yacs.config import CfgNode
 
-from fasthamer.data import build_dataset, build_training_set, dataset_name
-from fasthamer.data.dataset import HandDataset, fingerprint
+from fasthamer.data.build import build_dataset, build_training_set, dataset_name
+from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
 from fasthamer.data.loader import Feed, check_lanes
-from fasthamer.data.streams import HandStream
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.objective import Objective
@@ -210,7 +209,7 @@ def _announce(
     """What was resolved, a line each."""
     millions = [parameter_count(part) / 1e6 for part in (student.backbone, student.decoder)]
     name, processes = dataset_name(cfg), trainer.accelerator.num_processes
-    told = images.told if isinstance(images, HandStream) else f"{len(images)} images"
+    size = images.summary if isinstance(images, HandStream) else f"{len(images)} images"
     why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
     labelled = ""
     if cfg.DATA.LABELLED < 1:
@@ -221,7 +220,7 @@ def _announce(
         "teacher": teacher,
         "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if trainer.teacher else ""),
         "hand": f"{student.hand.name} ({student.hand.fingerprint})",
-        "data": f"{name}{why}: {told}{labelled}; {len(held_out)} to evaluate on",
+        "data": f"{name}{why}: {size}{labelled}; {len(held_out)} to evaluate on",
         "device": f"{trainer.accelerator.device}, {precision_of(trainer.accelerator)}"
         + (f", {processes} processes" if processes > 1 else ""),
         "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from yacs.config import CfgNode
 
-from fasthamer.data import build_dataset, dataset_name
+from fasthamer.data.build import build_dataset, dataset_name
 from fasthamer.data.dataset import HandDataset
 from fasthamer.device import pick_device
 from fasthamer.distill.cases import case_sheet

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from yacs.config import CfgNode
 
-from fasthamer.data import build_dataset
+from fasthamer.data.build import evaluation_spec
 from fasthamer.data.dataset import HandDataset
+from fasthamer.data.readers.base import ImageDataset
+from fasthamer.data.zoo import DATASETS
 from fasthamer.distill.evaluate import Predicted
 from fasthamer.hand.conventions import MIDDLE_KNUCKLE, TIPS, WRIST
 from fasthamer.hand.mano import load_hand
@@ -92,7 +94,7 @@ def _warn_of_another_unit(path: Path, found: Hands, known: Hands) -> None:
 
 def image_ids(dataset: HandDataset) -> list[int]:
     """DexYCB's numbers of the frames of a dataset."""
-    return [int(dataset.sample_name(index)) for index in range(len(dataset))]  # type: ignore[attr-defined]
+    return [int(dataset.sample_name(index)) for index in range(len(dataset))]
 
 
 def _read(prediction: Path, truth: Path, cfg: CfgNode, name: str) -> tuple[Hands, Hands]:
@@ -105,13 +107,11 @@ def _read(prediction: Path, truth: Path, cfg: CfgNode, name: str) -> tuple[Hands
 
 
 def _dexycb_truth(root: Path, cfg: CfgNode) -> tuple[Hands, list[int]]:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATA.NAME, cfg.DATA.ROOT = "dexycb", str(root)
-    dataset: Any = build_dataset(cfg, load_hand("embedded"), train=False)
-    labels = [dataset.labels(index).joints for index in range(len(dataset))]
-    with_hand = [index for index, joints in enumerate(labels) if joints is not None]  # the others are not scored
-    joints = np.stack([labels[index][:, :3] for index in with_hand])
+    spec = evaluation_spec(cfg)._replace(name="dexycb", root=str(root))
+    dataset: ImageDataset = DATASETS.build("dexycb", spec, load_hand("embedded"))
+    labels = ((index, dataset.labels(index).joints) for index in range(len(dataset)))
+    known = {index: joints[:, :3] for index, joints in labels if joints is not None}  # the others are not scored
+    with_hand, joints = list(known), np.stack(list(known.values()))
     right = np.array([not dataset.is_left(index) for index in with_hand])
     ids = image_ids(dataset)
     return Hands(joints, right=right), [ids[index] for index in with_hand]

@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from torch.utils.data import default_collate
 from yacs.config import CfgNode
 
-from fasthamer.data import build_dataset
-from fasthamer.data.dataset import HandDataset
-from fasthamer.data.streams import HandStream
+from fasthamer.data.augment import UNCHANGED
+from fasthamer.data.build import training_set_of, training_spec
+from fasthamer.data.dataset import HandDataset, HandStream
 from fasthamer.data.subsets import Views
 from fasthamer.hand.mano import Hand
 from fasthamer.teachers import Teacher
@@ -21,7 +21,6 @@ from fasthamer.teachers.cache.manifest import Wanted
 from fasthamer.types import Batch
 
 COMPARED = 32  # augmented crops on which a new cache is compared with its teacher
-PLAIN = ("SCALE", "ROTATION", "ROTATION_PROBABILITY", "SHIFT", "COLOUR")  # of AUGMENT, all 0: crops as they are
 
 
 def cached_teacher(
@@ -47,14 +46,19 @@ def cached_teacher(
             "TEACHER.CACHE needs a set whose samples have numbers; this one is read in an order of its own: leave "
             "--teacher-cache out"
         )
+    spec = training_spec(cfg)._replace(labelled=1.0)
+    augmented = training_set_of(spec, hand)
+    assert not isinstance(augmented, HandStream), "labels do not make a dataset a stream"
     if views:
-        photographs: HandDataset = Views(build_dataset(_with(cfg, labelled=1.0), hand, train=True), views)
+        cached: HandDataset = Views(augmented, views)
         images = Views(images, views)
     else:
-        photographs = build_dataset(_with(cfg, labelled=1.0, plain=True), hand, train=True)
-        check_images(photographs, build_dataset(_with(cfg, labelled=1.0), hand, train=True), keeps_maps)
+        plain = training_set_of(spec._replace(strength=UNCHANGED), hand)
+        assert not isinstance(plain, HandStream), "augmentation does not make a dataset a stream"
+        check_images(plain, augmented, keeps_maps)
+        cached = plain
     wanted = Wanted(keeps_maps, cfg.TEACHER.CACHE_CHANNELS)
-    return CachedTeacher(Path(cfg.TEACHER.CACHE), teacher, photographs, wanted), images
+    return CachedTeacher(Path(cfg.TEACHER.CACHE), teacher, cached, wanted), images
 
 
 def complete_cache(
@@ -79,15 +83,3 @@ def complete_cache(
     if new and not cfg.TEACHER.CACHE_VIEWS:
         keys = [(1, index) for index in range(min(COMPARED, len(images)))]
         say(str(drift(cached, teacher, Batch(*default_collate([images[key] for key in keys])))))
-
-
-def _with(cfg: CfgNode, labelled: float, plain: bool = False) -> CfgNode:
-    """The config with another share of labels and, if `plain`, without augmentation."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATA.LABELLED = labelled
-    if plain:
-        for name in PLAIN:
-            cfg.AUGMENT[name] = 0.0
-    cfg.freeze()
-    return cfg

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from fasthamer.data.poses import HandPoses, build_poses
+from fasthamer.data.pose_sources import build_poses
+from fasthamer.data.poses import HandPoses
 from fasthamer.distill.tokenizer_scores import reconstructions, score_tokenizer
 from fasthamer.distill.tokenizer_trainer import Meshes, MeshFeed, TokenizerTrainer
 from fasthamer.files.atomic import write_json, write_text

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 from yacs.config import CfgNode
 
 from fasthamer.benchmark.timing import Timing, flat, in_blocks, random_crops, synchronise, times_faster
+from fasthamer.config import replaced
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.distill.objective import MODES, Objective
 from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import Hand, load_hand
@@ -33,13 +35,13 @@ from fasthamer.teachers.vit import PoseViT
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.types import Batch, HandOutput
 
-LOOPS = {  # name: what it changes about the config
-    "naive": ("TRAIN.PRECISION", "fp32", "TEACHER.PRECISION", "fp32", "TRAIN.CHANNELS_LAST", False),
-    "once": ("TEACHER.PRECISION", "fp32"),
-    "once_bf16": ("TEACHER.PRECISION", "bf16"),
-    "once_contiguous": ("TEACHER.PRECISION", "fp32", "TRAIN.CHANNELS_LAST", False),
-    "once_compiled": ("TEACHER.PRECISION", "fp32", "TEACHER.COMPILE", True, "TRAIN.COMPILE", True),
-    "cached": (),
+LOOPS: dict[str, dict[str, object]] = {  # name: what it changes about the config
+    "naive": {"TRAIN.PRECISION": "fp32", "TEACHER.PRECISION": "fp32", "TRAIN.CHANNELS_LAST": False},
+    "once": {"TEACHER.PRECISION": "fp32"},
+    "once_bf16": {"TEACHER.PRECISION": "bf16"},
+    "once_contiguous": {"TEACHER.PRECISION": "fp32", "TRAIN.CHANNELS_LAST": False},
+    "once_compiled": {"TEACHER.PRECISION": "fp32", "TEACHER.COMPILE": True, "TRAIN.COMPILE": True},
+    "cached": {},
 }
 MEANING = """\
 naive            fp32 throughout; in hybrid mode two passes of the teacher
@@ -64,7 +66,7 @@ class Row(NamedTuple):
 
 
 class TwoPasses(nn.Module):
-    """HaMeR asked twice: for its features, then for its outputs."""
+    """HaMeR run twice: for its features, then for its outputs."""
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
@@ -78,8 +80,10 @@ class TwoPasses(nn.Module):
         return self.teacher(image)._replace(features=features)
 
 
-class Crops(Dataset):
+class Crops(HandDataset):
     """Noise with labels that are all zero: the speed of a step does not depend on either."""
+
+    info = DatasetInfo("Crops", meshes=True, poses=True)
 
     def __init__(self, length: int, size: int) -> None:
         self.images = random_crops(length, size, torch.device("cpu"))
@@ -129,10 +133,7 @@ def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> C
     """
     if loop not in LOOPS:
         raise KeyError(unknown("loop", loop, LOOPS))
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list(["KD.MODE", mode, *LOOPS[loop]])
-    cfg.freeze()
+    cfg = replaced(cfg, {"KD.MODE": mode, **LOOPS[loop]})
     objective = Objective.of(cfg)
     if mode == "none":
         raise KeyError(unknown("distillation mode", mode, MODES[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -170,6 +170,23 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     _merge(config, _named_mix(config.DATA.NAME).items(), config.DATA.NAME)
     config.freeze()
     return config
+
+
+def replaced(config: CN, values: Mapping[str, object]) -> CN:
+    """A frozen copy with other values; `config` itself does not change.
+
+    Args:
+        config: a resolved config.
+        values: by key, such as `{"KD.MODE": "output"}`.
+
+    Raises:
+        ValueError: unknown key or wrong type, naming the nearest valid key.
+    """
+    other = config.clone()
+    other.defrost()
+    _merge(other, values.items(), "replaced")
+    other.freeze()
+    return other
 
 
 def differing(one: CN, other: CN) -> dict[str, object]:

@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from fasthamer.camera import fit_weak_camera, project
 from fasthamer.data import augment
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
@@ -20,13 +20,15 @@ SIZE = 64  # pixels of the crops
 STRONG = augment.Strength(scale=0.3, rotation=40.0, rotation_probability=1.0, shift=0.1, colour=0.2)
 
 
-class ImageDataset(Dataset):
+class ImageDataset(HandDataset):
     """`ds[(epoch, index)]`: noise with the index in its first pixel and a hand's labels; every third is a left hand.
 
     Args:
         strength: of the augmentation; None: no augmentation.
         seed: of the hands.
     """
+
+    info = DatasetInfo("ImageDataset")
 
     def __init__(self, length: int = 10, strength: augment.Strength | None = None, seed: int = 0) -> None:
         self.length, self.strength, self.seed = length, strength, seed

@@ -10,7 +10,7 @@ from miniatures_capture import unreadable
 from torch.utils.data import default_collate
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data.build import build_dataset
 from fasthamer.data.readers.coco import LARGE, CocoHands
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.json_stream import JsonStream
@@ -36,7 +36,7 @@ def edited(root, change, name="annotations/hands_train.json"):
 def test_keypoints_equal_those_of_the_file_in_any_order_of_images(drawn):
     root, truth = drawn
     dataset = CocoHands(root, "training")
-    assert len(dataset) == 4 and dataset.protocol == "hint"
+    assert len(dataset) == 4 and dataset.info.protocol == "hint"
     for index in range(4):
         labels = dataset.labels(index)
         np.testing.assert_allclose(labels.keypoints[:, :2], truth[dataset.image_path(index).name], atol=1e-3)
@@ -102,7 +102,7 @@ def test_hands_with_fewer_than_five_keypoints_are_left_out_and_counted(tmp_path)
             content["annotations"][hand]["keypoints"][2 + 3 * known :: 3] = [0] * (21 - known)
 
     dataset = CocoHands(edited(tmp_path, hide), "training")
-    assert len(dataset) == 2 and dataset.skipped == 1
+    assert len(dataset) == 2 and dataset.info.left_out == ("1 hands with too few keypoints",)
     assert dataset.labels(0).keypoints[:, 2].sum() == 5
 
 
@@ -140,7 +140,7 @@ def test_the_index_of_a_large_file_is_cached_until_the_file_changes(tmp_path):
     first = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
     with unreadable(path):  # reading it again would fail
         again = CocoHands(tmp_path, "training", cache=str(tmp_path / "indexes"))
-    assert (len(again), again.skipped) == (len(first), first.skipped) == (2, 1)
+    assert (len(again), again.info) == (len(first), first.info) and len(first) == 2
     for one, two in zip(first[(0, 1)], again[(0, 1)], strict=True):
         assert torch.equal(one, two)
     edited(tmp_path, lambda content: content["annotations"].pop(0))

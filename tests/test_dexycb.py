@@ -24,8 +24,8 @@ from miniatures_capture import (
 from outlines import off_the_hand, outline_error
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
+from fasthamer.data.build import build_dataset
 from fasthamer.data.crop import mirror_points
 from fasthamer.data.readers.base import mano_vertices
 from fasthamer.data.readers.dexycb import DexYCB
@@ -107,7 +107,7 @@ def test_training_and_evaluation_are_s0(dexycb_root, right):
     assert {test.image_path(i).parts[-4][-2:] for i in range(len(test))} == {"03"} and len(test) == 16
     assert train[(0, 0)].has_vertices == 0 and test[(0, 0)].has_vertices == 1  # no loss asks for meshes
     chosen = build_dataset(load_config(None, ["DATA.EVAL_SPLIT", "s0_val", *named(dexycb_root)]), right, train=False)
-    assert len(chosen) == 16 and chosen.protocol == chosen.tips == "dexycb"
+    assert len(chosen) == 16 and chosen.info.protocol == chosen.info.tips == "dexycb"
 
 
 def named(dexycb_root):

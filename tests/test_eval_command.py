@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data.build import build_dataset
 from fasthamer.distill.cases import choose
 from fasthamer.distill.evaluate import rules_for
 from fasthamer.distill.scoring import Evaluation, examine

@@ -8,7 +8,7 @@ import torch
 from miniatures_2d import write_folder
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data.build import build_dataset
 from fasthamer.data.readers.folder import Folder
 from fasthamer.hand.mano import load_hand
 from fasthamer.students import build_student

@@ -15,8 +15,8 @@ from torch.utils.data import default_collate
 
 from fasthamer.camera import project_pixels
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
+from fasthamer.data.build import build_dataset
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.files.images import read_image
 from fasthamer.types import ManoParams
@@ -237,8 +237,8 @@ def test_projected_labels_lie_on_the_rendered_hand_on_every_background(miniature
 
 def test_the_dataset_names_its_protocol_and_fingertips(miniature, mano, root, shared_data):
     dataset = FreiHAND(miniature, "evaluation", mano)
-    assert (dataset.protocol, dataset.tips, dataset.sample_name(1)) == ("freihand", "freihand", "00000001")
-    assert FreiHAND(shared_data("realhand"), "evaluation", mano).tips == "hamer"  # its own definition, no mesh
+    assert (dataset.info.protocol, dataset.info.tips, dataset.sample_name(1)) == ("freihand", "freihand", "00000001")
+    assert FreiHAND(shared_data("realhand"), "evaluation", mano).info.tips == "hamer"  # its own definition, no mesh
 
 
 def test_meshes_are_read_only_if_requested(miniature, mano):

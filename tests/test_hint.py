@@ -7,8 +7,8 @@ import pytest
 from miniatures_2d import SIZE, drawn_hands, write_hamer_list, write_hint
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
+from fasthamer.data.build import build_dataset
 from fasthamer.data.readers.hint import HInt, read_hand
 from fasthamer.hand.mano import load_hand
 from fasthamer.students import build_student, save_student
@@ -110,14 +110,14 @@ def test_training_joins_all_official_folders_and_lists_those_without_images(fold
         path.unlink()
     dataset = HInt(tmp_path, "training")
     assert {dataset.image_path(index).parent.name for index in range(4)} == {"TRAIN_epick_img", "TRAIN_newdays_img"}
-    assert len(dataset) == 4 and dataset.left_out == ["TRAIN_ego4d_img"]
+    assert len(dataset) == 4 and dataset.info.left_out == ("TRAIN_ego4d_img (folders without images)",)
 
 
 def test_it_is_built_by_name_and_scored_by_pck(folder):
     hand = load_hand("embedded")
     cfg = load_config(None, ["DATA.NAME", "hint", "DATA.ROOT", str(folder), "IMAGE_SIZE", "64"])
     train, held_out = (build_dataset(cfg, hand, train) for train in (True, False))
-    assert held_out.protocol == "hint" and len(train) == 4
+    assert held_out.info.protocol == "hint" and len(train) == 4
     assert train[(0, 0)].joints.abs().sum() == train[(0, 0)].has_pose == 0
     assert train[(0, 0)].keypoints_2d[:, 2].sum() > 0
     assert not (train[(0, 0)].image == train[(1, 0)].image).all()

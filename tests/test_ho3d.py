@@ -20,8 +20,8 @@ from miniatures_capture import (
 from outlines import off_the_hand, outline_error
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
 from fasthamer.data.augment import Strength
+from fasthamer.data.build import build_dataset
 from fasthamer.data.crop import box_side
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.readers.ho3d import HO3D
@@ -129,7 +129,7 @@ def test_without_the_released_labels_evaluation_has_the_wrist_and_the_box(tmp_pa
 def test_samples_are_in_the_order_of_the_lists(root, hand):
     dataset = HO3D(root, "evaluation", hand)
     assert [dataset.sample_name(i) for i in range(2)] == ["SM1/0000", "SM1/0001"]
-    assert dataset.protocol == dataset.tips == "ho3d"
+    assert dataset.info.protocol == dataset.info.tips == "ho3d"
     with replaced(root / "evaluation.txt", b"SM1/0001\nSM1/0000\n"):
         turned = HO3D(root, "evaluation", load_hand("embedded"))
     assert turned.image_path(0) == dataset.image_path(1)

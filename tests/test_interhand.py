@@ -9,7 +9,7 @@ from miniatures_capture import unreadable
 
 from fasthamer.camera import project_pixels
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data.build import build_dataset
 from fasthamer.data.readers.coco import LARGE
 from fasthamer.data.readers.interhand import InterHand
 from fasthamer.hand.mano import load_hand
@@ -87,7 +87,7 @@ def test_invalid_joints_are_not_labels_nor_3d_joints_without_a_valid_wrist(fresh
 def test_it_is_built_by_name_with_its_camera(drawn):
     cfg = load_config(None, ["DATA.NAME", "interhand", "DATA.ROOT", str(drawn[0]), "DATA.EVAL_SPLIT", "train"])
     dataset = build_dataset(cfg, load_hand("embedded"), train=False)
-    assert dataset.camera(0).shape == (3, 3) and dataset.tips == "hamer"
+    assert dataset.camera(0).shape == (3, 3) and dataset.info.tips == "hamer"
     assert dataset[(0, 0)].joints[:, 3].sum() == 21
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.config import load_config
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.loader import BadSample, Feed, Stream
 from fasthamer.distill.learner import Learner
 from fasthamer.distill.objective import Objective
@@ -35,8 +36,10 @@ SIZE = 64
 TINY = ("TRAIN.BATCH", "2", "TRAIN.LR", "1e-3", "DATA.WORKERS", "0", "TRAIN.IMAGE_EVERY", "0", "DEVICE", "cpu")
 
 
-class Noise(Dataset):
+class Noise(HandDataset):
     """Eight random images with consistent random hands as their labels."""
+
+    info = DatasetInfo("Noise")
 
     def __init__(self, labelled: float = 1.0) -> None:
         self.hand, self.labelled = load_hand("embedded"), labelled

@@ -14,7 +14,7 @@ from miniatures_tars import header_offsets, write_shards
 from safetensors.torch import load_file
 
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset, build_training_set, dataset_name
+from fasthamer.data.build import build_dataset, build_training_set, dataset_name
 from fasthamer.data.streams import Mix
 from fasthamer.hand.mano import load_hand
 from fasthamer.tools.distill import main
@@ -77,7 +77,7 @@ def test_a_training_on_hamers_mix_and_what_is_said_of_a_part_that_is_missing(tmp
     assert (tmp_path / "run/student.safetensors").is_file() and not (tmp_path / "run/skipped.txt").exists()
     mix = build_training_set(cfg, hand)
     assert isinstance(mix, Mix) and len(mix.parts) == 10
-    assert mix.told.startswith("131 shards in ") and "(0.25)" in mix.told
+    assert mix.summary.startswith("131 shards in ") and "(0.25)" in mix.summary
     (tmp_path / "dataset_tars/rhd-train/000007.tar").unlink()
     with pytest.raises(ValueError, match=r"MIX\[3\]: .*rhd-train holds 41 shards, the set has 42"):
         build_training_set(cfg, hand)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from miniatures_capture import write_freihand
 
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 
@@ -31,8 +32,10 @@ def test_without_a_teacher_only_the_labelled_pictures_are_learnt_from(whole):
     assert [int(only[(0, i)].index) for i in range(len(only))] == kept.tolist()
 
 
-class Numbered:
-    """Remembers which samples it was asked for."""
+class Numbered(HandDataset):
+    """Records which samples were read."""
+
+    info = DatasetInfo("Numbered")
 
     def __init__(self, item, size):
         self.item, self.size, self.asked = item, size, []

@@ -10,6 +10,7 @@ from miniatures_capture import write_freihand
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop, pack
+from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.readers.tars import TarDataset, find_shards
@@ -54,7 +55,9 @@ def test_manos_labels_are_none_for_the_embedded_hand(tmp_path, freihand):
 
 
 class Painted(ImageDataset):
-    """Images with a spot at each keypoint: `image` as it is given."""
+    """Images with a spot at each keypoint, from raw samples."""
+
+    info = DatasetInfo("Painted")
 
     def __init__(self, hands, size=128):
         super().__init__(size)

@@ -1,8 +1,5 @@
 """What a tokenizer trains on: hands from the sampler and from files."""
 
-import multiprocessing
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,10 +7,8 @@ from miniatures_capture import write_freihand, write_ho3d
 from scipy.spatial.transform import Rotation
 
 from fasthamer.config import load_config
-from fasthamer.data import parallel, poses
-from fasthamer.data import pose_sources as pose_labels
-from fasthamer.data.pose_sources import poses_of_dataset
-from fasthamer.data.poses import HandPoses, build_poses, gathered, poses_of_file, sampled_poses, split
+from fasthamer.data.pose_sources import build_poses, poses_of_dataset
+from fasthamer.data.poses import HandPoses, gathered, poses_of_file, sampled_poses, split
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.readers.ho3d import HO3D
 from fasthamer.hand.mano import load_hand
@@ -47,36 +42,26 @@ def test_a_sampled_hand_depends_on_seed_and_number_alone():
     assert not torch.isclose(others.betas, fewer.betas).any()
 
 
-def test_several_processes_draw_the_same_hands_as_one(monkeypatch):
-    monkeypatch.setattr(poses, "PIECE", 4)
-    alone, together = sampled_poses(10, 1), sampled_poses(10, 1, workers=2)
+def test_several_processes_draw_the_same_hands_as_one():
+    alone, together = sampled_poses(10, 1), sampled_poses(10, 1, workers=2, piece=4)
     assert all(map(torch.equal, alone, together))
 
 
-def test_a_process_that_starts_from_nothing_reads_the_same_poses(tmp_path, mano, monkeypatch):
-    """As on macOS and Windows, where work and set travel to a new interpreter."""
-    started = []
-
-    def pool(number, *arguments):
-        started.append(number)
-        return multiprocessing.get_context("spawn").Pool(1, *arguments)  # one shows it; each costs seconds
-
-    monkeypatch.setattr(parallel, "multiprocessing", SimpleNamespace(Pool=pool))
-    monkeypatch.setattr(pose_labels, "PIECE", 4)
+def test_a_process_that_starts_from_nothing_reads_the_same_poses(tmp_path, mano):
+    """As on macOS and Windows, where function and dataset are sent to a new interpreter."""
     dataset = FreiHAND(write_freihand(tmp_path), "training", mano)
-    assert all(map(torch.equal, poses_of_dataset(dataset), poses_of_dataset(dataset, workers=2)))
-    assert started == [2]
+    spawned = poses_of_dataset(dataset, workers=2, piece=4, start_method="spawn")
+    assert all(map(torch.equal, poses_of_dataset(dataset), spawned))
 
 
-def test_a_users_mistake_in_another_process_is_told_as_if_it_were_here(tmp_path, monkeypatch, mano):
+def test_a_users_mistake_in_another_process_is_told_as_if_it_were_here(tmp_path, mano):
     root = write_ho3d(tmp_path)
     dataset = HO3D(root, "training", mano)
     path = root / "train" / "ABF10" / "meta" / "0002.pkl"
     path.unlink()
-    monkeypatch.setattr(pose_labels, "PIECE", 1)
     for workers in (0, 2):
         with pytest.raises(FileNotFoundError, match=r"^\S*0002\.pkl is missing: train\.txt names it$"):
-            poses_of_dataset(dataset, workers)
+            poses_of_dataset(dataset, workers, piece=1)
 
 
 @pytest.mark.parametrize("which", ["embedded", "file"])

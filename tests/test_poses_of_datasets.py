@@ -13,8 +13,8 @@ from miniatures_tars import hand_record, write_tar
 from scipy.spatial.transform import Rotation
 
 from fasthamer.config import load_config
-from fasthamer.data.pose_sources import poses_of_dataset
-from fasthamer.data.poses import HandPoses, build_poses
+from fasthamer.data.pose_sources import build_poses, poses_of_dataset
+from fasthamer.data.poses import HandPoses
 from fasthamer.data.readers.dexycb import DexYCB
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.readers.ho3d import HO3D

@@ -12,6 +12,7 @@ from miniatures_capture import npz_bytes, replaced, write_dexycb, write_freihand
 from miniatures_tars import write_shards
 
 from fasthamer.config import load_config
+from fasthamer.data.build import build_dataset
 from fasthamer.data.check import Report, check, contact_sheet, incomplete
 from fasthamer.data.label_checks import item_problems, reprojection, sample_problems, tips_apart
 from fasthamer.data.readers.freihand import FreiHAND
@@ -148,7 +149,7 @@ def test_a_mesh_that_is_not_the_joints_is_found(tmp_path):
     mano = Hand(read_hand_arrays("embedded"), "MANO_RIGHT")  # stands in for the licensed one
     whole = check(FreiHAND(tmp_path, "training", mano, cache="none"), 8)
     assert whole.problems == []
-    assert any(line == "fingertips of joints and mesh: worst 0.00 mm apart" for line in whole.told)
+    assert any(line == "fingertips of joints and mesh: worst 0.00 mm apart" for line in whole.facts)
     path = tmp_path / "training_verts.json"
     first, second = json.loads(path.read_text())
     path.write_text(json.dumps([second, first]))
@@ -277,14 +278,15 @@ def test_the_page_shows_hands_from_all_over_a_set_however_many_were_sampled():
 
 
 def test_real_photographs_have_no_problem(shared_data):
-    report = check(DATASETS.build("freihand", real(shared_data("realhand")), load_hand("embedded"), False), 20)
+    report = check(real("freihand", shared_data("realhand")), 20)
     assert report.problems == [] and len(report.shown) == 20
-    assert report.told[0] == "80 hands (80 right, 0 left) in 80 images"
-    report = check(DATASETS.build("interhand", real(shared_data("interhand")), load_hand("embedded"), False), 20)
-    assert report.problems == [] and report.told[0] == "6 hands (3 right, 3 left) in 4 images"
-    report = check(DATASETS.build("coco", real(shared_data("freihand_2d")), load_hand("embedded"), False), 20)
-    assert report.problems == [] and report.told[0] == "8 hands (8 right, 0 left) in 8 images"
+    assert report.facts[0] == "80 hands (80 right, 0 left) in 80 images"
+    report = check(real("interhand", shared_data("interhand")), 20)
+    assert report.problems == [] and report.facts[0] == "6 hands (3 right, 3 left) in 4 images"
+    report = check(real("coco", shared_data("freihand_2d")), 20)
+    assert report.problems == [] and report.facts[0] == "8 hands (8 right, 0 left) in 8 images"
 
 
-def real(root):
-    return load_config(None, ["DATA.ROOT", str(root), *KEPT_APART])
+def real(name, root):
+    cfg = load_config(None, ["DATA.NAME", name, "DATA.ROOT", str(root), *KEPT_APART])
+    return build_dataset(cfg, load_hand("embedded"), train=False)

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 from miniatures_tars import header_offsets, write_shards
-from torch.utils.data import Dataset
 
 from fasthamer.data.augment import Strength
+from fasthamer.data.dataset import DatasetInfo, HandDataset, HandStream
 from fasthamer.data.loader import BadSample, Feed, check_lanes
 from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.sample import Labels, make_item
-from fasthamer.data.streams import HandStream, Indexed, Mix
+from fasthamer.data.streams import Indexed, Mix
 from fasthamer.hand.mano import load_hand
 
 BLANK = np.zeros((8, 8, 3), np.uint8)
 
 
-class Numbered(Dataset):
-    """Items that know nothing but their number."""
+class Numbered(HandDataset):
+    """Blank items with their number."""
+
+    info = DatasetInfo("Numbered")
 
     def __init__(self, length, first=0):
         self.length, self.first = length, first

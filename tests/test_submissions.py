@@ -11,7 +11,7 @@ from torch import nn
 
 from fasthamer.camera import fit_weak_camera, project_pixels, translation_to_fit
 from fasthamer.config import load_config
-from fasthamer.data import build_dataset
+from fasthamer.data.build import build_dataset
 from fasthamer.distill.evaluate import evaluate, hands, predict, rules_for
 from fasthamer.distill.scoring import Evaluation, examine
 from fasthamer.distill.submission import image_ids, score_file

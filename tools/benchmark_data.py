@@ -27,7 +27,7 @@ import torch
 from yacs.config import CfgNode
 
 from fasthamer.config import load_config
-from fasthamer.data import build_training_set
+from fasthamer.data.build import build_training_set
 from fasthamer.data.loader import BadSample, Feed
 from fasthamer.data.readers.tar_record import write_record
 from fasthamer.data.readers.tars import RECORD, webdataset

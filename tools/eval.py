@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _default_out(source: str | Path, cfg) -> Path:
-    from fasthamer.data import dataset_name
+    from fasthamer.data.build import dataset_name
 
     source = Path(source)
     name = f"{dataset_name(cfg)}-{cfg.DATA.EVAL_SPLIT}"

@@ -49,12 +49,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
     """Checks the splits, prints what was found and writes the images."""
-    from fasthamer.data.build import WITHOUT_EVALUATION
     from fasthamer.data.check import check, contact_sheet, identity
+    from fasthamer.data.zoo import TRAINING_ONLY
     from fasthamer.files.images import write_image
 
     splits = [arguments.split] if arguments.split else [cfg.DATA.SPLIT, cfg.DATA.EVAL_SPLIT]
-    if cfg.DATA.NAME in WITHOUT_EVALUATION:
+    if cfg.DATA.NAME in TRAINING_ONLY:
         splits = splits[:1]
     problems, known = 0, set()
     for split in splits:
@@ -68,7 +68,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
             continue
         known.add(identity(dataset))
         report = check(dataset, arguments.sample)
-        for line in report.told:
+        for line in report.facts:
             print(f"{split}: {line}")
         for line in report.problems:
             print(f"problem: {split}: {line}")
@@ -101,15 +101,15 @@ def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
 
 def _open(cfg: CfgNode, split: str, hand: Any) -> Any:
     """A split without augmentation; sets that are for training only have no other than their training split."""
-    from fasthamer.data.build import WITHOUT_EVALUATION
-    from fasthamer.data.zoo import DATASETS
+    from fasthamer.data.augment import UNCHANGED
+    from fasthamer.data.build import evaluation_spec, training_spec
+    from fasthamer.data.zoo import DATASETS, TRAINING_ONLY
 
-    plain = cfg.clone()
-    plain.defrost()
-    plain.DATA.SPLIT = plain.DATA.EVAL_SPLIT = split
-    for key in plain.AUGMENT:
-        plain.AUGMENT[key] = 0.0
-    return DATASETS.build(cfg.DATA.NAME, plain, hand, cfg.DATA.NAME in WITHOUT_EVALUATION)
+    if cfg.DATA.NAME in TRAINING_ONLY:
+        spec = training_spec(cfg)._replace(split=split, strength=UNCHANGED)
+    else:
+        spec = evaluation_spec(cfg)._replace(name=cfg.DATA.NAME, root=cfg.DATA.ROOT, split=split)
+    return DATASETS.build(spec.name, spec, hand)
 
 
 def _hand(cfg: CfgNode) -> Any:

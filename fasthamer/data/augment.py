@@ -20,6 +20,9 @@ class Strength(NamedTuple):
     colour: float = 0.2
 
 
+UNCHANGED = Strength(0.0, 0.0, 0.0, 0.0, 0.0)  # crops as they are
+
+
 class Augmentation(NamedTuple):
     """What is done to one sample; as it stands, nothing."""
 

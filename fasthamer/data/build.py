@@ -1,27 +1,27 @@
-"""The datasets that a config names, for training as it mixes them and for evaluation."""
+"""From a config to its datasets: the only place in `data/` that reads the config."""
 
 from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from fasthamer.data.dataset import HandDataset
-from fasthamer.data.streams import HandStream, Indexed, Mix
+from fasthamer.data.augment import Strength
+from fasthamer.data.dataset import HandDataset, HandStream
+from fasthamer.data.streams import Indexed, Mix
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
-from fasthamer.data.zoo import DATASETS
+from fasthamer.data.zoo import DATASETS, TRAINING_ONLY, DatasetSpec
 from fasthamer.hand.mano import Hand
-
-WITHOUT_EVALUATION = ("tars", "mix")  # sets that are for training only
 
 
 def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
-    """The indexed set that a config names: for training, augmented and mixed as it says, or for evaluation as it is.
+    """The indexed dataset of a config: the training set, augmented and mixed, or the evaluation set.
 
     Raises:
         KeyError: no such dataset.
         FileNotFoundError, ValueError: files missing or unfit, or a setting out of range.
     """
     if not train:
-        return DATASETS.build(dataset_name(cfg, train=False), _evaluation(cfg), hand, False)
+        spec = evaluation_spec(cfg)
+        return DATASETS.build(spec.name, spec, hand)
     dataset = build_training_set(cfg, hand)
     if isinstance(dataset, HandStream):
         raise ValueError(f"DATA.NAME {cfg.DATA.NAME} is read as a stream: name an indexed set")
@@ -29,45 +29,86 @@ def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
 
 
 def build_training_set(cfg: CfgNode, hand: Hand) -> HandDataset | HandStream:
-    """The training set of a config, indexed or walked, augmented and mixed as it says.
-
-    `DATA.LABELLED` takes labels from the named set only: synthetic hands mixed into images keep theirs. Without
-    a teacher nothing can be learnt from the others, so there the labelled ones alone make up the set.
+    """The training set of a config, indexed or a stream, augmented and mixed.
 
     Raises:
         KeyError: no such dataset.
         FileNotFoundError, ValueError: files missing or unfit, or a setting out of range.
     """
-    name, only = dataset_name(cfg), cfg.KD.MODE == "none"
-    dataset: HandDataset | HandStream = DATASETS.build(name, cfg, hand, True)
-    if cfg.DATA.LABELLED != 1.0:
-        dataset = _partly_labelled(dataset, cfg.DATA.LABELLED, cfg.SEED, only)
-    if cfg.DATA.MIX_SYNTHETIC and name != "synthetic":
-        dataset = _with_synthetic(dataset, DATASETS.build("synthetic", cfg, hand, True), cfg)
+    return training_set_of(training_spec(cfg), hand)
+
+
+def training_set_of(spec: DatasetSpec, hand: Hand) -> HandDataset | HandStream:
+    """The training set of a spec.
+
+    `labelled` takes labels from the named dataset only: synthetic samples mixed into it keep theirs. Without a teacher
+    samples without labels are of no use, so there the labelled ones alone make up the dataset.
+
+    Raises:
+        KeyError: no such dataset.
+        FileNotFoundError, ValueError: files missing or unfit, or a value out of range.
+    """
+    dataset: HandDataset | HandStream = DATASETS.build(spec.name, spec, hand)
+    if spec.labelled != 1.0:
+        dataset = _partly_labelled(dataset, spec.labelled, spec.seed, spec.labelled_only)
+    if spec.synthetic_fraction and spec.name != "synthetic":
+        rendered: HandDataset = DATASETS.build("synthetic", spec, hand)
+        dataset = _with_synthetic(dataset, rendered, spec.synthetic_fraction, spec.seed)
     return dataset
+
+
+def training_spec(cfg: CfgNode) -> DatasetSpec:
+    """The training set of a config, as plain values."""
+    node = cfg.AUGMENT
+    return DatasetSpec(
+        name=dataset_name(cfg),
+        root=cfg.DATA.ROOT,
+        split=cfg.DATA.SPLIT,
+        train=True,
+        image_size=cfg.IMAGE_SIZE,
+        strength=Strength(node.SCALE, node.ROTATION, node.ROTATION_PROBABILITY, node.SHIFT, node.COLOUR),
+        seed=cfg.SEED,
+        box=cfg.DATA.BOX,
+        index_cache=cfg.DATA.INDEX,
+        left_file=cfg.HAND.LEFT,
+        meshes=cfg.LOSS.VERTICES > 0,  # else no loss looks at them
+        labelled_only=cfg.KD.MODE == "none",
+        labelled=cfg.DATA.LABELLED,
+        synthetic_size=cfg.DATA.SYNTHETIC_SIZE,
+        synthetic_folder=cfg.DATA.SYNTHETIC_FOLDER,
+        synthetic_fraction=cfg.DATA.MIX_SYNTHETIC,
+        mix=tuple(cfg.DATA.MIX),
+    )
+
+
+def evaluation_spec(cfg: CfgNode) -> DatasetSpec:
+    """The evaluation set of a config, as plain values: no augmentation, every label, meshes included."""
+    return training_spec(cfg)._replace(
+        name=dataset_name(cfg, train=False),
+        root=cfg.DATA.EVAL_ROOT if cfg.DATA.EVAL_NAME else cfg.DATA.ROOT,
+        split=cfg.DATA.EVAL_SPLIT,
+        train=False,
+        strength=None,
+        meshes=True,
+        labelled_only=False,
+        labelled=1.0,
+        synthetic_size=cfg.DATA.SYNTHETIC_EVAL_SIZE,
+        synthetic_folder="",
+        synthetic_fraction=0.0,
+    )
 
 
 def dataset_name(cfg: CfgNode, train: bool = True) -> str:
     """What `DATA.NAME` stands for: auto is freihand where a root is given, else synthetic.
 
-    Evaluation is on `DATA.EVAL_NAME` where it is set; sets that are for training only are followed by synthetic hands.
+    Evaluation is on `DATA.EVAL_NAME` where it is set; datasets that are for training only are evaluated on synthetic
+    images.
     """
     if not train and cfg.DATA.EVAL_NAME:
         return cfg.DATA.EVAL_NAME
     if cfg.DATA.NAME == "auto":
         return "freihand" if cfg.DATA.ROOT else "synthetic"
-    return "synthetic" if not train and cfg.DATA.NAME in WITHOUT_EVALUATION else cfg.DATA.NAME
-
-
-def _evaluation(cfg: CfgNode) -> CfgNode:
-    """The config of the evaluation set: its own root where it has a name of its own."""
-    if not cfg.DATA.EVAL_NAME:
-        return cfg
-    other = cfg.clone()
-    other.defrost()
-    other.DATA.NAME, other.DATA.ROOT = cfg.DATA.EVAL_NAME, cfg.DATA.EVAL_ROOT
-    other.freeze()
-    return other
+    return "synthetic" if not train and cfg.DATA.NAME in TRAINING_ONLY else cfg.DATA.NAME
 
 
 def _partly_labelled(
@@ -79,10 +120,11 @@ def _partly_labelled(
     return (LabelledOnly if only else PartlyLabelled)(dataset, labelled)
 
 
-def _with_synthetic(dataset: HandDataset | HandStream, drawn: HandDataset, cfg: CfgNode) -> HandDataset | HandStream:
-    fraction = cfg.DATA.MIX_SYNTHETIC
+def _with_synthetic(
+    dataset: HandDataset | HandStream, synthetic: HandDataset, fraction: float, seed: int
+) -> HandDataset | HandStream:
     if isinstance(dataset, HandStream):
         if not 0 < fraction < 1:
             raise ValueError(f"DATA.MIX_SYNTHETIC is {fraction}: it is a part of all samples, 0 or more, under 1")
-        return Mix([dataset, Indexed(drawn, cfg.SEED, "synthetic")], [1 - fraction, fraction], cfg.SEED)
-    return WithSynthetic(dataset, drawn, fraction)
+        return Mix([dataset, Indexed(synthetic, seed, "synthetic")], [1 - fraction, fraction], seed)
+    return WithSynthetic(dataset, synthetic, fraction)

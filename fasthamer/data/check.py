@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.data.dataset import HandDataset
+from fasthamer.data.dataset import HandDataset, HandStream
 from fasthamer.data.label_checks import (
     REPROJECTION,
     TIPS_APART,
@@ -25,7 +24,7 @@ from fasthamer.data.label_checks import (
 )
 from fasthamer.data.readers.base import ImageDataset, read_image_size
 from fasthamer.data.readers.tars import TarDataset
-from fasthamer.data.streams import HandStream, Indexed, Mix
+from fasthamer.data.streams import Indexed, Mix
 from fasthamer.files.images import JPEG_BEGIN, JPEG_END, TAIL
 from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
 from fasthamer.types import Batch
@@ -39,7 +38,7 @@ class Report:
     """What was found about a set."""
 
     problems: list[str] = field(default_factory=list)  # a line each
-    told: list[str] = field(default_factory=list)  # what was counted and measured
+    facts: list[str] = field(default_factory=list)  # what was counted and measured, a line each
     shown: list[tuple[NDArray[np.uint8], str]] = field(default_factory=list)  # labelled crops and their captions
 
     def show(self, item: Batch, caption: str) -> None:
@@ -49,7 +48,7 @@ class Report:
             self.shown = self.shown[::2]
 
 
-def check(dataset: Any, sample: int) -> Report:
+def check(dataset: HandDataset | HandStream, sample: int) -> Report:
     """Looks at the whole set from outside and at `sample` of its hands from inside.
 
     Args:
@@ -66,20 +65,20 @@ def check(dataset: Any, sample: int) -> Report:
         _check_shards(dataset, sample, report)
     elif isinstance(dataset, Indexed):
         return check(dataset.dataset, sample)
-    else:
+    elif not isinstance(dataset, HandStream):
         named = _check_files(dataset, report) if isinstance(dataset, ImageDataset) else set()
         _check_sample(dataset, sample, report, named)
     return report
 
 
-def identity(dataset: Any) -> tuple:
+def identity(dataset: HandDataset | HandStream) -> tuple:
     """The same for two splits that are one: some sets have none."""
     if isinstance(dataset, HandStream):
         return (dataset.fingerprint,)
     if not isinstance(dataset, ImageDataset):
-        return type(dataset), len(dataset)
-    source = dataset.file if hasattr(dataset, "file") else None
-    return type(dataset), len(dataset), source, dataset.image_path(0), dataset.image_path(len(dataset) - 1)
+        return dataset.info.name, len(dataset)
+    info = dataset.info
+    return info.name, len(dataset), info.source, dataset.image_path(0), dataset.image_path(len(dataset) - 1)
 
 
 def contact_sheet(report: Report) -> NDArray[np.uint8] | None:
@@ -131,24 +130,16 @@ def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
                 report.problems.append(f"{path} {wrong}")
                 damaged.add(path)
         before = path
-    report.told.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {images} images")
-    for name, count in _left_out(dataset):
-        report.told.append(f"left out by the reader: {count} {name}")
+    report.facts.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {images} images")
+    report.facts += [f"left out by the reader: {line}" for line in dataset.info.left_out]
     return damaged
-
-
-def _left_out(dataset: Any) -> Iterator[tuple[str, object]]:
-    if hasattr(dataset, "skipped") and dataset.skipped:
-        yield "hands with too few keypoints", dataset.skipped
-    if hasattr(dataset, "left_out") and dataset.left_out:
-        yield "(folders without images)", ", ".join(dataset.left_out)
 
 
 def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[Path]) -> None:
     """Decodes some hands from all over the set and tries their labels; passes over images that were named before."""
     seen = _Seen()
     for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)).tolist():
-        name = dataset.sample_name(index) if hasattr(dataset, "sample_name") else f"{index}"
+        name = dataset.sample_name(index)
         where = f"sample {index} ({name})" if name != f"{index}" else f"sample {index}"
         if isinstance(dataset, ImageDataset) and dataset.image_path(index) in named:
             continue
@@ -163,19 +154,19 @@ def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[
         report.problems += [f"{where}: {each}" for each in found]
         seen.add(item)
         report.show(item, Path(name).name)
-    report.told += seen.lines()
+    report.facts += seen.lines()
 
 
 def _image_problems(dataset: ImageDataset, index: int, seen: _Seen) -> Iterator[str]:
     hand = dataset.raw_sample(index)
     yield from sample_problems(hand.labels, hand.box, *read_image_size(hand.path))
-    if hasattr(dataset, "camera") and hand.labels.joints is not None:
+    if dataset.info.cameras and hand.labels.joints is not None:
         off = reprojection(hand.labels, dataset.camera(index))
         if off is not None:
             seen.off.append(off)
             if off > REPROJECTION:
                 yield f"a keypoint lies {off:.1f} pixels off its joint, seen by the camera"
-    apart = tips_apart(hand.labels, dataset.tips)
+    apart = tips_apart(hand.labels, dataset.info.tips)
     if apart is not None:
         seen.apart.append(apart)
         if apart > TIPS_APART:
@@ -197,8 +188,10 @@ def _check_shards(dataset: TarDataset, sample: int, report: Report) -> None:
                     report.problems += [f"{raw.name}: {problem}" for problem in item_problems(item)]
                     seen.add(item)
                     report.show(item, raw.name.split(": ")[-1])
-    report.told.append(f"{samples} samples in {dataset.told}; {hands} hands of the first {each} of each shard decoded")
-    report.told += seen.lines()
+    report.facts.append(
+        f"{samples} samples in {dataset.summary}; {hands} hands of the first {each} of each shard decoded"
+    )
+    report.facts += seen.lines()
 
 
 def labelled(item: Batch) -> NDArray[np.uint8]:

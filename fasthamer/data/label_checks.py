@@ -1,14 +1,13 @@
-"""What can be wrong with one hand's labels, found without a model."""
+"""Checks of hand labels that need no model: size, depth, side, and agreement of image, keypoints, joints and mesh."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from fasthamer.camera import project_pixels
-from fasthamer.data.plausible import check_in_front
-from fasthamer.data.readers.base import check_metres
 from fasthamer.data.sample import Labels
 from fasthamer.hand.conventions import tip_vertices
 from fasthamer.types import Batch
@@ -16,7 +15,87 @@ from fasthamer.types import Batch
 REPROJECTION = 1.0  # pixels by which labelled keypoints and projected joints may differ
 TIPS_APART = 0.005  # metres between the mesh's fingertips and the labelled ones; conventions differ by less
 BETAS = 10.0  # of MANO's shape, in standard deviations; nobody's hand is that unusual
+WITNESSES = 32  # samples of a dataset whose handedness is computed
+_ENOUGH = 8  # hands with joints that `check_sides` needs
+_DOUBT = 0.5  # of the mean of `handedness`: about 3 for natural poses, down to -1.4 for single hands
 _FINGERTIPS = [4, 8, 12, 16, 20]
+
+
+def check_metres(joints: np.ndarray, where: str) -> None:
+    """Raises for a hand that is not of human size.
+
+    Args:
+        joints: (21, 3) in OpenPose order, expected in metres.
+        where: the file and record for the message.
+
+    Raises:
+        ValueError: the palm is shorter than 3 or longer than 20 cm.
+    """
+    palm = float(np.linalg.norm(joints[9] - joints[0]))
+    if not 0.03 < palm < 0.2:
+        millimetres = " (are these millimetres?)" if 0.03 < palm / 1000 < 0.2 else ""
+        raise ValueError(f"{where}: wrist to middle knuckle is {palm:.4g} m, a hand's is about 0.09{millimetres}")
+
+
+def check_in_front(joints: np.ndarray, where: str) -> None:
+    """Refuses a hand behind the camera.
+
+    Args:
+        joints: (N, 3) camera frame, x right, y down, z forward.
+        where: the file and record, for the message.
+
+    Raises:
+        ValueError: a joint is not in front.
+    """
+    nearest = float(joints[:, 2].min())
+    if nearest <= 0:
+        raise ValueError(
+            f"{where}: a joint is at depth {nearest:.3g}, behind the camera: are its axes those of OpenGL?"
+        )
+
+
+def handedness(joints: np.ndarray) -> float:
+    """How surely these are the joints of a right hand (above 0) or a left one (below 0).
+
+    Fingers bend about axes that point across the palm: on a right hand from pinky to index, on a left one the other
+    way. The result is the sum over index to pinky of the sines of the bends at the two outer joints.
+
+    Args:
+        joints: (21, 3) OpenPose order, any right-handed frame.
+    """
+    across = _unit(joints[5] - joints[17])
+    bones = _unit(np.diff(joints[5:].reshape(4, 4, 3), axis=1))  # (4, 3, 3)
+    return float(np.cross(bones[:, :-1], bones[:, 1:]).sum((0, 1)) @ across)
+
+
+def check_sides(
+    joints_of: Callable[[int], np.ndarray | None], is_left: Callable[[int], bool], length: int, where: str
+) -> None:
+    """Refuses a set whose hands are those of the other side, judged by a few samples from all over it.
+
+    A single hand may mislead (an overstretched finger, a noisy label), a set does not. Damaged samples are passed
+    over here: whoever asks for them is told.
+
+    Args:
+        joints_of: sample number to (21, 3) joints, OpenPose order, camera frame; None where there are none.
+        is_left: which samples are said to be left hands.
+        length: of the set.
+        where: the set, for the message.
+
+    Raises:
+        ValueError: on average they are the other hand's.
+    """
+    scores = []
+    for index in np.unique(np.linspace(0, length - 1, WITNESSES).astype(int)):
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            joints = joints_of(int(index))
+            if joints is not None:
+                scores.append(-handedness(joints) if is_left(int(index)) else handedness(joints))
+    if len(scores) >= _ENOUGH and np.mean(scores) < -_DOUBT:
+        raise ValueError(
+            f"{where}: {int((np.array(scores) < 0).sum())} of {len(scores)} hands bend like the other hand: left and "
+            "right are swapped, or images and labels are mirrored; mirror images, cameras and points alike"
+        )
 
 
 def item_problems(item: Batch) -> Iterator[str]:
@@ -93,3 +172,7 @@ def tips_apart(labels: Labels, convention: str) -> float | None:
         return None
     of_mesh = labels.vertices[list(tip_vertices(convention))]
     return float(np.linalg.norm(of_mesh - labels.joints[_FINGERTIPS, :3], axis=1).max())
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)

@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from fasthamer.data.batching import pack_batch, unpack_batch
-from fasthamer.data.streams import HandStream, Place
+from fasthamer.data.dataset import HandStream, Place
 
 Key = tuple[int, int]  # epoch and index: what datasets are asked for
 

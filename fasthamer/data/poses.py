@@ -1,7 +1,4 @@
-"""Bent hands without images: what a tokenizer trains on, and what HaMeR's adversarial prior takes for real.
-
-From the procedural sampler, from a file of MANO's parameters, or from a dataset's annotations (`pose_labels`).
-"""
+"""Hand poses without images, sampled or read from a file: for tokenizers and for the adversarial loss."""
 
 from __future__ import annotations
 
@@ -15,62 +12,28 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from yacs.config import CfgNode
 
 from fasthamer.data.parallel import Numbers, in_pieces
 from fasthamer.files.safe_npz import read_npz
-from fasthamer.hand.mano import Hand
 from fasthamer.hand.procedural import sample_betas, sample_pose
 from fasthamer.types import N_BETAS, N_HAND_JOINTS
 
-HELD_OUT_SEED = 77_003_917  # of the held-out hands: the same in every run, whatever its own seed
-PIECE = 256  # hands that a process draws or reads at a time
+PIECE = 256  # hands that a process samples or reads at a time
 RUN = 64  # neighbouring rows that are held out together: neighbours are alike in recordings
 _WIDTHS = {45: 3, 48: 3, 135: 9, 144: 9}  # numbers a hand, without and with the wrist: numbers a joint
 _FORM = "an .npz with hand_pose (N, 48) or (N, 45), absolute axis-angles, or (N, 15, 3, 3), and betas (N, 10)"
 
 
 class HandPoses(NamedTuple):
-    """N right hands without a place and an orientation; tensors, so that rows are drawn where they are needed."""
+    """The articulation and shape of N right hands, as tensors."""
 
     hand_pose: Tensor  # (N, 15, 3, 3) float32, absolute rotations, MANO's joint order
     betas: Tensor  # (N, 10) float32
 
 
-def build_poses(cfg: CfgNode, hand: Hand) -> tuple[HandPoses, HandPoses]:
-    """The hands to train a tokenizer on, and those to score it on, which are no part of the former.
-
-    `TOKENIZER.POSES` is sampled: `TOKENIZER.HANDS` of the procedural hand's gestures, which serve MANO too; data: the
-    annotations of the training set that `DATA.*` names; or an .npz, see `poses_of_file`. Held out are
-    `TOKENIZER.HELD_OUT`, at most a tenth, the same ones whatever `SEED` is.
-
-    Raises:
-        FileNotFoundError, KeyError: no such file or dataset.
-        ValueError: a setting out of range, or a source without poses.
-    """
-    source, number, held_out = cfg.TOKENIZER.POSES, cfg.TOKENIZER.HANDS, cfg.TOKENIZER.HELD_OUT
-    if held_out < 1:
-        raise ValueError(f"TOKENIZER.HELD_OUT is {held_out}: at least one hand has to be held out to score on")
-    if source == "sampled":
-        if number < 2:
-            raise ValueError(f"TOKENIZER.HANDS is {number}: a tokenizer learns from thousands of hands")
-        held_out = min(held_out, _tenth(number))
-        workers = cfg.DATA.WORKERS
-        return sampled_poses(number, cfg.SEED, workers), sampled_poses(held_out, HELD_OUT_SEED, workers)
-    if source == "data":
-        from fasthamer.data.pose_sources import poses_of_config
-
-        return split(poses_of_config(cfg, hand), held_out, HELD_OUT_SEED)
-    if not source.endswith(".npz"):
-        raise ValueError(f"TOKENIZER.POSES is {source!r}, expected sampled, data (DATA.NAME's labels) or an .npz file")
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"TOKENIZER.POSES names {source!r}, which is no file")
-    return split(poses_of_file(source), held_out, HELD_OUT_SEED)
-
-
-def sampled_poses(number: int, seed: int, workers: int = 0) -> HandPoses:
-    """Hands as the procedural sampler draws them; hand i is a pure function of (seed, i)."""
-    drawn = in_pieces(partial(_sampled, seed), np.arange(number), PIECE, workers, "sampling hands")
+def sampled_poses(number: int, seed: int, workers: int = 0, piece: int = PIECE) -> HandPoses:
+    """Poses of the procedural sampler; pose i is a pure function of (seed, i). A process samples `piece` at a time."""
+    drawn = in_pieces(partial(_sampled, seed), np.arange(number), piece, workers, "sampling hands")
     hand_pose, betas = (np.concatenate(column) for column in zip(*drawn, strict=True))
     return _tensors(hand_pose, betas)
 
@@ -143,8 +106,8 @@ def split(poses: HandPoses, held_out: int, seed: int) -> tuple[HandPoses, HandPo
     """
     number = len(poses.betas)
     if number < 2:
-        raise ValueError(f"{number} different hand poses: one is to be held out and the others to be learnt from")
-    held_out = min(held_out, _tenth(number))
+        raise ValueError(f"{number} different hand poses: one is held out and the others are trained on")
+    held_out = min(held_out, tenth(number))
     run = min(RUN, max(1, held_out // 16))
     begins = run * np.random.default_rng(seed).permutation(-(-number // run))
     rows = (begins[:, None] + np.arange(run)).ravel()
@@ -154,7 +117,8 @@ def split(poses: HandPoses, held_out: int, seed: int) -> tuple[HandPoses, HandPo
     return HandPoses(*(part[~mask] for part in poses)), HandPoses(*(part[mask] for part in poses))
 
 
-def _tenth(number: int) -> int:
+def tenth(number: int) -> int:
+    """The most rows of `number` that may be held out: a tenth, at least one."""
     return max(1, number // 10)
 
 

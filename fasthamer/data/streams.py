@@ -1,57 +1,22 @@
-"""Sets that are read in an order of their own, and weighted mixes of sets.
-
-What is read at scale lies in long files that are read from front to back, so nobody can ask for sample i. Such a set is
-walked instead, by several loader processes at once, each along a lane of its own; together the lanes meet every sample
-once an epoch. A walk is endless, a pure function of (seed, lane, number of lanes), and goes on exactly from any place
-that it has told.
-"""
+"""Streams made of other datasets: an indexed dataset as a stream, and weighted mixes of streams."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from fasthamer.data.dataset import HandDataset
+from fasthamer.data.dataset import HandDataset, HandStream, Place
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, choose_labelled
 from fasthamer.types import Batch
 
-Place = Any  # numbers in lists, as JSON has them; None is the start
 CHOICES = 4096  # draws of a mix that are made at once
 
 
-class HandStream(Dataset, ABC):
-    """What every set is that cannot be indexed."""
-
-    told: str  # how much there is, for the user, such as `131 shards`
-    fingerprint: str  # 16 hexadecimal digits: other data, other digits
-
-    @abstractmethod
-    def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
-        """Items without end, each with the place at which the walk goes on after it.
-
-        Args:
-            lane: which one, from 0.
-            lanes: how many there are.
-            place: where to begin: one that this lane has told, or None.
-            skipped: gets a line for each sample that could not be read, naming it.
-
-        Raises:
-            ValueError: there is nothing that can be read.
-        """
-
-    @abstractmethod
-    def partly_labelled(self, fraction: float, only: bool) -> HandStream:
-        """The same set in which a fraction of the samples keeps its labels; `only` leaves the others out."""
-
-
 class Indexed(HandStream):
-    """An indexed set as a stream: each epoch is a new shuffle, dealt out to the lanes one by one.
+    """An indexed dataset as a stream: each epoch is a new shuffle, distributed to the lanes one by one.
 
     Args:
         dataset: `dataset[(epoch, index)]` gives an item.
@@ -63,7 +28,7 @@ class Indexed(HandStream):
         if not len(dataset):
             raise ValueError("an empty set cannot be part of a mix")
         self.dataset, self.seed, self.fingerprint = dataset, seed, fingerprint
-        self.told = f"{len(dataset)} images"
+        self.summary = f"{len(dataset)} images"
 
     def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
         epoch, order = -1, np.empty(0, dtype=np.int64)
@@ -92,7 +57,7 @@ class Mix(HandStream):
         seed: of the draws.
 
     Raises:
-        ValueError: a weight that is no positive number.
+        ValueError: a weight is not a positive number.
     """
 
     def __init__(self, parts: Sequence[HandStream], weights: Sequence[float], seed: int) -> None:
@@ -100,7 +65,9 @@ class Mix(HandStream):
             raise ValueError(f"a mix takes a positive weight for each of its {len(parts)} sets, got {list(weights)}")
         self.parts, self.seed = list(parts), seed
         self.shares: NDArray[np.float64] = np.asarray(weights, np.float64) / sum(weights)
-        self.told = ", ".join(f"{part.told} ({share:.3g})" for part, share in zip(self.parts, self.shares, strict=True))
+        self.summary = ", ".join(
+            f"{part.summary} ({share:.3g})" for part, share in zip(self.parts, self.shares, strict=True)
+        )
         about = [[part.fingerprint, f"{share:.9f}"] for part, share in zip(self.parts, self.shares, strict=True)]
         self.fingerprint = hashlib.sha256(str(about).encode()).hexdigest()[:16]
 

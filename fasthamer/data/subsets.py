@@ -1,19 +1,19 @@
-"""Datasets made of others: with labels on some images only, or with synthetic hands among the images."""
+"""Datasets made of others: with labels on some samples only, with synthetic images added, or with fixed crops."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from fasthamer.data.dataset import HandDataset
+from fasthamer.data.articulation import Articulation
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import without_labels
 from fasthamer.types import Batch
 
 
-class PartlyLabelled(Dataset):
-    """A dataset of which only some samples keep their labels; the others are images about which nothing is known.
+class PartlyLabelled(HandDataset):
+    """A dataset of which only some samples keep their labels; the others keep their image alone.
 
     Args:
         dataset: the whole.
@@ -21,7 +21,7 @@ class PartlyLabelled(Dataset):
     """
 
     def __init__(self, dataset: HandDataset, labelled: NDArray[np.int64]) -> None:
-        self.dataset = dataset
+        self.dataset, self.info = dataset, dataset.info._replace(name="PartlyLabelled")
         self.labelled = np.zeros(len(dataset), dtype=bool)
         self.labelled[labelled] = True
 
@@ -32,9 +32,18 @@ class PartlyLabelled(Dataset):
         item = self.dataset[key]
         return item if self.labelled[key[1]] else without_labels(item)
 
+    def camera(self, index: int) -> NDArray[np.float64]:
+        return self.dataset.camera(index)
 
-class LabelledOnly(Dataset):
-    """The labelled part of a dataset: all there is to learn from without a teacher.
+    def sample_name(self, index: int) -> str:
+        return self.dataset.sample_name(index)
+
+    def articulation(self, index: int) -> Articulation | None:
+        return self.dataset.articulation(index) if self.labelled[index] else None
+
+
+class LabelledOnly(HandDataset):
+    """The labelled samples of a dataset: all that is of use without a teacher.
 
     Args:
         dataset: the whole.
@@ -42,7 +51,8 @@ class LabelledOnly(Dataset):
     """
 
     def __init__(self, dataset: HandDataset, labelled: NDArray[np.int64]) -> None:
-        self.dataset, self.labelled = dataset, labelled
+        self.dataset, self.info = dataset, dataset.info._replace(name="LabelledOnly")
+        self.labelled = labelled
 
     def __len__(self) -> int:
         return len(self.labelled)
@@ -51,12 +61,21 @@ class LabelledOnly(Dataset):
         epoch, index = key
         return self.dataset[(epoch, int(self.labelled[index]))]
 
+    def camera(self, index: int) -> NDArray[np.float64]:
+        return self.dataset.camera(int(self.labelled[index]))
+
+    def sample_name(self, index: int) -> str:
+        return self.dataset.sample_name(int(self.labelled[index]))
+
+    def articulation(self, index: int) -> Articulation | None:
+        return self.dataset.articulation(int(self.labelled[index]))
+
 
 def choose_labelled(length: int, fraction: float, seed: int) -> NDArray[np.int64]:
     """Which of `length` samples have labels: the same for every run with this seed, at least one.
 
     Raises:
-        ValueError: no fraction.
+        ValueError: the fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"DATA.LABELLED is {fraction}: it is the fraction of images with labels, in (0, 1]")
@@ -64,19 +83,21 @@ def choose_labelled(length: int, fraction: float, seed: int) -> NDArray[np.int64
     return np.sort(np.random.default_rng(seed).permutation(length)[:kept])
 
 
-class WithSynthetic(Dataset):
-    """Images and, behind them, as many synthetic hands as make up a given part of an epoch.
+class WithSynthetic(HandDataset):
+    """A dataset followed by as many synthetic samples as make up a given fraction of an epoch.
 
-    Every epoch goes on where the last one stopped in the synthetic set, which starts anew when it is used up.
+    Each epoch continues in the synthetic dataset where the previous one stopped, and wraps around at its end.
 
     Args:
-        images: all of them are in every epoch.
-        synthetic: where the others come from.
+        images: all of its samples are in every epoch.
+        synthetic: the dataset of the added samples.
         fraction: of an epoch that is synthetic, in (0, 1).
 
     Raises:
-        ValueError: no such fraction.
+        ValueError: the fraction is not in (0, 1).
     """
+
+    info = DatasetInfo("WithSynthetic")
 
     def __init__(self, images: HandDataset, synthetic: HandDataset, fraction: float) -> None:
         if not 0 < fraction < 1:
@@ -98,16 +119,18 @@ class WithSynthetic(Dataset):
         return self.synthetic[(rounds, number)]._replace(index=torch.tensor(index))
 
 
-class Views(Dataset):
-    """The first `views` epochs of a dataset as one: `ds[(epoch, index)]` does not depend on the epoch any more.
+class Views(HandDataset):
+    """The first `views` epochs of a dataset as one: `dataset[(epoch, index)]` no longer depends on the epoch.
 
     Args:
         dataset: augmented or not.
         views: crops of each of its samples.
 
     Raises:
-        ValueError: not at least one.
+        ValueError: `views` is less than one.
     """
+
+    info = DatasetInfo("Views")
 
     def __init__(self, dataset: HandDataset, views: int) -> None:
         if views < 1:

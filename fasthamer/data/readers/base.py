@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.crop import mirror_axis_angle, mirror_points
+from fasthamer.data.dataset import HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import read_image
 from fasthamer.hand.mano import Hand
@@ -32,7 +32,7 @@ class RawSample(NamedTuple):
     left: bool = False
 
 
-class ImageDataset(Dataset, ABC):
+class ImageDataset(HandDataset):
     """`dataset[(epoch, index)]` is an item of a `Batch`, a pure function of (seed, epoch, index).
 
     A reader implements `__len__` (number of hands) and `raw_sample` (image path, labels and box of one hand).
@@ -43,14 +43,8 @@ class ImageDataset(Dataset, ABC):
         seed: of the augmentation.
     """
 
-    has_poses = False  # whether the files hold MANO's poses, and all that is needed to read them
-    tips = "hamer"  # what the labels mean by a fingertip, see `fasthamer.hand.conventions`
-
     def __init__(self, image_size: int = 256, strength: augment.Strength | None = None, seed: int = 0) -> None:
         self.image_size, self.strength, self.seed = image_size, strength, seed
-
-    @abstractmethod
-    def __len__(self) -> int: ...
 
     @abstractmethod
     def raw_sample(self, index: int) -> RawSample:
@@ -92,22 +86,6 @@ class ImageDataset(Dataset, ABC):
     def is_left(self, index: int) -> bool:
         """Whether hand `index` is a left hand."""
         return self.raw_sample(index).left
-
-
-def check_metres(joints: np.ndarray, where: str) -> None:
-    """Raises for a hand that is not of human size.
-
-    Args:
-        joints: (21, 3) in OpenPose order, expected in metres.
-        where: the file and record for the message.
-
-    Raises:
-        ValueError: the palm is shorter than 3 or longer than 20 cm.
-    """
-    palm = float(np.linalg.norm(joints[9] - joints[0]))
-    if not 0.03 < palm < 0.2:
-        millimetres = " (are these millimetres?)" if 0.03 < palm / 1000 < 0.2 else ""
-        raise ValueError(f"{where}: wrist to middle knuckle is {palm:.4g} m, a hand's is about 0.09{millimetres}")
 
 
 def read_image_size(path: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data import augment, crop
+from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
@@ -45,8 +46,6 @@ class CocoHands(ImageDataset):
         ValueError: no COCO JSON, or one without hands.
     """
 
-    protocol = "hint"  # keypoints alone: PCK
-
     def __init__(
         self,
         root: str | Path,
@@ -61,11 +60,13 @@ class CocoHands(ImageDataset):
         cache = cache if self.file.stat().st_size >= LARGE else "none"
         table = cached(f"coco {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
         self.keypoints, self.boxes, self.left = table["keypoints"], table["boxes"], table["left"]
-        self.names, self.skipped = table["names"], int(table["skipped"])  # skipped: hands with too few keypoints
+        self.names, skipped = table["names"], int(table["skipped"])
+        left_out = (f"{skipped} hands with too few keypoints",) if skipped else ()
+        self.info = DatasetInfo("CocoHands", "hint", source=self.file, left_out=left_out)  # 2D labels alone: PCK
         if not len(self.left):
             raise ValueError(
                 f"{self.file}: no hand with {MINIMUM_KEYPOINTS} keypoints or more among its annotations "
-                f"({self.skipped} have fewer)"
+                f"({skipped} have fewer)"
             )
         self.folder = find_images(Path(root), self.names[0].decode())
 

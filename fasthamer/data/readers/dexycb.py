@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data import augment
-from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres, mano_vertices
+from fasthamer.data.dataset import DatasetInfo
+from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
+from fasthamer.data.readers.base import ImageDataset, RawSample, mano_vertices
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.readers.dexycb_files import SERIALS, frames_of, read_betas, read_extrinsics, read_intrinsics
 from fasthamer.data.sample import Labels
@@ -47,8 +48,6 @@ class DexYCB(ImageDataset):
         ValueError: no such split, or damaged files.
     """
 
-    protocol, tips = "dexycb", "dexycb"
-
     def __init__(
         self,
         root: str | Path,
@@ -67,8 +66,8 @@ class DexYCB(ImageDataset):
         self.boxes = Boxes(box)
         self.frames = frames_of(self.root, split, cache)
         self.hands = self._hands(hand, left_file)
-        self.has_poses = bool(self.hands)
-        self.meshes = meshes
+        self.meshes = meshes and bool(self.hands)
+        self.info = DatasetInfo("DexYCB", "dexycb", "dexycb", self.meshes, poses=bool(self.hands), cameras=True)
         self.intrinsics = {serial: read_intrinsics(self.root, serial) for serial in SERIALS}
         calibrations = sorted(set(self.frames.calibrations))
         self.betas = {name: read_betas(self.root, name) for name in calibrations} if self.hands else {}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.data import augment, crop
+from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.json_stream import JsonStream
@@ -49,6 +50,7 @@ class Folder(ImageDataset):
         super().__init__(image_size, strength, seed)
         self.root = Path(root)
         self.file = _find(self.root, split)
+        self.info = DatasetInfo("Folder", source=self.file)
         names, boxes, left = [], [], []
         rows = _rows_of_csv(self.file) if self.file.suffix == ".csv" else _rows_of_json(self.file)
         for number, (name, box, side) in enumerate(rows, start=1):

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment
-from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres
+from fasthamer.data.dataset import DatasetInfo
+from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
+from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.sample import Labels
 from fasthamer.files.json_records import JsonRecords
@@ -51,8 +52,6 @@ class FreiHAND(ImageDataset):
         ValueError: the numbers of annotations and images do not match.
     """
 
-    protocol = "freihand"
-
     def __init__(
         self,
         root: str | Path,
@@ -71,14 +70,21 @@ class FreiHAND(ImageDataset):
         self.folder = self.root / split / "rgb"
         if not self.folder.is_dir():
             raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT must be an unpacked FreiHAND set ({_SITE})")
-        # FreiHAND's joints are regressed from its meshes; other datasets in its layout have no meshes
-        self.tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
         names = ["K", "xyz"] if hand.is_embedded else ["K", "xyz", "verts", "mano"] if meshes else ["K", "xyz", "mano"]
         required = ("K", "xyz") if split == "training" else ()
         self.records = {
             name: self._open(name, cache) for name in names if name in required or self._path(name).is_file()
         }
-        self.has_poses = "mano" in self.records
+        # FreiHAND's joints are regressed from its meshes; other datasets in its layout have no meshes.
+        tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
+        self.info = DatasetInfo(
+            "FreiHAND",
+            "freihand",
+            tips,
+            meshes="verts" in self.records,
+            poses="mano" in self.records,
+            cameras="K" in self.records,
+        )
         self.hands_mean = hand.hands_mean.reshape(15, 3)
         self.size = _count_images(self.folder)
         self._check_lengths()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fasthamer.data import augment, crop
+from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample, read_image_size
 from fasthamer.data.sample import Labels
 from fasthamer.files.safe_npz import read_npz
@@ -52,8 +53,6 @@ class HInt(ImageDataset):
         ValueError: no such split, or a damaged list.
     """
 
-    protocol = "hint"
-
     def __init__(
         self,
         root: str | Path,
@@ -66,12 +65,14 @@ class HInt(ImageDataset):
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT must be the unpacked HInt ({_SITE})")
-        self.left_out: list[str] = []  # folders without images: users download Ego4D's frames themselves
         self._list = _HaMeRList(self.root, split) if split.endswith(".npz") else None
         self._names: list[tuple[Path, str]] = []  # folder and file name without extension
         self.points = "all"
+        without_images: tuple[str, ...] = ()
         if self._list is None:
-            self._names, self.points = self._find(split)
+            self._names, self.points, without_images = self._find(split)
+        left_out = (f"{', '.join(without_images)} (folders without images)",) if without_images else ()
+        self.info = DatasetInfo("HInt", "hint", left_out=left_out)
 
     def __len__(self) -> int:
         return len(self._names) if self._list is None else len(self._list)
@@ -104,7 +105,8 @@ class HInt(ImageDataset):
         """The image's file name, as in HaMeR's lists."""
         return self.image_path(index).name
 
-    def _find(self, split: str) -> tuple[list[tuple[Path, str]], str]:
+    def _find(self, split: str) -> tuple[list[tuple[Path, str]], str, tuple[str, ...]]:
+        """Folders and names, the keypoints that count, and folders without images: Ego4D's are downloaded by users."""
         match = _SPLIT.fullmatch(split)
         if match is None:
             raise ValueError(
@@ -113,16 +115,17 @@ class HInt(ImageDataset):
             )
         folder, points = match.group(1), match.group(2) or "all"
         if folder not in FOLDERS:
-            return _pairs(self.root / folder), points
+            return _pairs(self.root / folder), points, ()
         names: list[tuple[Path, str]] = []
+        without_images = []
         for path in sorted(self.root.glob(FOLDERS[folder])):
             if any(each.suffix == ".jpg" for each in path.iterdir()):
                 names += _pairs(path)
             else:
-                self.left_out.append(path.name)
+                without_images.append(path.name)
         if not names:
             raise FileNotFoundError(f"{self.root} has no folder {FOLDERS[folder]} with images ({_SITE})")
-        return names, points
+        return names, points, tuple(without_images)
 
 
 class Annotation(NamedTuple):

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
-from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import ImageDataset, RawSample, check_metres, mano_vertices
+from fasthamer.data.dataset import DatasetInfo
+from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
+from fasthamer.data.readers.base import ImageDataset, RawSample, mano_vertices
 from fasthamer.data.readers.boxes import Boxes
 from fasthamer.data.sample import Labels
 from fasthamer.files import safe_pickle
@@ -58,8 +59,6 @@ class HO3D(ImageDataset):
         ValueError: no such split, or files whose lengths do not match.
     """
 
-    protocol, tips = "ho3d", "ho3d"
-
     def __init__(
         self,
         root: str | Path,
@@ -78,12 +77,13 @@ class HO3D(ImageDataset):
         self.root, self.split, self.boxes = Path(root), SPLITS[split], Boxes(box)
         self.names = _read_list(self.root, self.split)
         self.suffix = _image_suffix(self.root / self.split, str(self.names[0]))
-        self.has_poses = self.split == "train"
         self.hand = None if hand.is_embedded else hand
         self.meshes = meshes and self.hand is not None
         self.released = {}
         if self.split == "evaluation":
             self.released = _read_released_labels(self.root, len(self.names), self.meshes, cache)
+        has_meshes = self.meshes and (self.split == "train" or "verts" in self.released)
+        self.info = DatasetInfo("HO3D", "ho3d", "ho3d", has_meshes, poses=self.split == "train", cameras=True)
         check_sides(self._complete_joints, self.is_left, len(self), f"{self.root} {self.split}")
 
     def __len__(self) -> int:

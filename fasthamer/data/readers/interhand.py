@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
-from fasthamer.data.plausible import check_in_front, check_sides
-from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample, check_metres
+from fasthamer.data.dataset import DatasetInfo
+from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
+from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample
 from fasthamer.data.readers.coco import LARGE, find_images, find_rows, read_coco
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
@@ -101,6 +102,7 @@ class InterHand(ImageDataset):
         first = self.images.names[self.hands.image[0]].decode()
         official = Path(root) / "images" / name
         self.folder = official if official.is_dir() else find_images(Path(root), first)
+        self.info = DatasetInfo("InterHand", cameras=True, source=self.file)
         check_sides(self._complete_joints, self.is_left, len(self), str(self.file))
 
     def __len__(self) -> int:

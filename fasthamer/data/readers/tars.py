@@ -23,10 +23,10 @@ import numpy as np
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
+from fasthamer.data.dataset import HandStream, Place
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import Filters, TarHand, read_record
 from fasthamer.data.sample import Labels, make_item
-from fasthamer.data.streams import HandStream, Place
 from fasthamer.files.images import decode_image
 from fasthamer.hand.mano import Hand
 from fasthamer.types import Batch
@@ -89,7 +89,7 @@ class TarDataset(HandStream):
         self.mano_labels = hand.is_embedded == (info.get("hand") == "embedded")
         self.image_size, self.strength, self.seed = image_size, strength, seed
         self.fingerprint = _fingerprint(self.shards)
-        self.told = f"{len(self.shards)} shards in {self.shards[0].parent}"
+        self.summary = f"{len(self.shards)} shards in {self.shards[0].parent}"
         self.fraction, self.only = 1.0, False  # fraction of samples with labels; whether to leave out the others
 
     def partly_labelled(self, fraction: float, only: bool) -> TarDataset:
@@ -108,7 +108,9 @@ class TarDataset(HandStream):
                 empty_groups = 0
                 yield item, next_place
             place = [place[0] + lanes, 0, 0]
-        raise ValueError(f"{self.told}: not one sample can be read (the last: {skipped[-1] if skipped else 'empty'})")
+        raise ValueError(
+            f"{self.summary}: not one sample can be read (the last: {skipped[-1] if skipped else 'empty'})"
+        )
 
     def epoch(self, epoch: int, lane: int, lanes: int, skipped: list[str]) -> Iterator[Batch]:
         """The items that `walk` yields for one epoch of a lane."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from fasthamer.data import augment
+from fasthamer.data.articulation import Articulation
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.files.atomic import write_text
@@ -21,7 +22,7 @@ ABOUT = "about.json"
 QUALITY = 95  # of the JPEG files
 
 
-class CachedSyntheticDataset(Dataset):
+class CachedSyntheticDataset(HandDataset):
     """`ds[(epoch, index)]`: image `index` of a synthetic dataset, augmented like a real image.
 
     An image is rendered and stored at its first use. Rendering takes several times as long as reading, so the cache
@@ -35,6 +36,8 @@ class CachedSyntheticDataset(Dataset):
     Raises:
         ValueError: the folder holds the images of another dataset.
     """
+
+    info = DatasetInfo("KeptHands", meshes=True, poses=True)
 
     def __init__(self, hands: SyntheticDataset, folder: str | Path, strength: augment.Strength) -> None:
         self.hands, self.folder, self.strength = hands, Path(folder), strength
@@ -73,3 +76,7 @@ class CachedSyntheticDataset(Dataset):
         change = augment.draw(np.random.default_rng((self.hands.seed, epoch, index)), self.strength)
         middle = np.array([size / 2, size / 2])
         return make_item(read_image(path), labels, (middle, float(size)), size, index, change)
+
+    def articulation(self, index: int) -> Articulation:
+        """The pose and shape of hand `index`."""
+        return self.hands.articulation(index)

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from fasthamer.data.articulation import Articulation
 from fasthamer.data.crop import BOX_FACTOR, box_side
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.synthetic.background import random_background
 from fasthamer.data.synthetic.camera_effects import apply_camera_effects
 from fasthamer.data.synthetic.forearm import boundary_loop
@@ -40,7 +41,7 @@ class PlacedHand(NamedTuple):
     rng: np.random.Generator  # of the remaining random choices: scene, light, camera effects
 
 
-class SyntheticDataset(Dataset):
+class SyntheticDataset(HandDataset):
     """`ds[(epoch, index)]` is a pure function of (seed, epoch, index), the same in every process.
 
     Hand, scene and light depend on the index only; the epoch changes the crop, as augmentation does for real images.
@@ -60,7 +61,7 @@ class SyntheticDataset(Dataset):
         ValueError: `image_size` or `size` out of range.
     """
 
-    has_poses = True
+    info = DatasetInfo("SyntheticHands", meshes=True, poses=True)
 
     def __init__(
         self,
