@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from miniatures_2d import write_coco
 from miniatures_capture import write_dexycb, write_freihand, write_ho3d
 
 from fasthamer.config import load_config
@@ -118,8 +119,6 @@ def test_evaluation_is_not_augmented_and_has_every_label(tmp_path, embedded):
 
 
 def test_the_reader_of_keypoints_names_its_file_and_protocol(tmp_path):
-    from test_coco import write_coco
-
     write_coco(tmp_path, 2)
     info = CocoHands(tmp_path, "training").info
     assert info.protocol == "hint" and info.source is not None and info.source.is_file() and not info.cameras
