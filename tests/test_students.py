@@ -1,7 +1,6 @@
 """Every student works and costs what the paper says; backbones, decoders and pretrained weights behave."""
 
 import logging
-import time
 
 import pytest
 import timm
@@ -167,15 +166,17 @@ def test_frozen_stages_keep_weights_and_statistics_and_the_rest_trains(hand):
 
 
 def test_without_a_network_pretrained_says_so_at_once_and_starts_from_scratch(hand, monkeypatch, caplog):
-    def unreachable(*_, **__):
+    attempts = []
+
+    def unreachable(*_, timeout, **__):
+        attempts.append(timeout)
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(backbone_module, "_cached", lambda _: None)
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
-    began = time.perf_counter()
     with caplog.at_level(logging.WARNING):
         small(hand, "resnet18", pretrained=True)
-    assert time.perf_counter() - began < 10
+    assert len(attempts) == 1 and attempts[0] <= 10  # seconds; the hub's own client would try again for a minute
     assert len(caplog.records) == 1
     assert "no ImageNet weights for resnet18 (Name or service not known)" in caplog.text
     assert "from scratch" in caplog.text
