@@ -1,4 +1,4 @@
-"""Left hands: mirrored all the way in, mirrored back at the end; and both conventions of MANO's left model."""
+"""Left hands: mirrored for the model and mirrored back at the end; and both conventions of MANO's left model."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def right(arrays):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """A right hand's sequence and, as a left hand's, its mirror image: images without loss, points, parameters."""
+    """A right hand's sequence and, as a left hand's, its mirror image: lossless images, points, parameters."""
     root = write_dexycb(tmp_path_factory.mktemp("twins"), hands={(2, 4): "right", (2, 9): "left"})
     dataset = DexYCB(root, "s0_test", load_hand("embedded"))
     source, target = (root / dataset.frames.folders[i] for i in dataset.frames.sequence[[0, 8]])
@@ -52,7 +52,7 @@ def model():
     return predict.open_model("embedded")
 
 
-def test_a_left_hand_is_the_right_hand_of_the_mirrored_picture_for_the_dataset(twins):
+def test_an_item_of_a_left_hand_equals_the_right_hand_of_the_mirrored_image(twins):
     dataset = DexYCB(twins, "s0_test", load_hand("embedded"))
     for camera in range(8):
         one, other = dataset[(0, camera)], dataset[(0, 8 + camera)]
@@ -89,7 +89,7 @@ def test_a_model_says_the_mirror_image_through_the_whole_pipeline(twins, model):
     as_seen = found.vertices.copy()
     as_seen[left] = mirror_points(as_seen[left])
     np.testing.assert_allclose(as_seen[left], as_seen[~left] * [-1, 1, 1], atol=1e-3)
-    assert np.abs(found.vertices[0] - found.vertices[3]).max() > 0.02  # and it does look at the images
+    assert np.abs(found.vertices[0] - found.vertices[3]).max() > 0.02  # predictions depend on the images
 
 
 def test_the_python_interface_says_the_mirror_image(twins, model, monkeypatch):
@@ -110,16 +110,16 @@ def test_the_python_interface_says_the_mirror_image(twins, model, monkeypatch):
 @pytest.mark.parametrize("shape", ["released", "mirrored"])
 @pytest.mark.parametrize("stored", ["", "released", "mirrored"])
 def test_mirrored_parameters_give_the_left_models_mesh_in_either_convention(arrays, right, tmp_path, shape, stored):
-    """smplx's layer on the left arrays is the judge; the file may be in either convention, or not there at all."""
+    """The reference is smplx's layer on the left arrays; the file has either convention or is missing."""
     path = tmp_path / "MANO_LEFT.npz"
     if stored:
         np.savez(path, **left_arrays(arrays, fixed=stored == "mirrored"))
     hand = left_hand(right, path if stored else "", shape)
-    judge = mano(left_arrays(arrays, fixed=shape == "mirrored"), right=False)
+    reference = mano(left_arrays(arrays, fixed=shape == "mirrored"), right=False)
     rng = np.random.default_rng(0)
     for _ in range(3):
         pose, betas = natural_hand(rng)
-        vertices, _ = posed(judge, pose, betas, [0.1, 0.2, 0.3])
+        vertices, _ = posed(reference, pose, betas, [0.1, 0.2, 0.3])
         found = mano_vertices(hand, pose.reshape(16, 3), betas, np.array([0.1, 0.2, 0.3]), left=True)
         np.testing.assert_allclose(found, vertices, atol=1e-6)
 
@@ -136,7 +136,7 @@ def test_with_corrected_shapes_a_left_hand_is_the_right_one_mirrored(arrays, rig
     np.testing.assert_allclose(same, mano_vertices(corrected, pose, np.zeros(10), nowhere, left=True), atol=1e-7)
 
 
-def test_mirroring_twice_gives_the_hand_back_and_once_what_the_definition_says(arrays):
+def test_mirroring_twice_gives_the_hand_back_and_once_follows_the_definition(arrays):
     once = mirror_arrays(arrays)
     for key, expected in left_arrays(arrays, fixed=True).items():
         np.testing.assert_array_equal(once[key], expected, err_msg=key)
@@ -144,7 +144,7 @@ def test_mirroring_twice_gives_the_hand_back_and_once_what_the_definition_says(a
         np.testing.assert_array_equal(mirror_arrays(once)[key], arrays[key], err_msg=key)
 
 
-def test_a_wrong_file_for_the_left_hand_is_explained(arrays, right, tmp_path):
+def test_the_error_for_a_wrong_left_hand_file_says_what_is_expected(arrays, right, tmp_path):
     np.savez(tmp_path / "right.npz", **arrays)
     with pytest.raises(ValueError, match=r"this is a right hand; HAND\.LEFT takes MANO_LEFT"):
         left_hand(right, tmp_path / "right.npz")

@@ -1,4 +1,4 @@
-"""What all readers share: the base class, a check of units, image sizes, and meshes from MANO parameters."""
+"""What all readers share: the base class, image sizes, and meshes from MANO parameters."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class HInt(ImageDataset):
         return self.image_path(index).name
 
     def _find(self, split: str) -> tuple[list[tuple[Path, str]], str, tuple[str, ...]]:
-        """Folders and names, the keypoints that count, and folders without images: Ego4D's are downloaded by users."""
+        """Folders and names, which keypoints are valid, and folders without images (users download Ego4D)."""
         match = _SPLIT.fullmatch(split)
         if match is None:
             raise ValueError(
