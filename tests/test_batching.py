@@ -1,4 +1,4 @@
-"""Batches on their way between processes arrive as they were."""
+"""Batches packed for the way between processes are unpacked unchanged."""
 
 import pickle
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from fasthamer.data.batching import pack_batch, unpack_batch
+from fasthamer.data.loader import pack_batch, unpack_batch
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.types import Batch
 

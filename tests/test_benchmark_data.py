@@ -14,14 +14,12 @@ from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.tools import benchmark_data
 from fasthamer.types import ManoParams
 
-FAST = ["--count", "8", "--image-size", "64"]
+FAST = ["--count", "8", "--image-size", "64", "--images", "2"]
 
 
 @pytest.fixture(autouse=True)
-def few(monkeypatch):
-    """Two synthetic images instead of 64."""
-    monkeypatch.setattr(benchmark_data, "DRAWN", 2)
-    monkeypatch.setattr(benchmark_data, "REPEATED", 12)
+def threads():
+    """`measure` sets torch to one thread."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -50,7 +48,7 @@ def test_any_set_can_be_measured_and_shown(tmp_path, capsys):
 
 def test_the_photographs_it_makes_have_labels_that_fit(tmp_path):
     embedded, mano = load_hand("embedded"), Hand(read_hand_arrays("embedded"), "a MANO file")
-    benchmark_data.write_images(tmp_path / "a.tar", embedded)
+    benchmark_data.write_images(tmp_path / "a.tar", embedded, images=2)
     for item, _ in islice(TarDataset(tmp_path, mano, 64).walk(0, 1, None, []), 4):
         _, joints = mano(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
         ours = item.joints[:, :3] - item.joints[0, :3]
@@ -63,6 +61,7 @@ def test_the_photographs_it_makes_have_labels_that_fit(tmp_path):
     [
         (["--workers", "two"], "invalid literal"),
         (["--count", "0"], "at least one crop"),
+        (["--images", "0"], "at least one image"),
         (["--data", "freihnad"], "did you mean 'freihand'"),
         (["--data", "tars", "--data-root", "/nowhere"], "no folder /nowhere"),
         (["--data", "synthetic", "--image-size", "3"], "image_size is 3"),

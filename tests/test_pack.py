@@ -174,18 +174,12 @@ def test_unreadable_hands_are_skipped_counted_and_named(tmp_path):
         pack.pack(Painted(hands[2:]), tmp_path / "none", "painted", embedded=False, say=lambda text: None)
 
 
-def test_a_shard_that_reads_back_otherwise_is_an_error_and_leaves_nothing(tmp_path, freihand, monkeypatch):
-    real = pack.read_record
-
-    def flipped(*arguments):
-        (hand,) = real(*arguments)
-        hand.labels.joints[3, 0] += 1e-6
-        return [hand]
-
-    monkeypatch.setattr(pack, "read_record", flipped)
+def test_a_shard_that_reads_back_otherwise_is_an_error_and_leaves_nothing(tmp_path):
+    """A box of one pixel: tars hold no smaller one than two."""
+    hand = painted(tmp_path / "0.jpg", 200, 200, (100, 100), 90)._replace(box=(np.array([100.0, 100.0]), 1.0))
     with pytest.raises(ValueError, match="reads back with other labels"):
-        pack.pack(freihand, tmp_path, "freihand", embedded=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["pack.json"]
+        pack.pack(Painted([hand]), tmp_path / "out", "painted", embedded=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pack.json"]
 
 
 def test_only_photographs_are_packed(tmp_path):

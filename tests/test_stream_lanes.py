@@ -74,9 +74,8 @@ def test_a_mixs_lanes_draw_differently_and_go_on_from_any_place():
         next(Mix([stream(7)], [1], 3).walk(0, 2, one[0][1], []))
 
 
-def test_a_mix_goes_on_behind_the_draws_that_are_made_at_once(monkeypatch):
-    monkeypatch.setattr("fasthamer.data.streams.CHOICES", 4)
-    mix = Mix([stream(7), stream(5, 1000)], [0.5, 0.5], seed=3)
+def test_a_mix_goes_on_behind_the_draws_that_are_made_at_once():
+    mix = Mix([stream(7), stream(5, 1000)], [0.5, 0.5], seed=3, choices=4)
     whole = list(islice(mix.walk(0, 1, None, []), 12))
     assert numbers(mix.walk(0, 1, whole[5][1], []), 6) == [int(item.index) for item, _ in whole[6:]]
 

@@ -4,9 +4,9 @@ python tools/benchmark_data.py
 python tools/benchmark_data.py --data tars --data-root shards --workers 2
 python tools/benchmark_data.py --data synthetic --sheet synthetic.jpg
 
-Without --data, 224-pixel JPEG images in a tar shard are made for the occasion. Trailing KEY VALUE pairs change the
-configuration, such as AUGMENT.ROTATION 0. Beside the rate on the clock stands the processor time of a crop in all
-processes: where others use the machine too it is what to compare, and the rate it allows on undisturbed cores is said.
+Without --data, a tar shard of synthetic 224-pixel JPEG images is written and read. Trailing KEY VALUE pairs change the
+configuration, such as AUGMENT.ROTATION 0. Next to the rate by the clock, the processor time of a crop in all processes
+is printed: compare that on a machine that other jobs use too. From it follows the rate on undisturbed cores.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.types import Batch
 
 BATCH = 32
-DRAWN, REPEATED = 64, 16  # images made for the occasion, and how often each is in the shard
-IMAGE_BYTES = 224  # pixels, as FreiHAND's
+IMAGES, SAMPLES = 64, 1024  # synthetic images that are made without --data, and samples of the shard that repeats them
+IMAGE_SIZE = 224  # pixels, as FreiHAND's
 QUALITY = 95  # of their JPEG files
 SHOWN = (6, 8)  # rows and columns of --sheet
 
@@ -57,8 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmark_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="a dataset, or a mix; left out: images made for the occasion")
+    parser.add_argument("--data", help="a dataset, or a mix; left out: synthetic images")
     parser.add_argument("--data-root", default="", help="its folder")
+    parser.add_argument("--images", type=int, default=IMAGES, help="synthetic images that are made without --data")
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes; 0 = the main process")
     parser.add_argument("--count", type=int, default=3000, help="crops to time")
     parser.add_argument("--image-size", default="256", help="pixels of the crops")
@@ -70,10 +71,12 @@ def main(argv: list[str] | None = None) -> int:
             workers = [int(number) for number in arguments.workers.split(",")]
             if arguments.count < 1:
                 raise ValueError(f"--count is {arguments.count}, at least one crop is timed")
+            if arguments.images < 1:
+                raise ValueError(f"--images is {arguments.images}, at least one image is made")
             hand, (name, root) = load_hand(arguments.hand), (arguments.data, arguments.data_root)
             if name is None:
                 name, root = "tars", stack.enter_context(tempfile.TemporaryDirectory(prefix="fasthamer-"))
-                write_images(Path(root) / "000000.tar", hand)
+                write_images(Path(root) / "000000.tar", hand, arguments.images)
             settings = ["DATA.NAME", name, "IMAGE_SIZE", arguments.image_size, *(["DATA.ROOT", root] if root else [])]
             cfg = load_config(None, [*settings, *overrides])
             images = build_training_set(cfg, hand)
@@ -122,22 +125,22 @@ def _line(workers: int, rate: Rate, size: int) -> str:
     )
 
 
-def write_images(path: Path, hand: Hand) -> None:
-    """A shard of synthetic hands as images of 224 pixels, with every label, in HaMeR's form."""
-    hands = SyntheticDataset(hand, DRAWN, image_size=IMAGE_BYTES, scale=0.0, shift=0.0)
-    samples = [_sample(hands[(0, index)]) for index in range(DRAWN)]
+def write_images(path: Path, hand: Hand, images: int = IMAGES) -> None:
+    """A shard of synthetic images of 224 pixels, with every label, in HaMeR's format; images repeat."""
+    hands = SyntheticDataset(hand, images, image_size=IMAGE_SIZE, scale=0.0, shift=0.0)
+    samples = [_sample(hands[(0, index)]) for index in range(images)]
     with webdataset().TarWriter(str(path), encoder=False) as writer:
-        for number in range(DRAWN * REPEATED):
-            writer.write({"__key__": f"{number:08d}", **samples[number % DRAWN]})
+        for number in range(SAMPLES):
+            writer.write({"__key__": f"{number:08d}", **samples[number % images]})
 
 
 def _sample(item: Batch) -> dict[str, bytes]:
     image = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0)[..., ::-1])
     keypoints = item.keypoints_2d.numpy().astype(np.float64)
-    keypoints[:, :2] = (keypoints[:, :2] + 0.5) * IMAGE_BYTES
+    keypoints[:, :2] = (keypoints[:, :2] + 0.5) * IMAGE_SIZE
     pose = matrix_to_axis_angle(torch.cat((item.global_orient, item.hand_pose))).numpy()
     labels = Labels(keypoints, item.joints.numpy(), None, pose, item.betas.numpy())
-    box = np.array([IMAGE_BYTES / 2, IMAGE_BYTES / 2]), float(IMAGE_BYTES)
+    box = np.array([IMAGE_SIZE / 2, IMAGE_SIZE / 2]), float(IMAGE_SIZE)
     content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     return {"jpg": content, RECORD: write_record(labels, box, False, "synthetic")}
 

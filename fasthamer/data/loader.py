@@ -1,29 +1,32 @@
-"""The order of training.
+"""Training batches in a reproducible order, from loader processes.
 
-Which samples step k sees is a pure function of (seed, k) where the set is indexed, on any number of processes; where it
-is walked along lanes, of the numbers of processes and workers too, and a checkpoint keeps the lanes' places.
+The samples of step k are a pure function of (seed, k) for an indexed dataset, whatever the number of processes. For a
+stream they depend on the numbers of processes and workers too, and a checkpoint keeps the position of each lane.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
-from fasthamer.data.batching import pack_batch, unpack_batch
-from fasthamer.data.dataset import HandStream, Place
+from fasthamer.data.dataset import HandDataset, HandStream, Place
+from fasthamer.types import Batch
 
-Key = tuple[int, int]  # epoch and index: what datasets are asked for
+Key = tuple[int, int]  # epoch and index of a dataset's item
+SMALL_FIELDS = ("index", *(name for name in Batch._fields if name not in ("image", "index")))  # 8-byte numbers first
 
 
 class Stream:
-    """A batch sampler without end: each epoch is a new shuffle, and batches run on across its edge.
+    """An endless batch sampler: each epoch is a new shuffle, and a batch may contain samples of two epochs.
 
-    A resumed run starts at `first_batch` and meets exactly what it would have met.
+    A resumed run starts at `first_batch` and gets the batches of the uninterrupted one.
     """
 
     def __init__(
@@ -32,11 +35,11 @@ class Stream:
         """
         Args:
             length: items of the dataset.
-            batch: items a batch and process.
+            batch: items per batch and process.
             seed: of the shuffles.
             first_batch: number of the first batch to yield, counted from 0.
             rank: this process.
-            processes: how many share the stream; together they see what one would with a batch as large.
+            processes: how many share the batches; together they get those of one process with as large a batch.
         """
         if length < 1:
             raise ValueError("the training set is empty")
@@ -59,9 +62,9 @@ class Stream:
 
 
 class Lanes(IterableDataset):
-    """Batches of a walked set, for the loader: each worker process has a lane of its own.
+    """Batches of a stream, for the loader: each worker process reads a lane of its own.
 
-    Batch b of a process comes from its lane b modulo the number of workers, also where a resumed run begins with b.
+    Batch b of a process comes from its lane b modulo the number of workers, in a resumed run too.
     """
 
     def __init__(
@@ -75,18 +78,18 @@ class Lanes(IterableDataset):
     ) -> None:
         """
         Args:
-            images: the set.
-            batch: items a batch and process.
+            images: the stream.
+            batch: items per batch and process.
             first_batch: number of the first batch to yield, counted from 0.
             rank: this process.
-            processes: how many share the set.
-            places: where this process's lanes go on; None is the start.
+            processes: how many share the stream.
+            places: the positions at which this process's lanes resume; None is the start.
         """
         self.images, self.batch, self.first_batch = images, batch, first_batch
         self.rank, self.processes, self.places = rank, processes, places
 
     def __iter__(self) -> Iterator[tuple[Any, int, Place, list[str]]]:
-        """Yields batches, each with its lane (of this process), the place behind it and what was skipped on the way."""
+        """Yields batches, each with its lane in this process, the position after it and the newly skipped samples."""
         info = get_worker_info()
         number, workers = (info.id, info.num_workers) if info else (0, 1)
         lane = (number + self.first_batch) % workers
@@ -104,15 +107,15 @@ class BadSample(ValueError):
 
 
 class Feed:
-    """Batches of a training set in a fixed order, without end: what `fasthamer.training.trainer.Feed` asks for.
+    """Endless batches of a training set in a reproducible order; implements `fasthamer.training.trainer.Feed`.
 
-    `position` is None for an indexed set; for a walked set it holds the places of this process's lanes. `skipped`
+    `position` is None for an indexed dataset; for a stream it holds the positions of this process's lanes. `skipped`
     holds a line for each sample that could not be read.
     """
 
     def __init__(
         self,
-        images: Any,
+        images: HandDataset | HandStream,
         batch: int,
         seed: int,
         rank: int = 0,
@@ -122,19 +125,18 @@ class Feed:
     ) -> None:
         """
         Args:
-            images: an indexed set, or a `HandStream`.
+            images: the training set.
             batch, seed, rank, processes: see `Stream` and `Lanes`.
             workers: loader processes.
-            pin: put batches where a GPU can fetch them.
+            pin: put batches into pinned memory, from which a GPU copies.
         """
         self.skipped: dict[str, None] = {}  # in order, each once
         self.position: list[Place] | None = None
-        self.walked = isinstance(images, HandStream)
-        if not self.walked and len(images) < 1:
+        if not isinstance(images, HandStream) and len(images) < 1:
             raise ValueError("the training set is empty")
         self.images, self.batch, self.seed = images, batch, seed
         self.rank, self.processes, self.workers = rank, processes, workers
-        ahead = 4 if workers else None  # batches a worker prepares before they are asked for
+        ahead = 4 if workers else None  # batches that a worker prepares in advance
         self.options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": ahead, "pin_memory": pin}
         self.options["worker_init_fn"] = quiet_worker
 
@@ -143,12 +145,12 @@ class Feed:
 
         Args:
             first_batch: number of the first batch to yield, counted from 0.
-            position: of a walked set, `position` after the batch before it; None is the start.
+            position: of a stream, `position` after the batch before it; None is the start.
 
         Raises:
-            BadSample: the dataset refused a sample.
+            BadSample: a sample could not be read.
         """
-        if not self.walked:
+        if not isinstance(self.images, HandStream):
             order = Stream(len(self.images), self.batch, self.seed, first_batch, self.rank, self.processes)
             collate = pack_batch if self.workers else default_collate
             loader = DataLoader(self.images, batch_sampler=order, collate_fn=collate, **self.options)
@@ -164,10 +166,10 @@ class Feed:
 
 
 def check_lanes(facts: Mapping[str, Any], processes: int, workers: int) -> None:
-    """Refuses to resume with another number of lanes, whose samples would not be those of the uninterrupted run.
+    """Refuses to resume with another number of lanes, which would read other samples than the uninterrupted run.
 
     Args:
-        facts: of the checkpoint; `lanes` is there for a walked set only.
+        facts: of the checkpoint; it has `lanes` for a stream only.
         processes: of the resumed run.
         workers: loader processes of each.
 
@@ -186,22 +188,61 @@ def check_lanes(facts: Mapping[str, Any], processes: int, workers: int) -> None:
 
 
 def readable(loader: DataLoader) -> Iterator[Any]:
-    """The loader's batches; what its dataset says of a sample it refuses comes as one line.
+    """The loader's batches; an error about a sample becomes one line, without a worker's traceback.
 
     Raises:
-        BadSample: the dataset refused a sample.
+        BadSample: a sample could not be read.
     """
     try:
         yield from loader
     except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
-        words = str(error).strip().splitlines()[-1]
-        raise BadSample(words.removeprefix(f"{type(error).__name__}: ")) from error
+        line = str(error).strip().splitlines()[-1]
+        raise BadSample(line.removeprefix(f"{type(error).__name__}: ")) from error
 
 
 def quiet_worker(_: int) -> None:
-    """One thread each; Ctrl-C is the main process's to handle: it still needs batches to finish its step."""
+    """Initialises a loader process: one thread; Ctrl-C is left to the main process, which finishes its step."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class PackedBatch(NamedTuple):
+    """A `Batch` in two tensors.
+
+    Each tensor that is sent between processes costs a file handle, two system calls and a mapping; a `Batch` has
+    thirteen, of which twelve are small.
+    """
+
+    image: Tensor  # (B, 3, S, S)
+    rest: Tensor  # (N,) float32: the other fields one after the other, each contiguous; integers as their bits
+    shapes: tuple[tuple[int, ...], ...]  # of each of them, batch axis included
+
+
+def pack_batch(items: list[Any]) -> Any:
+    """Collates `Batch` items into a `PackedBatch`; items of other types as torch does."""
+    if type(items[0]) is not Batch:
+        return default_collate(items)
+    columns = [torch.stack([getattr(item, name) for item in items]) for name in SMALL_FIELDS]
+    shapes = tuple(tuple(column.shape) for column in columns)
+    rest = torch.cat([_as_float(column).reshape(-1) for column in columns])
+    return PackedBatch(default_collate([item.image for item in items]), rest, shapes)
+
+
+def unpack_batch(batch: Any) -> Any:
+    """The `Batch` of a `PackedBatch`, its small fields views of one tensor; anything else as it is."""
+    if not isinstance(batch, PackedBatch):
+        return batch
+    fields, begin = {"image": batch.image}, 0
+    for name, shape in zip(SMALL_FIELDS, batch.shapes, strict=True):
+        length = torch.Size(shape).numel() * (2 if name == "index" else 1)
+        piece = batch.rest[begin : begin + length]
+        fields[name] = piece.view(torch.int64) if name == "index" else piece.view(shape)
+        begin += length
+    return Batch(**fields)
+
+
+def _as_float(column: Tensor) -> Tensor:
+    return column.view(torch.float32) if column.dtype == torch.int64 else column
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -55,15 +55,18 @@ class Mix(HandStream):
         parts: the streams.
         weights: of each; in proportion.
         seed: of the draws.
+        choices: parts that are drawn at once; part of what the seed determines.
 
     Raises:
         ValueError: a weight is not a positive number.
     """
 
-    def __init__(self, parts: Sequence[HandStream], weights: Sequence[float], seed: int) -> None:
+    def __init__(
+        self, parts: Sequence[HandStream], weights: Sequence[float], seed: int, choices: int = CHOICES
+    ) -> None:
         if not parts or len(parts) != len(weights) or not all(0 < weight < np.inf for weight in weights):
             raise ValueError(f"a mix takes a positive weight for each of its {len(parts)} sets, got {list(weights)}")
-        self.parts, self.seed = list(parts), seed
+        self.parts, self.seed, self.choices = list(parts), seed, choices
         self.shares: NDArray[np.float64] = np.asarray(weights, np.float64) / sum(weights)
         self.summary = ", ".join(
             f"{part.summary} ({share:.3g})" for part, share in zip(self.parts, self.shares, strict=True)
@@ -78,14 +81,15 @@ class Mix(HandStream):
         walks = [part.walk(lane, lanes, begin, skipped) for part, begin in zip(self.parts, places, strict=True)]
         block, choices = -1, np.empty(0, dtype=np.int64)
         while True:
-            if drawn // CHOICES != block:
-                block = drawn // CHOICES
+            if drawn // self.choices != block:
+                block = drawn // self.choices
                 rng = np.random.default_rng([self.seed, lane, block])
-                choices = rng.choice(len(self.parts), CHOICES, p=self.shares)
-            chosen = int(choices[drawn % CHOICES])
+                choices = rng.choice(len(self.parts), self.choices, p=self.shares)
+            chosen = int(choices[drawn % self.choices])
             item, places[chosen] = next(walks[chosen])
             drawn += 1
             yield item, [drawn, list(places)]
 
     def partly_labelled(self, fraction: float, only: bool) -> Mix:
-        return Mix([part.partly_labelled(fraction, only) for part in self.parts], self.shares.tolist(), self.seed)
+        parts = [part.partly_labelled(fraction, only) for part in self.parts]
+        return Mix(parts, self.shares.tolist(), self.seed, self.choices)
