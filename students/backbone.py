@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +61,38 @@ class Backbone(nn.Module):
             raise ValueError(f"{name} has no layer {layer!r}: choose last or one of {', '.join(self.layers)}")
         self.layer = layer
         self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
-        self.layer_channels: int = info.channels()[self._index]
-        self.channels: int = info.channels()[-1]
-        cells = math.ceil(image_size / info.reduction()[-1])
-        self.grid = (cells, cells)  # of the last map
         # Only timm's general wrappers say so; networks with a class of their own for features are all NCHW.
         self._channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
+        tapped, last = self._try(image_size)
+        self.layer_channels, self.channels = tapped.shape[1], last.shape[1]
+        self.grid: tuple[int, int] = (last.shape[2], last.shape[3])  # of the last map
         self._frozen: list[nn.Module] = []
+
+    @torch.no_grad()
+    def _try(self, image_size: int) -> tuple[Tensor, Tensor]:
+        """The maps of one empty image: what timm's tables say of a network's maps is not always what it gives.
+
+        Raises:
+            ValueError: the network does not take images of this size.
+        """
+        mode, device = self.network.training, next(self.network.parameters()).device
+        self.network.eval()
+        try:
+            tapped, last = self(torch.zeros(1, 3, image_size, image_size, device=device))
+            if tapped.ndim != 4 or last.ndim != 4:
+                raise ValueError(f"its features are {tuple(last.shape)}, no map")
+            return tapped, last
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            native: int = timm.get_pretrained_cfg(self.name).input_size[-1]  # type: ignore[union-attr, index]
+            remedy = f"STUDENT.IMAGE_SIZE {native} is its own size"
+            if native == image_size:
+                remedy = "choose another network"
+            raise ValueError(
+                f"timm's {self.name!r} does not run as a backbone on images of {image_size} pixels ({reason}): {remedy}"
+            ) from error
+        finally:
+            self.network.train(mode)
 
     def freeze(self, stages: int) -> None:
         """Keeps the first `stages` of `layers`, and all before them, as they are: weights and batch statistics.

@@ -186,8 +186,7 @@ def fold_backbone(network: nn.Module, image: Tensor) -> nn.Module:
         network: in eval mode; it is left as it is.
         image: (1, 3, S, S) anything that it can run on.
     """
-    exact = copy.deepcopy(network).eval().double()
-    exact = reparameterize_model(exact, inplace=True)
+    exact = _reparameterised(copy.deepcopy(network).eval().double())
     with torch.no_grad():
         for convolution, norm in _pairs(exact, image.double()):
             absorb(convolution, norm)
@@ -304,3 +303,13 @@ def _folded_flat(head: FlatHead) -> nn.Sequential:
 class _NormaliseWithoutAffine(nn.Module):
     def forward(self, query: Tensor) -> Tensor:
         return normalise_without_affine(query)
+
+
+def _reparameterised(network: nn.Module) -> nn.Module:
+    """timm's own merging of parallel branches, in the network's precision: it makes modules of the default one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(next(network.parameters()).dtype)
+    try:
+        return reparameterize_model(network, inplace=True)
+    finally:
+        torch.set_default_dtype(before)
