@@ -141,7 +141,7 @@ def test_keypoints_that_do_not_fit_their_camera_are_found(written, tmp_path, cap
     with replaced(label, npz_bytes(label, joint_2d=moved)):
         found = problems(capsys, "--data", "dexycb", "--data-root", root, "--split", "s0_train", "--out", tmp_path)
     (line,) = found
-    assert line.endswith("a keypoint lies 5.0 pixels off its joint, seen by the camera")
+    assert line.endswith("a keypoint lies 5.0 pixels off its projected joint")
 
 
 def test_a_mesh_that_is_not_the_joints_is_found(tmp_path):

@@ -4,10 +4,10 @@
     python tools/prepare_data.py check --data hint --data-root HInt_annotation --split TEST_newdays_img_vis
     python tools/prepare_data.py pack --data freihand --data-root FreiHAND_pub_v2 --mano MANO_RIGHT.pkl --out shards
 
-`check` looks at every image's file from outside, decodes a sample of hands and tries their labels against each other;
-it changes nothing. It prints a line for each problem and writes OUT/DATA-SPLIT.png, a page of labelled hands. Exit 0 if
-all is well, 1 if there are problems. `pack` goes on where it was interrupted; what it wrote trains as --data tars.
-Trailing KEY VALUE pairs change the configuration.
+`check` checks that every image file is complete, decodes evenly spaced hands and checks their labels; it changes
+nothing. It prints a line for each problem and writes OUT/DATA-SPLIT.png, a sheet of labelled crops. Exit 0 if there are
+no problems, else 1. `pack` continues where it was interrupted; its shards are trained on with --data tars. Trailing
+KEY VALUE pairs change the configuration.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FLAGS = {  # flag: (config key, help)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 all is well, 1 problems or failed, 2 the user's mistake."""
+    """Exit code: 0 no problems, 1 problems or failed, 2 a mistake in the arguments."""
     parser = _parser()
     arguments, overrides = parser.parse_known_args(argv)
     for flag, (key, _) in FLAGS.items():
@@ -43,12 +43,12 @@ def main(argv: list[str] | None = None) -> int:
             cfg = load_config(None, overrides)
             hand = _hand(cfg)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            parser.error(_words(error))
+            parser.error(_message(error))
         return {"check": _check, "pack": _pack}[arguments.command](cfg, hand, arguments)
 
 
 def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
-    """Checks the splits, prints what was found and writes the images."""
+    """Checks the splits, prints the results and writes the contact sheets."""
     from fasthamer.data.check import check, contact_sheet, identity
     from fasthamer.data.zoo import TRAINING_ONLY
     from fasthamer.files.images import write_image
@@ -61,7 +61,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         try:
             dataset = _open(cfg, split, hand)
         except (ValueError, KeyError, OSError) as error:
-            print(f"problem: {split}: {_words(error)}", flush=True)
+            print(f"problem: {split}: {_message(error)}", flush=True)
             problems += 1
             continue
         if identity(dataset) in known:  # a set without splits
@@ -83,7 +83,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
 
 
 def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
-    """Packs one split, and names what could not be read."""
+    """Packs one split and prints the hands that could not be read."""
     from fasthamer.data.pack import pack
 
     split = arguments.split or cfg.DATA.SPLIT
@@ -91,7 +91,7 @@ def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         dataset = _open(cfg, split, hand)
         packed = pack(dataset, arguments.out, f"{cfg.DATA.NAME} {split}", hand.is_embedded, arguments.shard)
     except (ValueError, KeyError, OSError) as error:
-        print(f"prepare_data: {_words(error)}", file=sys.stderr)
+        print(f"prepare_data: {_message(error)}", file=sys.stderr)
         return 1
     for line in packed.skipped:
         print(f"skipped: {line}", file=sys.stderr)
@@ -100,7 +100,7 @@ def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
 
 
 def _open(cfg: CfgNode, split: str, hand: Any) -> Any:
-    """A split without augmentation; sets that are for training only have no other than their training split."""
+    """A split without augmentation; datasets for training only are opened as training sets."""
     from fasthamer.data.augment import UNCHANGED
     from fasthamer.data.build import evaluation_spec, training_spec
     from fasthamer.data.zoo import DATASETS, TRAINING_ONLY
@@ -113,7 +113,7 @@ def _open(cfg: CfgNode, split: str, hand: Any) -> Any:
 
 
 def _hand(cfg: CfgNode) -> Any:
-    """The hand of the labels, after what is the user's mistake rather than a problem of a dataset.
+    """The hand model of the labels, after a check of the arguments.
 
     Raises:
         KeyError, ValueError, FileNotFoundError: no such dataset, folder or hand.
@@ -128,7 +128,7 @@ def _hand(cfg: CfgNode) -> Any:
     return load_hand("embedded" if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
 
 
@@ -150,11 +150,11 @@ def _parser() -> argparse.ArgumentParser:
         for flag, (key, text) in FLAGS.items():
             command.add_argument(flag, help=f"{text} ({key})", required=flag == "--data")
     check.add_argument("--split", help="one split instead of training and evaluation")
-    check.add_argument("--sample", type=_positive, default=200, help="hands of each split that are decoded (200)")
+    check.add_argument("--sample", type=_positive, default=200, help="hands of each split to decode (200)")
     check.add_argument("--out", type=Path, default=Path("runs/check"), help="folder for the images (runs/check)")
-    pack.add_argument("--split", help="training unless given")
+    pack.add_argument("--split", help="default: training")
     pack.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    pack.add_argument("--shard", type=_positive, default=1000, help="hands a shard (1000)")
+    pack.add_argument("--shard", type=_positive, default=1000, help="hands per shard (1000)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How a hand's fingers are bent and what shape it has, apart from where it is and which way it faces."""
+"""The finger pose and shape of a hand, without its position and orientation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fasthamer.data.crop import mirror_axis_angle
 
 
 class Articulation(NamedTuple):
-    """Of a right hand, or of a left one's mirror image. MANO's rotations serve the embedded hand and vice versa."""
+    """Of a right hand, or of a mirrored left one. MANO's rotations are valid for the embedded hand and vice versa."""
 
     hand_pose: NDArray[np.float32]  # (15, 3, 3) absolute rotations, MANO's joint order
-    betas: NDArray[np.float32] | None  # (10,) of the hand model in use; None where they are not known
+    betas: NDArray[np.float32] | None  # (10,) of the hand model in use; None if unknown
 
 
 def articulation_of(pose: NDArray, betas: NDArray | None, left: bool = False) -> Articulation:
-    """From labels as `fasthamer.data.sample.Labels` has them.
+    """The articulation in `fasthamer.data.sample.Labels`.
 
     Args:
-        pose: (16, 3) axis-angle, absolute, wrist first, of the hand as it is.
+        pose: (16, 3) axis-angle, absolute, wrist first, before mirroring.
         betas: (10,) or None.
         left: whether it is a left hand.
     """

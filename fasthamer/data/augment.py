@@ -1,4 +1,4 @@
-"""HaMeR's training augmentation: drawn once for a sample, then applied alike to image, points and rotations."""
+"""HaMeR's training augmentation: drawn once per sample, then applied to image, points and rotations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEVELS = np.arange(256.0)
 
 
 class Strength(NamedTuple):
-    """How much may change; the meaning of each number stands in `fasthamer.config`, section AUGMENT."""
+    """How strong the augmentation is; `fasthamer.config`, section AUGMENT, explains each number."""
 
     scale: float = 0.3
     rotation: float = 30.0  # degrees
@@ -24,7 +24,7 @@ UNCHANGED = Strength(0.0, 0.0, 0.0, 0.0, 0.0)  # crops as they are
 
 
 class Augmentation(NamedTuple):
-    """What is done to one sample; as it stands, nothing."""
+    """The augmentation of one sample; the defaults change nothing."""
 
     scale: float = 1.0  # of the box
     rotation: float = 0.0  # degrees, of the box: clockwise as seen
@@ -53,15 +53,15 @@ def _clipped(value: float, most: float) -> float:
 
 
 def move_box(centre: np.ndarray, side: float, augmentation: Augmentation) -> tuple[np.ndarray, float]:
-    """The box that is cropped instead; it still has to be turned, see `crop.crop_affine`."""
+    """Centre and side of the augmented box, without its rotation, see `crop.crop_affine`."""
     return centre + side * np.array(augmentation.shift), side * augmentation.scale
 
 
 def recoloured_planes(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """A crop as networks take it, each channel multiplied and clipped to 255.
+    """The channels of a crop, each multiplied and clipped to 255.
 
     Args:
-        image: (H, W, 3) uint8, or with a fourth channel that is left out.
+        image: (H, W, 3) uint8, or with a fourth channel that is ignored.
         augmentation: its colour is used.
 
     Returns:
@@ -79,6 +79,6 @@ def recoloured_planes(image: np.ndarray, augmentation: Augmentation) -> np.ndarr
 
 
 def turn(augmentation: Augmentation) -> np.ndarray:
-    """The (3, 3) rotation about the viewing axis that 3D points and the wrist undergo when the box turns."""
+    """The (3, 3) rotation about the viewing axis of 3D points and the wrist, when the box turns."""
     cos, sin = np.cos(np.radians(augmentation.rotation)), np.sin(np.radians(augmentation.rotation))
     return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])

@@ -1,7 +1,7 @@
-"""Is a dataset whole, and can its labels be what they are said to be? Looks, and changes nothing.
+"""Checks that a dataset is complete and its labels are plausible; changes nothing.
 
-Every image's file is looked at from outside (there, and complete to its last bytes); a sample of hands from all over
-the set is decoded and its labels are tried against each other.
+Every image file is checked for its first and last bytes, without decoding. Evenly spaced samples are decoded, and their
+labels are checked for size, position and agreement with each other.
 """
 
 from __future__ import annotations
@@ -29,50 +29,51 @@ from fasthamer.files.images import JPEG_BEGIN, JPEG_END, TAIL
 from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
 from fasthamer.types import Batch
 
-SHOWN, COLUMNS = 24, 6  # samples in the image
+SHOWN, COLUMNS = 24, 6  # crops on the contact sheet
 _PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass
 class Report:
-    """What was found about a set."""
+    """The result of a check."""
 
     problems: list[str] = field(default_factory=list)  # a line each
     facts: list[str] = field(default_factory=list)  # what was counted and measured, a line each
     shown: list[tuple[NDArray[np.uint8], str]] = field(default_factory=list)  # labelled crops and their captions
 
     def show(self, item: Batch, caption: str) -> None:
-        """Keeps a crop for the page, or a few for each place on it: a sample may be the whole set."""
+        """Keeps a labelled crop for the contact sheet; drops every second one when there are many."""
         self.shown.append((labelled(item), caption[-30:]))
         if len(self.shown) > 8 * SHOWN:
             self.shown = self.shown[::2]
 
 
 def check(dataset: HandDataset | HandStream, sample: int) -> Report:
-    """Looks at the whole set from outside and at `sample` of its hands from inside.
+    """Checks the files of a whole dataset and the labels of `sample` of its hands.
 
     Args:
-        dataset: a set of any kind, indexed or streamed, without augmentation.
-        sample: hands whose images are decoded and whose labels are tried.
+        dataset: of any kind, without augmentation.
+        sample: number of hands whose images are decoded and whose labels are checked.
     """
     report = Report()
     if isinstance(dataset, Mix):
         for part in dataset.parts:
             found = check(part, max(1, sample // len(dataset.parts)))
-            for mine, its in zip(vars(report).values(), vars(found).values(), strict=True):
-                mine.extend(its)
+            report.problems += found.problems
+            report.facts += found.facts
+            report.shown += found.shown
     elif isinstance(dataset, TarDataset):
         _check_shards(dataset, sample, report)
     elif isinstance(dataset, Indexed):
         return check(dataset.dataset, sample)
     elif not isinstance(dataset, HandStream):
-        named = _check_files(dataset, report) if isinstance(dataset, ImageDataset) else set()
-        _check_sample(dataset, sample, report, named)
+        damaged = _check_files(dataset, report) if isinstance(dataset, ImageDataset) else set()
+        _check_sample(dataset, sample, report, damaged)
     return report
 
 
 def identity(dataset: HandDataset | HandStream) -> tuple:
-    """The same for two splits that are one: some sets have none."""
+    """Equal for two splits that have the same samples: some datasets ignore the split."""
     if isinstance(dataset, HandStream):
         return (dataset.fingerprint,)
     if not isinstance(dataset, ImageDataset):
@@ -82,11 +83,11 @@ def identity(dataset: HandDataset | HandStream) -> tuple:
 
 
 def contact_sheet(report: Report) -> NDArray[np.uint8] | None:
-    """The labelled crops on one page; None if there is not one that can be shown."""
+    """The labelled crops in a grid; None if there are none."""
     if not report.shown:
         return None
-    places = np.unique(np.linspace(0, len(report.shown) - 1, SHOWN).astype(int))  # from all over the set
-    shown = [report.shown[place] for place in places]
+    spread = np.unique(np.linspace(0, len(report.shown) - 1, SHOWN).astype(int))
+    shown = [report.shown[number] for number in spread]
     columns = min(COLUMNS, len(shown))
     blank = np.full_like(shown[0][0], 255), ""
     shown += [blank] * (-len(shown) % columns)
@@ -95,7 +96,7 @@ def contact_sheet(report: Report) -> NDArray[np.uint8] | None:
 
 
 def incomplete(path: Path) -> str | None:
-    """What is wrong with an image's file as far as its first and last bytes tell."""
+    """What is wrong with an image file, judged by its first and last bytes; None if nothing is."""
     try:
         with open(path, "rb") as file:
             begin = file.read(8)
@@ -118,7 +119,7 @@ def _cut_short(begin: bytes, end: bytes) -> str | None:
 
 
 def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
-    """Looks at every image's file; returns those with a problem."""
+    """Checks every image file; returns those with a problem."""
     images, left = 0, 0
     before, damaged = None, set()
     for index in range(len(dataset)):
@@ -135,13 +136,13 @@ def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
     return damaged
 
 
-def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[Path]) -> None:
-    """Decodes some hands from all over the set and tries their labels; passes over images that were named before."""
-    seen = _Seen()
+def _check_sample(dataset: HandDataset, sample: int, report: Report, damaged: set[Path]) -> None:
+    """Decodes evenly spaced hands and checks their labels; skips images that are already reported as damaged."""
+    seen = _Statistics()
     for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)).tolist():
         name = dataset.sample_name(index)
         where = f"sample {index} ({name})" if name != f"{index}" else f"sample {index}"
-        if isinstance(dataset, ImageDataset) and dataset.image_path(index) in named:
+        if isinstance(dataset, ImageDataset) and dataset.image_path(index) in damaged:
             continue
         try:
             item = dataset[(0, index)]
@@ -157,7 +158,7 @@ def _check_sample(dataset: HandDataset, sample: int, report: Report, named: set[
     report.facts += seen.lines()
 
 
-def _image_problems(dataset: ImageDataset, index: int, seen: _Seen) -> Iterator[str]:
+def _image_problems(dataset: ImageDataset, index: int, seen: _Statistics) -> Iterator[str]:
     hand = dataset.raw_sample(index)
     yield from sample_problems(hand.labels, hand.box, *read_image_size(hand.path))
     if dataset.info.cameras and hand.labels.joints is not None:
@@ -165,7 +166,7 @@ def _image_problems(dataset: ImageDataset, index: int, seen: _Seen) -> Iterator[
         if off is not None:
             seen.off.append(off)
             if off > REPROJECTION:
-                yield f"a keypoint lies {off:.1f} pixels off its joint, seen by the camera"
+                yield f"a keypoint lies {off:.1f} pixels off its projected joint"
     apart = tips_apart(hand.labels, dataset.info.tips)
     if apart is not None:
         seen.apart.append(apart)
@@ -175,7 +176,7 @@ def _image_problems(dataset: ImageDataset, index: int, seen: _Seen) -> Iterator[
 
 def _check_shards(dataset: TarDataset, sample: int, report: Report) -> None:
     """Reads every shard to its end; decodes the first hands of each."""
-    seen, samples, hands = _Seen(), 0, 0
+    seen, samples, hands = _Statistics(), 0, 0
     each = -(-sample // len(dataset.shards))  # samples of a shard that are decoded
     for shard in range(len(dataset.shards)):
         for number, raw in enumerate(dataset.samples(shard, report.problems)):
@@ -195,20 +196,20 @@ def _check_shards(dataset: TarDataset, sample: int, report: Report) -> None:
 
 
 def labelled(item: Batch) -> NDArray[np.uint8]:
-    """(S, S, 3) an item's crop with the keypoints it has; left hands are mirrored, as models see them."""
+    """(S, S, 3) RGB: an item's crop with its labelled keypoints; left hands are mirrored, as in the model's input."""
     crop = np.ascontiguousarray(item.image.numpy().transpose(1, 2, 0))
     known = (item.keypoints_2d[:, 2] > 0).numpy()
     return draw_keypoints(crop, crop_pixels(item.keypoints_2d[:, :2], crop.shape[0]), visible=known)
 
 
-class _Seen:
-    """What the sampled hands are like."""
+class _Statistics:
+    """Counts and measurements of the decoded hands."""
 
     def __init__(self) -> None:
         self.hands = self.keypoints = self.joints = self.poses = self.meshes = 0
-        self.palms: list[float] = []  # metres
-        self.off: list[float] = []  # pixels
-        self.apart: list[float] = []  # metres
+        self.palms: list[float] = []  # metres from wrist to middle knuckle
+        self.off: list[float] = []  # pixels between keypoints and projected joints
+        self.apart: list[float] = []  # metres between fingertips of joints and mesh
 
     def add(self, item: Batch) -> None:
         self.hands += 1

@@ -1,7 +1,7 @@
-"""HaMeR's crop: a square box around the hand, warped to the network's input; left hands are mirrored on the way.
+"""HaMeR's crop: a square box around the hand, warped to the network's input; left hands are mirrored.
 
 Pixels are counted at their centres (the first is 0), and a crop of side S puts the box's centre at S/2, so crop units
-are pixel / S - 0.5. All of it as HaMeR's `datasets/utils.py` does, rewritten.
+are pixel / S - 0.5. The same computation as HaMeR's `datasets/utils.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 BOX_FACTOR = 2.0  # the box is this much larger than the hand's keypoints; HaMeR's demo uses the same
-BOX_SHAPE = (192, 256)  # width, height of what HaMeR's backbone sees of its 256-pixel crop
+BOX_SHAPE = (192, 256)  # width, height of the input of HaMeR's backbone, the middle of its 256-pixel crop
 
 
 def keypoint_box(keypoints: np.ndarray) -> tuple[np.ndarray, float]:
@@ -29,7 +29,7 @@ def keypoint_box(keypoints: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def image_box(width: int, height: int) -> tuple[np.ndarray, float]:
-    """The box with which HaMeR evaluates FreiHAND: the whole image fills what the backbone sees."""
+    """The box with which HaMeR evaluates FreiHAND: the whole image fills the backbone's input."""
     return np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float))
 
 
@@ -42,12 +42,11 @@ def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.
     """The map from pixels of the image to pixels of the crop.
 
     Args:
-        centre: (2,) pixels of the image as it is, also where it is mirrored.
+        centre: (2,) pixels of the image before mirroring.
         side: pixels of the image.
         size: pixels of the crop.
         rotation: degrees; the box turns by it clockwise as seen, its content the other way.
-        mirror: whether the image is mirrored first (a left hand). About which line does not matter, since the
-            box is mirrored with it.
+        mirror: whether the image is mirrored first (a left hand), together with its box.
 
     Returns:
         (2, 3) float64, for column vectors (x, y, 1).

@@ -14,7 +14,7 @@ from fasthamer.types import Batch
 
 REPROJECTION = 1.0  # pixels by which labelled keypoints and projected joints may differ
 TIPS_APART = 0.005  # metres between the mesh's fingertips and the labelled ones; conventions differ by less
-BETAS = 10.0  # of MANO's shape, in standard deviations; nobody's hand is that unusual
+BETAS = 10.0  # of MANO's shape, in standard deviations; the largest plausible
 WITNESSES = 32  # samples of a dataset whose handedness is computed
 _ENOUGH = 8  # hands with joints that `check_sides` needs
 _DOUBT = 0.5  # of the mean of `handedness`: about 3 for natural poses, down to -1.4 for single hands
@@ -38,7 +38,7 @@ def check_metres(joints: np.ndarray, where: str) -> None:
 
 
 def check_in_front(joints: np.ndarray, where: str) -> None:
-    """Refuses a hand behind the camera.
+    """Raises for a hand behind the camera.
 
     Args:
         joints: (N, 3) camera frame, x right, y down, z forward.
@@ -55,7 +55,7 @@ def check_in_front(joints: np.ndarray, where: str) -> None:
 
 
 def handedness(joints: np.ndarray) -> float:
-    """How surely these are the joints of a right hand (above 0) or a left one (below 0).
+    """A score above 0 for the joints of a right hand, below 0 for a left one.
 
     Fingers bend about axes that point across the palm: on a right hand from pinky to index, on a left one the other
     way. The result is the sum over index to pinky of the sines of the bends at the two outer joints.
@@ -71,19 +71,19 @@ def handedness(joints: np.ndarray) -> float:
 def check_sides(
     joints_of: Callable[[int], np.ndarray | None], is_left: Callable[[int], bool], length: int, where: str
 ) -> None:
-    """Refuses a set whose hands are those of the other side, judged by a few samples from all over it.
+    """Raises if the hands of a dataset are those of the other side, judged by evenly spaced samples.
 
-    A single hand may mislead (an overstretched finger, a noisy label), a set does not. Damaged samples are passed
-    over here: whoever asks for them is told.
+    A single hand may mislead (an overstretched finger, a noisy label), their mean does not. Damaged samples are skipped
+    here: reading them raises its own error.
 
     Args:
         joints_of: sample number to (21, 3) joints, OpenPose order, camera frame; None where there are none.
-        is_left: which samples are said to be left hands.
-        length: of the set.
-        where: the set, for the message.
+        is_left: which samples are labelled as left hands.
+        length: of the dataset.
+        where: the dataset, for the message.
 
     Raises:
-        ValueError: on average they are the other hand's.
+        ValueError: the mean `handedness` is that of the other side.
     """
     scores = []
     for index in np.unique(np.linspace(0, length - 1, WITNESSES).astype(int)):
@@ -99,7 +99,7 @@ def check_sides(
 
 
 def item_problems(item: Batch) -> Iterator[str]:
-    """What is wrong with one item of a dataset, made without augmentation."""
+    """The problems of one item of a dataset without augmentation, a line each."""
     for name, values in item._asdict().items():
         if values.is_floating_point() and not values.isfinite().all():
             yield f"{name} is not finite"
@@ -121,7 +121,7 @@ def item_problems(item: Batch) -> Iterator[str]:
 
 
 def sample_problems(labels: Labels, box: tuple[np.ndarray, float], width: int, height: int) -> Iterator[str]:
-    """What does not fit one hand's image.
+    """Where the labels and the box of one hand do not fit its image, a line each.
 
     Args:
         labels: as the files have them.

@@ -1,7 +1,7 @@
-"""Any set of images as tar shards: long files that are read from front to back, for training at scale.
+"""Packs an image dataset into tar shards, which are read sequentially, for training at scale.
 
-A shard is written beside its final name, read back and compared with what went in, and only then renamed; `pack.json`
-says how far packing got, so the same command goes on after an interruption. The form is HaMeR's, see
+A shard is written under a temporary name, read back, compared with its input and then renamed. `pack.json` records the
+finished shards, so the same command continues after an interruption. The format is HaMeR's, see
 `fasthamer.data.readers.tar_record`.
 """
 
@@ -23,15 +23,15 @@ from fasthamer.data.sample import Labels
 from fasthamer.files.atomic import remove_drafts, replacing, write_json
 from fasthamer.files.images import JPEG_BEGIN, decode_image, encode_image
 
-SHARD = 1000  # hands a shard, as HaMeR's
-REACH = 0.95  # of the box's side: what augmentation can bring into the crop, from its centre (1.3 / sqrt(2) + shift)
-WORTH_CUTTING = 0.7  # an image is cut where less than this part of it is within reach
-LARGEST_SIDE = 768  # pixels of a cut's side: three times a crop's, beyond that it is shrunk
-QUALITY = 95  # of JPEG files that are written anew
+SHARD = 1000  # hands per shard, as HaMeR's
+REACH = 0.95  # of the box's side: farthest from its centre that augmentation reaches (1.3 / sqrt(2) + shift)
+WORTH_CUTTING = 0.7  # an image is cut if less than this part of it is within reach
+LARGEST_SIDE = 768  # pixels of a cut's side, three times a crop's; larger ones are shrunk
+QUALITY = 95  # of JPEG files that are encoded again
 
 
 class Packed(NamedTuple):
-    """What became of a set."""
+    """The result of packing."""
 
     hands: int
     shards: int
@@ -46,21 +46,21 @@ def pack(
     shard: int = SHARD,
     say: Callable[[str], None] = print,
 ) -> Packed:
-    """Writes a set's hands as shards `out/000000.tar`, ...; goes on where an earlier call stopped.
+    """Writes the hands of a dataset as shards `out/000000.tar`, ...; continues where an earlier call stopped.
 
     An image is copied as it is, unless it is no JPEG or mostly out of augmentation's reach; then the part within reach
-    is written as JPEG. Labels are kept to float32.
+    is encoded as JPEG. Labels are stored as float32.
 
     Args:
         dataset: any reader of images.
-        out: the folder; made where missing.
-        name: of the set, for `pack.json`.
+        out: the folder; created if missing.
+        name: of the dataset, for `pack.json`.
         embedded: whether the labels' poses, shapes and vertices are the embedded hand's, not MANO's.
-        shard: hands a shard.
-        say: told about each finished shard.
+        shard: hands per shard.
+        say: called with a line about each finished shard.
 
     Raises:
-        ValueError: the set cannot be packed, the folder holds something else, or a shard read back differs.
+        ValueError: the dataset cannot be packed, the folder holds other shards, or a shard reads back differently.
     """
     webdataset()  # before anything is written
     if not isinstance(dataset, ImageDataset):
@@ -90,7 +90,7 @@ def pack(
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call has left to say, or a fresh start."""
+    """The `pack.json` of an earlier call, or a new one."""
     path = out / PACK_INFO
     if not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.glob("*.tar"))):
@@ -115,7 +115,7 @@ def _save(out: Path, about: dict[str, Any]) -> None:
 
 
 def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: list[str]) -> int:
-    """Writes, verifies and names one shard; returns how many hands are in it."""
+    """Writes, verifies and renames one shard; returns the number of its hands."""
     hands: dict[str, RawSample] = {}
     with replacing(path) as draft:
         with draft.open("wb") as file, webdataset().TarWriter(file, encoder=False, mtime=0) as writer:
@@ -135,7 +135,7 @@ def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: lis
 
 
 def _verify(path: Path, hands: dict[str, RawSample]) -> None:
-    """Compares a shard, as it is on disk, with what went in.
+    """Compares a shard on the disk with its input.
 
     Raises:
         ValueError: they differ, or an image cannot be read.
@@ -158,7 +158,7 @@ def _verify(path: Path, hands: dict[str, RawSample]) -> None:
 
 
 def _same(found: Labels, wanted: Labels) -> bool:
-    """Whether labels agree to float32; a point without confidence may be anything."""
+    """Whether labels agree to float32; points without confidence may differ."""
     for name, one, other in zip(Labels._fields, found, wanted, strict=True):
         if other is not None and name in ("keypoints", "joints") and not other[:, -1].any():
             other = None
@@ -171,7 +171,7 @@ def _same(found: Labels, wanted: Labels) -> bool:
 
 
 def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
-    """A hand as it is packed: its image's bytes, and labels and box in that image.
+    """The bytes of the image to pack, and the hand with labels and box in that image.
 
     Raises:
         FileNotFoundError, ValueError: no image, or a damaged one.
@@ -194,7 +194,7 @@ def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
 
 
 def _moved(hand: RawSample, corner: np.ndarray, scale: float) -> RawSample:
-    """The same hand in a part of its image, which begins at a corner and was shrunk; lengths in space stay."""
+    """The hand in a part of its image that begins at `corner` and was scaled; 3D labels do not change."""
 
     def move(points: np.ndarray) -> np.ndarray:
         return (points - corner + 0.5) * scale - 0.5  # pixels are counted at their centres

@@ -30,16 +30,16 @@ class Found(NamedTuple):
     """The poses of a part of a dataset."""
 
     hand_pose: NDArray[np.float32]  # (n, 15, 3, 3)
-    betas: NDArray[np.float32]  # (n, 10), NaN where they are not known
+    betas: NDArray[np.float32]  # (n, 10), NaN where unknown
     skipped: list[str]  # a line for each sample that could not be read
 
 
 class Source(NamedTuple):
     """A dataset that holds poses, or one of a mix."""
 
-    read: partial[Found]  # of some of the numbers
-    numbers: Numbers  # of hands, or of shards
-    piece: int  # read at a time
+    read: partial[Found]  # reads the poses of some of the numbers
+    numbers: Numbers  # of samples, or of shards
+    piece: int  # how many are read at a time
 
 
 def build_poses(cfg: CfgNode, hand: Hand) -> tuple[HandPoses, HandPoses]:

@@ -19,7 +19,7 @@ from fasthamer.hand.procedural import sample_betas, sample_pose
 from fasthamer.types import N_BETAS, N_HAND_JOINTS
 
 PIECE = 256  # hands that a process samples or reads at a time
-RUN = 64  # neighbouring rows that are held out together: neighbours are alike in recordings
+RUN = 64  # neighbouring rows that are held out together: in recordings neighbours are similar
 _WIDTHS = {45: 3, 48: 3, 135: 9, 144: 9}  # numbers a hand, without and with the wrist: numbers a joint
 _FORM = "an .npz with hand_pose (N, 48) or (N, 45), absolute axis-angles, or (N, 15, 3, 3), and betas (N, 10)"
 
@@ -39,12 +39,12 @@ def sampled_poses(number: int, seed: int, workers: int = 0, piece: int = PIECE) 
 
 
 def drawn_poses(randoms: Iterable[np.random.Generator]) -> HandPoses:
-    """A hand of the procedural sampler from each of some generators, which may all be the same."""
+    """A pose of the procedural sampler from each generator; the generators may all be the same object."""
     return _tensors(*_draw(randoms))
 
 
 def poses_of_file(path: str | Path) -> HandPoses:
-    """Every different hand of a file, see `read_poses`; a file without betas is given sampled ones.
+    """Every different pose of a file, see `read_poses`; betas are sampled if the file has none.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not those arrays.
@@ -54,7 +54,7 @@ def poses_of_file(path: str | Path) -> HandPoses:
 
 
 def read_poses(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Rotations (N, 15, 3, 3) and betas (N, 10) of a file, as they stand there.
+    """Rotations (N, 15, 3, 3) and betas (N, 10) of a file, unchanged.
 
     Args:
         path: `.npz` of `hand_pose`, absolute axis-angles (N, 45), or (N, 48) whose first three numbers, the wrist, are
@@ -82,11 +82,11 @@ def read_poses(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float3
 
 
 def gathered(hand_pose: NDArray, betas: NDArray) -> HandPoses:
-    """Every different hand once, in order; a dataset shows the same one before several cameras or backgrounds.
+    """Every different pose once, in order: datasets repeat a pose for several cameras or backgrounds.
 
     Args:
         hand_pose: (N, 15, 3, 3) rotations.
-        betas: (N, 10), NaN where they are not known: these are sampled.
+        betas: (N, 10), NaN where unknown: these are sampled.
     """
     rows = np.hstack((hand_pose.reshape(len(hand_pose), -1), betas)).astype(np.float32)
     first: dict[bytes, int] = {}
@@ -99,7 +99,7 @@ def gathered(hand_pose: NDArray, betas: NDArray) -> HandPoses:
 
 
 def split(poses: HandPoses, held_out: int, seed: int) -> tuple[HandPoses, HandPoses]:
-    """Rows to train on and `held_out` others, at most a tenth, in runs of neighbours.
+    """Rows to train on and `held_out` others, at most a tenth, in blocks of neighbours.
 
     Raises:
         ValueError: too few rows.

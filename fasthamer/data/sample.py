@@ -1,4 +1,4 @@
-"""From an image and whatever labels it has to one item of a dataset: crop, mirror, augment, fill the gaps."""
+"""From an image and its labels to one item of a dataset: crop, mirror, augment, mask missing labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch
 
 
 class Labels(NamedTuple):
-    """What is known about a hand in an image; None where nothing is. Lengths are metres, x right, y down."""
+    """The labels of a hand in an image; None where missing. Metres, x right, y down, z forward."""
 
     keypoints: np.ndarray | None = None  # (21, 3) pixels of the image, confidence
     joints: np.ndarray | None = None  # (21, 4) camera frame, confidence
@@ -32,11 +32,11 @@ def make_item(
     augmentation: augment.Augmentation | None = None,
     left: bool = False,
 ) -> Batch:
-    """Crops, mirrors a left hand, augments.
+    """One item: cropped, mirrored if it is a left hand, augmented.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        labels: of the hand as it is in the image.
+        labels: of the hand in the image, before mirroring.
         box: centre (2,) and side in pixels of the image.
         size: pixels of the crop.
         index: the sample's number in its dataset.
@@ -48,7 +48,7 @@ def make_item(
     affine = crop.crop_affine(centre, side, size, augmentation.rotation, mirror=left)
     # OpenCV warps four channels in half the time that three take, to the same pixels.
     padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-    picture = augment.recoloured_planes(crop.warp(padded, affine, size), augmentation)
+    planes = augment.recoloured_planes(crop.warp(padded, affine, size), augmentation)
     turn = augment.turn(augmentation)
 
     keypoints = np.zeros((N_JOINTS, 3))
@@ -65,7 +65,7 @@ def make_item(
     rotations = Rotation.from_rotvec(crop.mirror_axis_angle(pose) if left else pose).as_matrix()
     rotations[0] = turn @ rotations[0]
     return Batch(
-        image=torch.from_numpy(picture),
+        image=torch.from_numpy(planes),
         keypoints_2d=_tensor(keypoints),
         joints=_tensor(joints),
         vertices=vertices,
@@ -82,7 +82,7 @@ def make_item(
 
 
 def without_labels(item: Batch) -> Batch:
-    """The same image with nothing known about it."""
+    """The item with its image and no labels."""
     hidden = {
         name: torch.zeros_like(getattr(item, name))
         for name in ("keypoints_2d", "joints", "vertices", "has_vertices", "betas", "has_pose", "has_betas")
@@ -98,7 +98,7 @@ def _turned(points: np.ndarray, turn: np.ndarray, left: bool) -> np.ndarray:
 
 
 def _keep_known(points: np.ndarray) -> np.ndarray:
-    """A float64 copy in which points without confidence are zeros, whatever stood there (some files put NaN)."""
+    """A float64 copy in which points without confidence are zeros (some files have NaN there)."""
     return np.where(points[:, -1:] > 0, points, 0.0).astype(np.float64)
 
 
