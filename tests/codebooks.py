@@ -13,7 +13,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 
 def begun(size: int = 16, width: int = 6, decay: float = 0.8, dead_below: float = 0.0) -> Codebook:
-    """A codebook in the middle of its training, with codes that come from nowhere."""
+    """A codebook in the middle of its training, with random codes."""
     codebook = Codebook(size, width, decay, dead_below)
     codebook.codes.copy_(drawn(0, size, width))
     codebook.sums.copy_(codebook.codes)

@@ -19,7 +19,7 @@ DEAD_BELOW = 1.0  # tokens a batch; the average code gets 4
 
 
 class Autoencoder(nn.Module):
-    """As little encoder and decoder as a codebook can stand between."""
+    """The smallest encoder and decoder around a codebook."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Autoencoder(nn.Module):
 
 
 def hands(step: int, width: int) -> Tensor:
-    """(8, M, width): what all processes together see in a step; from step 4 on it lies elsewhere, and codes die."""
+    """(8, M, width): the batch of all processes; from step 4 on it has another distribution, and codes die."""
     draw = torch.Generator().manual_seed(100 + step)
     return torch.randn(8, TOKENS, width, generator=draw) + (3.0 if step >= 4 else 0.0)
 

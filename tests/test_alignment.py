@@ -65,7 +65,7 @@ def _common(student: torch.Tensor, teacher: torch.Tensor, cells: int) -> list[to
 
 
 def test_a_ramp_over_the_crop_is_the_same_ramp_in_both_maps():
-    """What `exact` promises: a function of place agrees, whatever grid sampled it."""
+    """`exact`: a function of the position agrees, whatever grid sampled it."""
 
     def ramp(view, cells):
         edges = torch.linspace(view.left, view.right, cells + 1)
@@ -84,7 +84,7 @@ def test_stretch_is_the_papers_resize():
     torch.testing.assert_close(theirs, interpolate(teacher, size=(8, 8), mode="bilinear"))
 
 
-def test_views_without_a_common_place_are_refused():
+def test_views_without_a_common_region_are_refused():
     with pytest.raises(ValueError, match="no common place"):
         align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), View(right=-0.1), View(left=0.1), "exact")
 

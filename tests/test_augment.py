@@ -41,7 +41,7 @@ def labelled(hand, seed=0, left=False):
     return Labels(keypoints, np.hstack((joints, ones)), vertices, pose, betas), intrinsics
 
 
-IMAGE_SIZE = np.random.default_rng(0).integers(0, 256, (224, 230, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (224, 230, 3), dtype=np.uint8)
 
 
 def test_draws_follow_hamers_distributions():
@@ -69,7 +69,7 @@ def test_colours_are_multiplied_and_clipped():
     assert augment.recoloured_planes(image, augment.Augmentation()).tolist() == [[[100, 0]], [[100, 1]], [[250, 2]]]
 
 
-def test_keypoints_in_the_item_are_where_the_picture_shows_them(hand):
+def test_keypoints_in_the_item_are_where_the_image_shows_them(hand):
     labels, _ = labelled(hand)
     image = np.zeros((224, 230, 3), np.uint8)
     y, x = np.mgrid[:224, :230]
@@ -84,13 +84,13 @@ def test_keypoints_in_the_item_are_where_the_picture_shows_them(hand):
         assert ((item.keypoints_2d[12, :2] + 0.5) * 256 - centre).abs().max() < 0.5
 
 
-def test_turning_in_space_then_projecting_is_turning_the_picture(hand):
+def test_turning_in_space_then_projecting_is_turning_the_image(hand):
     labels, _ = labelled(hand)
     centre, side = np.array([110.0, 118.0]), 150.0  # the box is on the optical axis, where both turn about one point
     square = np.array([[500.0, 0, 110], [0, 500.0, 118], [0, 0, 1]])
     keypoints = np.hstack((project_pixels(labels.joints[:, :3], square), np.ones((21, 1))))
     turned = make_item(
-        IMAGE_SIZE, labels._replace(keypoints=keypoints), (centre, side), 256, 0, augment.Augmentation(rotation=37)
+        IMAGE, labels._replace(keypoints=keypoints), (centre, side), 256, 0, augment.Augmentation(rotation=37)
     )
     projected = project_pixels(turned.joints[:, :3].double().numpy(), square)
     units = (projected - centre) / side
@@ -100,7 +100,7 @@ def test_turning_in_space_then_projecting_is_turning_the_picture(hand):
 @pytest.mark.parametrize("left", [False, True])
 def test_parameters_points_and_mesh_change_together(hand, left):
     labels, _ = labelled(hand, seed=4, left=left)
-    item = make_item(IMAGE_SIZE, labels, (np.array([110.0, 110.0]), 150.0), 256, 3, STRONG, left=left)
+    item = make_item(IMAGE, labels, (np.array([110.0, 110.0]), 150.0), 256, 3, STRONG, left=left)
     vertices, joints = hand(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
     for ours, posed in ((item.vertices, vertices[0]), (item.joints[:, :3], joints[0])):
         torch.testing.assert_close(ours - item.joints[0, :3], posed - joints[0, 0], atol=2e-6, rtol=0)
@@ -111,38 +111,38 @@ def test_parameters_points_and_mesh_change_together(hand, left):
 def test_a_left_hand_gives_the_item_of_its_right_twin(hand):
     right, _ = labelled(hand)
     left, _ = labelled(hand, left=True)
-    width = IMAGE_SIZE.shape[1]
+    width = IMAGE.shape[1]
     keypoints = right.keypoints * [-1, 1, 1] + [width - 1, 0, 0]
-    mirrored_photo = np.ascontiguousarray(IMAGE_SIZE[:, ::-1])
+    mirrored_image = np.ascontiguousarray(IMAGE[:, ::-1])
     centre = np.array([100.0, 90.0])
     ours = make_item(
-        mirrored_photo, left._replace(keypoints=keypoints), (np.array([width - 101.0, 90.0]), 140.0), 128, 0, left=True
+        mirrored_image, left._replace(keypoints=keypoints), (np.array([width - 101.0, 90.0]), 140.0), 128, 0, left=True
     )
-    twin = make_item(IMAGE_SIZE, right, (centre, 140.0), 128, 0)
+    twin = make_item(IMAGE, right, (centre, 140.0), 128, 0)
     for name in ("image", "keypoints_2d", "joints", "vertices", "global_orient", "hand_pose", "betas"):
         torch.testing.assert_close(getattr(ours, name), getattr(twin, name), atol=1e-5, rtol=0, msg=name)
 
 
 def test_labels_that_are_not_there_are_zeros_without_confidence():
-    item = make_item(IMAGE_SIZE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 0)
+    item = make_item(IMAGE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 0)
     for name in ("keypoints_2d", "joints", "vertices", "has_vertices", "betas", "has_pose", "has_betas"):
         assert getattr(item, name).abs().sum() == 0, name
     torch.testing.assert_close(item.hand_pose, torch.eye(3).expand(15, 3, 3))
     assert item.image.shape == (3, 64, 64) and item.image.dtype == torch.uint8
 
 
-def test_a_point_without_confidence_may_be_anything(hand):
+def test_the_value_of_a_point_without_confidence_does_not_matter(hand):
     labels, _ = labelled(hand)
     labels.keypoints[3] = labels.joints[3, [0, 1, 3]] = [np.nan, np.inf, 0]
-    item = make_item(IMAGE_SIZE, labels, (np.array([110.0, 110.0]), 150.0), 64, 0, STRONG)
+    item = make_item(IMAGE, labels, (np.array([110.0, 110.0]), 150.0), 64, 0, STRONG)
     assert item.keypoints_2d[3].tolist() == [0, 0, 0] and item.joints[3].tolist() == [0, 0, 0, 0]
     assert torch.isfinite(item.keypoints_2d).all() and torch.isfinite(item.joints).all()
 
 
-def test_hiding_labels_keeps_the_picture_only(hand):
+def test_hiding_labels_keeps_the_image_only(hand):
     labels, _ = labelled(hand)
-    item = make_item(IMAGE_SIZE, labels, (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
-    bare = make_item(IMAGE_SIZE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
+    item = make_item(IMAGE, labels, (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
+    bare = make_item(IMAGE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
     for name in item._fields:
         if name in ("global_orient", "hand_pose"):
             continue  # without has_pose they mean nothing

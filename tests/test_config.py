@@ -1,4 +1,4 @@
-"""Settings: defaults, recipes, `KEY VALUE` pairs, and what a mistake is told."""
+"""Settings: defaults, recipes, `KEY VALUE` pairs, and the message for each mistake."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "message"),
     [
         ("TRAIN.STEPS", "many", "takes a int such as 1000000, not 'many'"),
         ("TRAIN.STEPS", "1.5", "takes a int"),
@@ -58,8 +58,8 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
         ("TRAIN", "3", "unknown key TRAIN"),
     ],
 )
-def test_a_wrong_type_says_what_is_wanted(key, value, words):
-    with pytest.raises(ValueError, match=re.escape(words)):
+def test_a_wrong_type_is_refused_with_the_type_expected(key, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         load_config(None, [key, value])
 
 

@@ -23,7 +23,7 @@ def centroids(images):
 
 
 def hamers_affine(cx, cy, side, size, degrees):
-    """HaMeR's map by three points: the box's centre, the middle of its lower edge, the middle of its right edge."""
+    """HaMeR's map from three points: the box's centre, the middle of its lower edge, the middle of its right edge."""
     r = np.pi * degrees / 180
     down, right = (
         np.array([x * np.cos(r) - y * np.sin(r), x * np.sin(r) + y * np.cos(r)])
@@ -47,11 +47,11 @@ def test_painted_landmarks_land_where_the_keypoints_do(degrees, side, mirror):
     image = spotted()
     affine = crop.crop_affine(np.array([98.0, 80.0]), side, 256, degrees, mirror)
     spots = [crop.warp(np.repeat(image[..., i : i + 1], 3, -1).astype(np.uint8), affine, 256)[..., 0] for i in range(4)]
-    found, told = centroids(np.stack(spots, -1)), crop.transform(affine, SPOTS)
-    assert np.abs(found - told).max() < 0.5
+    found, expected = centroids(np.stack(spots, -1)), crop.transform(affine, SPOTS)
+    assert np.abs(found - expected).max() < 0.5
 
 
-def test_mirroring_a_crop_is_cropping_the_mirrored_picture():
+def test_mirroring_a_crop_is_cropping_the_mirrored_image():
     image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     centre = np.array([98.0, 80.0])
     mirrored = crop.warp(image, crop.crop_affine(centre, 100.0, 200, 0, True), 200)
@@ -60,7 +60,7 @@ def test_mirroring_a_crop_is_cropping_the_mirrored_picture():
     assert np.abs(mirrored.astype(int) - there).max() <= 1
 
 
-def test_mirroring_twice_is_nothing():
+def test_mirroring_twice_gives_the_original():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     centre = np.array([41.0, 29.0])
     once = np.ascontiguousarray(image[:, ::-1])
@@ -90,7 +90,7 @@ def test_the_box_is_twice_the_keypoints_at_hamers_aspect_ratio():
     assert crop.keypoint_box(np.array([[0.0, 0.0], [60.0, 40.0]]))[1] == pytest.approx(160.0)
 
 
-def test_the_whole_freihand_picture_gives_hamers_box_and_fills_what_its_backbone_sees():
+def test_the_whole_freihand_image_gives_hamers_box_and_fills_what_its_backbone_sees():
     centre, side = crop.image_box(224, 224)
     assert centre.tolist() == [112, 112] and side == pytest.approx(298.667, abs=1e-3)
     corners = crop.transform(crop.crop_affine(centre, side, 256), np.array([[0.0, 0.0], [224.0, 224.0]]))
@@ -111,13 +111,13 @@ def test_the_centre_of_the_box_is_the_origin_of_crop_units():
     np.testing.assert_allclose(crop.to_crop_units(crop.transform(affine, np.array([[98.0, 80.0]])), 224), 0, atol=1e-12)
 
 
-def test_outside_of_the_photograph_is_black():
+def test_outside_of_the_image_is_black():
     image = np.full((50, 50, 3), 200, np.uint8)
     result = crop.warp(image, crop.crop_affine(np.array([25.0, 25.0]), 100.0, 100), 100)
     assert result[:20].max() == 0 and result[50, 50, 0] == 200
 
 
-def test_large_photographs_are_smoothed_before_they_shrink():
+def test_large_images_are_smoothed_before_they_shrink():
     stripes = np.zeros((1000, 1000, 3), np.uint8)
     stripes[:, ::2] = 255  # finer than the crop's pixels: must become grey, not a pattern
     result = crop.warp(stripes, crop.crop_affine(np.array([500.0, 500.0]), 1000.0, 99), 99)

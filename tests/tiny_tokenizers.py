@@ -20,14 +20,14 @@ SPEC = TokenizerSpec(
     neighbours=4,
     encoder_blocks=1,
 )
-SETTINGS = [word for name, value in SPEC._asdict().items() for word in (f"TOKENIZER.{name.upper()}", str(value))]
+SETTINGS = [part for name, value in SPEC._asdict().items() for part in (f"TOKENIZER.{name.upper()}", str(value))]
 
 
 def tiny_tokenizer(hand: Hand, seed: int = 0, **changes) -> Tokenizer:
-    """Untrained, in eval mode; its codes are tokens of hands, so that hands differ in their words."""
+    """Untrained, in eval mode; its codes are tokens of hands, so that hands differ in their codes."""
     torch.manual_seed(seed)
     tokenizer = Tokenizer(SPEC._replace(**changes), hand).train()
-    tokenizer(meshes(hand, 32, seed + 1000)[0])  # the first batch places the codes
+    tokenizer(meshes(hand, 32, seed + 1000)[0])  # the first batch initialises the codes
     return tokenizer.eval()
 
 
