@@ -32,6 +32,7 @@ from fasthamer.training.accelerator import accelerator_for, precision_of
 from fasthamer.training.checkpoint import read_facts
 from fasthamer.training.log import RunLog
 from fasthamer.training.loop import train
+from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
 from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign
 from fasthamer.types import Batch
@@ -48,6 +49,7 @@ class DistillRun(NamedTuple):
     hand: Hand
     trainer: DistillTrainer
     images: HandDataset | HandStream  # training set
+    feed: Feed  # its batches
     held_out: HandDataset  # evaluation set
     origin: dict[str, Any]  # see `fasthamer.training.provenance`
     announcement: str  # what was resolved, a line each
@@ -62,10 +64,11 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         resume: continue from the last complete checkpoint, or from the start if there is none yet.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: something the user named cannot be had; one line says what and why.
+        ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
     """
     if not resume:
         refuse_foreign(run)
+    check_steps(cfg.TRAIN.STEPS)
     objective = Objective.of(cfg)
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
     if cfg.TRAIN.THREADS:
@@ -74,12 +77,9 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
     hand = load_hand(model)
     images, held_out = build_training_set(cfg, hand), build_dataset(cfg, hand, train=False)
-    rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped one should not come to light after the training
+    rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped protocol is refused now, not after the training
     torch.manual_seed(cfg.SEED)
     tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None
-    if tokenizer is not None:
-        targets = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE)
-        objective = objective._replace(token_targets=targets)
     student = _student(cfg, hand, tokenizer)
     teacher: nn.Module | None = None
     described = "none: ground truth only"
@@ -95,50 +95,66 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     if tokenizer is not None:
         origin["tokenizer"] = tokenizer.digest
+        targets = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE)
+        objective = objective._replace(token_targets=targets)
     resume_from = last_checkpoint(run) if resume else None
     if resume_from:
         origin = continued(run, origin, resume_from)
+        check_steps(cfg.TRAIN.STEPS, resumed=True)
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
     trainer = DistillTrainer(cfg, student, teacher, objective, accelerator)
+    rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
+    feed = Feed(images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin)
     announcement = _announce(cfg, student, described, trainer, images, held_out, run)
-    return DistillRun(cfg, run, resume_from, hand, trainer, images, held_out, origin, announcement)
+    return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement)
 
 
-def execute(prepared: DistillRun) -> dict[str, Any]:
+def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
     """Trains, evaluates and saves; returns the scores (empty on all but the main process).
+
+    Args:
+        prepared: from `prepare`.
+        hours: how long a run whose TRAIN.STEPS is 0 may train, about.
+        shown: evaluation samples in an image of predictions.
 
     Raises:
         Interrupted, FloatingPointError, BadSample: see `train`.
         OSError: no space on the disk for the teacher's cache.
     """
-    cfg, run, accelerator = prepared.cfg, prepared.run, prepared.trainer.accelerator
+    cfg, run, trainer, feed = prepared.cfg, prepared.run, prepared.trainer, prepared.feed
+    accelerator = trainer.accelerator
+
+    def message(text: str) -> None:
+        if accelerator.is_main_process:
+            print(text, flush=True)
+
     if accelerator.is_main_process:
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / "provenance.json", prepared.origin)
     accelerator.wait_for_everyone()
-    if isinstance(prepared.trainer.teacher, CachedTeacher):
+    if isinstance(trainer.teacher, CachedTeacher):
         assert not isinstance(prepared.images, HandStream), "streams are not cached"
-        complete_cache(
-            cfg, prepared.trainer.teacher, prepared.images, accelerator, lambda text: print(text, flush=True)
-        )
+        complete_cache(cfg, trainer.teacher, prepared.images, accelerator, message)
+    if not cfg.TRAIN.STEPS:
+        cfg = with_timed_steps(cfg, trainer, feed, hours, "the paper's recipe takes 1,000,000: --steps", message)
+        prepared = prepared._replace(cfg=cfg)
+        if accelerator.is_main_process:
+            write_text(run / "config.yaml", cfg.dump())
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:
-        log.scalars(
-            done, {name: value for name, value in _scores(prepared, student).items() if name.endswith("_mm")}, "eval"
-        )
+        scores = _scores(prepared, student)
+        log.scalars(done, {name: value for name, value in scores.items() if name.endswith("_mm")}, "eval")
 
     def image(done: int, student: nn.Module, log: RunLog) -> None:
-        log.image(done, "predictions", draw(prepared, student, run / "pictures" / f"step_{done}.png"))
+        log.image(done, "predictions", draw(prepared, student, run / "pictures" / f"step_{done}.png", shown))
 
-    rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
-    feed = Feed(prepared.images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin)
-    student = train(prepared.trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
+    student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
     if not accelerator.is_main_process:
         return {}
     scores: dict[str, Any] = {}
     try:
         scores = _scores(prepared, student)
-        draw(prepared, student, run / "pictures" / "final.png")
+        draw(prepared, student, run / "pictures" / "final.png", shown)
         write_json(run / "eval" / "scores.json", scores)
     finally:  # a broken evaluation image must not cost the training
         header = {"config": cfg.dump(), "metrics": scores, "provenance": prepared.origin}
@@ -146,9 +162,9 @@ def execute(prepared: DistillRun) -> dict[str, Any]:
     return scores
 
 
-def draw(prepared: DistillRun, student: nn.Module, path: Path) -> Any:
-    """Saves (and returns) an image of the first evaluation samples: image, truth, teacher (if at hand), student."""
-    indices = range(min(SHOWN_SAMPLES, len(prepared.held_out)))
+def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> Any:
+    """Saves (and returns) an image of the first evaluation samples: image, truth, teacher (unless cached), student."""
+    indices = range(min(count, len(prepared.held_out)))
     batch = Batch(*default_collate([prepared.held_out[(0, index)] for index in indices]))
     batch = Batch(*(each.to(prepared.trainer.accelerator.device) for each in batch))
     teacher = prepared.trainer.teacher
@@ -180,18 +196,18 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
         generator=cfg.STUDENT.GENERATOR,
     )
     if student.spec["decoder"] == "token" and cfg.LOSS.ADVERSARIAL:
-        raise ValueError("LOSS.ADVERSARIAL judges MANO parameters, which the decoder token does not give: set it to 0")
+        raise ValueError("LOSS.ADVERSARIAL needs MANO parameters, which decoder token does not predict: set it to 0")
     if cfg.STUDENT.INIT:
         before = load_student(cfg.STUDENT.INIT, hand)
         for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):
             if before.spec.get(key) != student.spec.get(key):
                 raise ValueError(
-                    f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec.get(key)!r}; this run asks for "
+                    f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec.get(key)!r}; this run has "
                     f"{student.spec.get(key)!r}"
                 )
         # Half precision, in which a student may be stored, moves codes by less than this.
         if tokenizer and not torch.allclose(before.decoder.codes, tokenizer.codebook.codes, atol=0.01):  # type: ignore[arg-type, union-attr]
-            raise ValueError(f"{cfg.STUDENT.INIT} speaks the words of another tokenizer: give its own (--tokenizer)")
+            raise ValueError(f"{cfg.STUDENT.INIT} predicts tokens of another tokenizer: give its own (--tokenizer)")
         student.load_state_dict(before.state_dict())
     student.backbone.freeze(cfg.STUDENT.FREEZE)
     return student
@@ -223,7 +239,7 @@ def _announce(
         "data": f"{name}{why}: {size}{labelled}; {len(held_out)} to evaluate on",
         "device": f"{trainer.accelerator.device}, {precision_of(trainer.accelerator)}"
         + (f", {processes} processes" if processes > 1 else ""),
-        "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
+        "steps": f"{described_steps(cfg.TRAIN.STEPS)} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
         "run": str(run),
     }
     return "\n".join(f"{key:8s} {value}" for key, value in lines.items())

@@ -23,6 +23,7 @@ from fasthamer.students.zoo import parameter_count
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.log import RunLog
 from fasthamer.training.loop import train
+from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
 from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign
 
@@ -59,6 +60,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
         raise ImportError(f"a tokenizer trains with torch.optim.Muon: torch 2.9 has it, {torch.__version__} lacks it")
     if not resume:
         refuse_foreign(run)
+    check_steps(cfg.TRAIN.STEPS)
     if cfg.TRAIN.PRECISION == "fp16":
         raise ValueError("TRAIN.PRECISION fp16 is too coarse for two optimizers on meshes: take fp32 (auto) or bf16")
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION.replace("auto", "fp32"), cfg.TRAIN.ACCUMULATE)
@@ -77,6 +79,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     resume_from = last_checkpoint(run) if resume else None
     if resume_from:
+        check_steps(cfg.TRAIN.STEPS, resumed=True)
         origin = continued(run, origin, resume_from)
     lines = {
         "tokens": f"{spec.tokens[0]} of {spec.codes} codes, frame {spec.frame}; mesh decoder {spec.tokens} x "
@@ -85,7 +88,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
         "hand": f"{hand.name} ({hand.fingerprint})",
         "poses": f"{cfg.TOKENIZER.POSES}: {len(training)}; {len(held_out)} to score on",
         "device": f"{accelerator.device}" + (f", {processes} processes" if processes > 1 else ""),
-        "steps": f"{cfg.TRAIN.STEPS} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} meshes",
+        "steps": f"{described_steps(cfg.TRAIN.STEPS)} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} meshes",
         "run": str(run),
     }
     announcement = "\n".join(f"{key:8s} {value}" for key, value in lines.items())
@@ -95,11 +98,12 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
     return TokenizerRun(cfg, run, resume_from, hand, trainer, feed, meshes, origin, announcement)
 
 
-def train_tokenizer(prepared: TokenizerRun, shown: int = 6) -> dict[str, Any]:
+def train_tokenizer(prepared: TokenizerRun, hours: float = HOURS, shown: int = 6) -> dict[str, Any]:
     """Trains, scores and saves; returns the scores (empty on all but the main process).
 
     Args:
         prepared: from `prepare_tokenizer`.
+        hours: how long a run whose TRAIN.STEPS is 0 may train, about.
         shown: rows of the image of reconstructions.
 
     Raises:
@@ -110,6 +114,12 @@ def train_tokenizer(prepared: TokenizerRun, shown: int = 6) -> dict[str, Any]:
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / "provenance.json", prepared.origin)
     accelerator.wait_for_everyone()
+    if not cfg.TRAIN.STEPS:
+        note = "the paper's recipe takes 51,000: --steps"
+        cfg = with_timed_steps(cfg, prepared.trainer, prepared.feed, hours, note, accelerator.print)
+        prepared = prepared._replace(cfg=cfg)
+        if accelerator.is_main_process:
+            write_text(run / "config.yaml", cfg.dump())
 
     def evaluate(done: int, tokenizer: nn.Module, log: RunLog) -> None:
         scores = score_tokenizer(prepared.trainer.model, prepared.held_out)

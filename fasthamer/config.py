@@ -115,7 +115,7 @@ _C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch
 _C.KD.LAYER = "last"  # the backbone layer compared: last, or a name of timm's feature_info, such as blocks.4
 
 _C.TRAIN = CN()
-_C.TRAIN.STEPS = 1000000  # optimizer steps
+_C.TRAIN.STEPS = 0  # optimizer steps; 0 = as many as fit into about 20 hours, found by timing a few
 _C.TRAIN.BATCH = 8  # images per step and process
 _C.TRAIN.ACCUMULATE = 1  # batches per optimizer step
 _C.TRAIN.LR = 1e-5  # AdamW; after the warm-up

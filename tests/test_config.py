@@ -51,7 +51,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("TRAIN.STEPS", "many", "takes a int such as 1000000, not 'many'"),
+        ("TRAIN.STEPS", "many", "takes a int such as 0, not 'many'"),
         ("TRAIN.STEPS", "1.5", "takes a int"),
         ("TRAIN.LR", "fast", "takes a float"),
         ("STUDENT.PRETRAINED", "3", "takes a bool"),

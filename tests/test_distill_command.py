@@ -86,7 +86,7 @@ def test_a_second_run_may_start_from_the_first_ones_student(tmp_path, teacher_fi
 
 def test_an_init_of_another_shape_is_refused(capsys, tmp_path, teacher_file):
     said = complaint(capsys, "--kd", "none", "--init", teacher_file, "--decoder-size", "small", "--out", str(tmp_path))
-    assert "decoder_size is 'tiny'; this run asks for 'small'" in said
+    assert "decoder_size is 'tiny'; this run has 'small'" in said
 
 
 def test_a_folder_with_another_run_is_never_written_into(capsys, tmp_path):

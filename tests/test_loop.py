@@ -11,76 +11,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noise_images import TINY, Noise, tiny
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import Dataset
 
-from fasthamer.camera import project, weak_to_translation
 from fasthamer.config import load_config
-from fasthamer.data.dataset import DatasetInfo, HandDataset
+from fasthamer.data.dataset import HandDataset
 from fasthamer.data.loader import BadSample, Feed, Stream
 from fasthamer.distill.learner import Learner
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.trainer import DistillTrainer
-from fasthamer.hand.mano import load_hand
-from fasthamer.hand.rotation import axis_angle_to_matrix
-from fasthamer.students import build_student
 from fasthamer.training.accelerator import accelerator_for
-from fasthamer.training.checkpoint import checkpoints
+from fasthamer.training.checkpoint import Trainable, checkpoints
 from fasthamer.training.interrupt import Interrupted
 from fasthamer.training.loop import train
 from fasthamer.training.schedule import learning_rate
-from fasthamer.types import Batch, ManoParams
-
-SIZE = 64
-TINY = ("TRAIN.BATCH", "2", "TRAIN.LR", "1e-3", "DATA.WORKERS", "0", "TRAIN.IMAGE_EVERY", "0", "DEVICE", "cpu")
+from fasthamer.training.trainer import Report
 
 
-class Noise(HandDataset):
-    """Eight random images with consistent random hands as their labels."""
-
-    info = DatasetInfo("Noise")
-
-    def __init__(self, labelled: float = 1.0) -> None:
-        self.hand, self.labelled = load_hand("embedded"), labelled
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
-        random = torch.Generator().manual_seed(1000 * epoch + index)
-        rotations = axis_angle_to_matrix(0.3 * torch.randn(1, 16, 3, generator=random))
-        mano = ManoParams(rotations[:, :1], rotations[:, 1:], torch.randn(1, 10, generator=random))
-        vertices, joints = self.hand(mano)
-        points = project(joints, weak_to_translation(torch.tensor([[9.0, 0.0, 0.0]])))
-        sure = torch.full((1, 21, 1), self.labelled)
-        flag = torch.tensor(self.labelled)
-        return Batch(
-            torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8, generator=random),
-            torch.cat([points, sure], -1)[0],
-            torch.cat([joints, sure], -1)[0],
-            vertices[0],
-            flag,
-            mano.global_orient[0],
-            mano.hand_pose[0],
-            mano.betas[0],
-            flag,
-            flag,
-            torch.tensor(0.0),
-            torch.eye(2, 3),
-            torch.tensor(index),
-        )
-
-
-def tiny(seed: int = 0, layer: str = "last") -> nn.Module:
-    torch.manual_seed(seed)
-    return build_student("timm:test_resnet", "mano", "tiny", SIZE, feature_layer=layer)
-
-
-def teach(run: Path, *overrides: str, images: Dataset | None = None, student: nn.Module | None = None, **options):
+def train_student(
+    run: Path,
+    *overrides: str,
+    images: HandDataset | None = None,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    **options,
+):
     cfg = load_config(None, [*TINY, *overrides])
-    teacher = None if cfg.KD.MODE == "none" else tiny(seed=1).eval().requires_grad_(False)
+    teacher = None if cfg.KD.MODE == "none" else teacher or tiny(seed=1).eval().requires_grad_(False)
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
     trainer = DistillTrainer(cfg, student or tiny(), teacher, Objective.of(cfg), accelerator)
     feed = Feed(images or Noise(), cfg.TRAIN.BATCH, cfg.SEED, workers=cfg.DATA.WORKERS)
@@ -97,7 +55,7 @@ def test_the_loss_falls_on_one_batch(tmp_path):
         def __getitem__(self, key):
             return super().__getitem__((0, key[1] % 2))
 
-    teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "40", "TRAIN.LOG_EVERY", "1", images=One())
+    train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "40", "TRAIN.LOG_EVERY", "1", images=One())
     totals = [line["total"] for line in lines(tmp_path)]
     assert len(totals) == 40
     assert np.mean(totals[-5:]) < 0.5 * np.mean(totals[:3])
@@ -117,7 +75,7 @@ def test_all_of_the_learner_moves_and_the_teacher_does_not(tmp_path, direction):
     )  # BatchNorms that start at 0 pass no gradient at first
     before = tiny(seed=1).state_dict()
     start = {f"student.{name}" for name, _ in tiny().named_parameters()}
-    _, teacher = teach(tmp_path, *options)
+    _, teacher = train_student(tmp_path, *options)
     assert not teacher.training
     torch.testing.assert_close(teacher.state_dict(), before, atol=0, rtol=0)
     after = load_file(tmp_path / "checkpoints" / "step_3" / "learner.safetensors")
@@ -125,7 +83,7 @@ def test_all_of_the_learner_moves_and_the_teacher_does_not(tmp_path, direction):
     torch.manual_seed(cfg.SEED)
     learner = Learner(tiny()).compare_features(teacher.feature_channels, teacher.view, direction, "exact")
     torch.manual_seed(cfg.SEED)
-    learner.projection.reset_parameters()  # as `train` draws it
+    learner.projection.reset_parameters()  # as the trainer initialises it
     still = [name for name, old in learner.named_parameters() if torch.equal(old, after[name])]
     assert not still, f"training never moved {still}"
     assert {"projection.weight", "projection.bias"} | start == {name for name, _ in learner.named_parameters()}
@@ -133,28 +91,16 @@ def test_all_of_the_learner_moves_and_the_teacher_does_not(tmp_path, direction):
 
 
 @pytest.mark.parametrize(("mode", "runs"), [("none", 0), ("output", 1), ("feature", 1), ("hybrid", 1)])
-def test_the_teacher_runs_once_a_step_in_every_mode_in_eval_mode_without_gradient(tmp_path, mode, runs, monkeypatch):
+def test_the_teacher_runs_once_a_step_in_every_mode_in_eval_mode_without_gradient(tmp_path, mode, runs):
     calls = []
-
-    class Counting(type(tiny())):
-        def forward(self, image):
-            calls.append((self.training, torch.is_grad_enabled()))
-            return super().forward(image)
-
-    def made(seed=0, layer="last"):
-        model = tiny_before(seed, layer)
-        if seed:
-            model.__class__ = Counting
-        return model
-
-    tiny_before = tiny
-    monkeypatch.setitem(globals(), "tiny", made)
-    teach(tmp_path, "KD.MODE", mode, "TRAIN.STEPS", "2")
+    teacher = tiny(seed=1).eval().requires_grad_(False)
+    teacher.register_forward_hook(lambda module, *_: calls.append((module.training, torch.is_grad_enabled())))
+    train_student(tmp_path, "KD.MODE", mode, "TRAIN.STEPS", "2", teacher=teacher)
     assert calls == [(False, False)] * 2 * runs
 
 
-def test_without_any_label_the_student_still_learns_from_the_teacher(tmp_path):
-    teach(tmp_path, *HYBRID, "TRAIN.STEPS", "2", images=Noise(labelled=0.0))
+def test_without_labels_the_teacher_terms_remain(tmp_path):
+    train_student(tmp_path, *HYBRID, "TRAIN.STEPS", "2", images=Noise(labelled=0.0))
     last = lines(tmp_path)[-1]
     assert last["joints"] == last["keypoints_2d"] == last["hand_pose"] == 0
     assert min(last[name] for name in last if name.startswith("kd_")) > 0
@@ -162,7 +108,7 @@ def test_without_any_label_the_student_still_learns_from_the_teacher(tmp_path):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path):
-    """With all that has a state: hybrid distillation, an average, the prior, accumulation, a cosine, dropout."""
+    """With all that has a state: hybrid distillation, average, discriminator, accumulation, a cosine, dropout."""
 
     def noisy(seed: int) -> nn.Module:
         student = tiny(seed)
@@ -171,11 +117,11 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path):
 
     options = (*HYBRID, "TRAIN.STEPS", "6", "TRAIN.CHECKPOINT_EVERY", "3", "TRAIN.EMA", "0.9", "TRAIN.ACCUMULATE", "2")
     options += ("LOSS.ADVERSARIAL", "0.0005", "TRAIN.SCHEDULE", "cosine", "TRAIN.WARMUP", "2")
-    straight, _ = teach(tmp_path / "straight", *options, student=noisy(0))
+    straight, _ = train_student(tmp_path / "straight", *options, student=noisy(0))
     shutil.copytree(tmp_path / "straight/checkpoints/step_3", tmp_path / "resumed/checkpoints/step_3")
     lines_before = (tmp_path / "straight/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "resumed/metrics.jsonl").write_text("".join(lines_before[:5]) + '{"step": 6, "ph')  # killed in a write
-    resumed, _ = teach(
+    resumed, _ = train_student(
         tmp_path / "resumed", *options, student=noisy(7), resume_from=tmp_path / "resumed/checkpoints/step_3"
     )
     for name, value in straight.state_dict().items():
@@ -199,13 +145,13 @@ def test_accumulating_two_batches_is_one_batch_twice_as_large(tmp_path):
         student.train = lambda mode=True: student  # type: ignore[method-assign]
         run = tmp_path / str(batch)
         options = ("KD.MODE", "none", "TRAIN.STEPS", "2", "TRAIN.BATCH", batch, "TRAIN.ACCUMULATE", accumulate)
-        return teach(run, *options, "TRAIN.LR", "1e-4", images=Fixed(), student=student)[0].state_dict()
+        return train_student(run, *options, "TRAIN.LR", "1e-4", images=Fixed(), student=student)[0].state_dict()
 
     torch.testing.assert_close(weights("4", "1"), weights("2", "2"), atol=2e-5, rtol=1e-3)
 
 
 def test_the_moving_average_is_kept_and_follows_the_student(tmp_path):
-    kept, _ = teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "3", "TRAIN.EMA", "0.5")
+    kept, _ = train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "3", "TRAIN.EMA", "0.5")
     learner = load_file(tmp_path / "checkpoints/step_3/learner.safetensors")
     average = load_file(tmp_path / "checkpoints/step_3/average.safetensors")
     name = "decoder.decpose.weight"
@@ -223,22 +169,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_term(tmp_pat
 
     options = ("KD.MODE", "none", "TRAIN.STEPS", "20", "TRAIN.CHECKPOINT_EVERY", "3", "TRAIN.LOG_EVERY", "10")
     with pytest.raises(FloatingPointError, match="step 4: the loss term 'joints' is nan"):
-        teach(tmp_path, *options, images=Broken())  # 8 images, 2 a step: the second epoch begins with step 4
+        train_student(tmp_path, *options, images=Broken())  # 8 images, 2 a step: the second epoch begins with step 4
     weights = load_file(tmp_path / "checkpoints/step_3/learner.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
     assert not (tmp_path / "checkpoints/step_6").exists()
 
 
-def test_a_broken_sample_ends_the_run_with_the_datasets_own_words(tmp_path):
+def test_a_broken_sample_ends_the_run_with_the_datasets_own_message(tmp_path):
     class Broken(Noise):
         def __getitem__(self, key):
             raise ValueError(f"sample {key[1]}: damaged image")
 
     with pytest.raises(BadSample, match=r"^sample \d: damaged image$"):
-        teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1", "DATA.WORKERS", "1", images=Broken())
+        train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1", "DATA.WORKERS", "1", images=Broken())
 
 
-def test_a_stop_wish_is_granted_after_the_step_with_a_checkpoint(tmp_path):
+def test_an_interrupt_stops_the_run_after_the_step_with_a_checkpoint(tmp_path):
     second_epoch = next(islice(Stream(8, 2, seed=0), 4, None))[0]
 
     class Interrupting(Noise):
@@ -249,24 +195,75 @@ def test_a_stop_wish_is_granted_after_the_step_with_a_checkpoint(tmp_path):
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="after step 5 of 20"):
-        teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "20", images=Interrupting())
+        train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "20", images=Interrupting())
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step_5"]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+class Counter:
+    """The smallest trainer: its one number grows by the batch."""
+
+    def __init__(self) -> None:
+        self.accelerator, self.model = accelerator_for("cpu", "fp32", 1), torch.nn.Linear(1, 1)
+
+    @property
+    def state(self) -> Trainable:
+        return Trainable({"model": self.model}, {})
+
+    def begin(self, step: int, steps: int) -> None:
+        self.remaining = steps - step
+
+    def training_step(self, batch: float, number: int) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            self.model.bias += batch
+        return {"total": self.model.bias.sum()}
+
+    def end(self, done: int) -> None:
+        pass
+
+    def report(self) -> Report:
+        return Report({"remaining": float(self.remaining)}, "running out of steps" if self.remaining == 1 else "")
+
+
+class Numbers:
+    """Batches that are their own number; the position is told apart from it."""
+
+    position = "half"
+    skipped = ("sample 3: damaged", "sample 5: damaged")
+
+    def batches(self, first_batch=0, position=None):
+        self.began = first_batch, position
+        yield from map(float, range(first_batch, 100))
+
+
+def test_any_trainer_and_feed_will_do_and_a_checkpoint_keeps_the_feeds_position(tmp_path, capsys):
+    settings = load_config(None, ["TRAIN.STEPS", "2", "TRAIN.LOG_EVERY", "1", "TRAIN.CHECKPOINT_EVERY", "1"]).TRAIN
+    feed = Numbers()
+    model = train(Counter(), feed, settings, tmp_path)
+    assert feed.began == (0, None) and not model.training
+    assert [line["remaining"] for line in lines(tmp_path)] == [2.0, 1.0]
+    output = capsys.readouterr().out
+    assert "step 2: running out of steps" in output and "2 samples or places in the shards could not be read" in output
+    assert (tmp_path / "skipped.txt").read_text().splitlines() == list(feed.skipped)
+    resumed = train(Counter(), feed, settings, tmp_path, resume_from=tmp_path / "checkpoints/step_1")
+    assert feed.began == (1, "half")
+    assert torch.equal(resumed.bias, model.bias)
+    assert len((tmp_path / "skipped.txt").read_text().splitlines()) == 2  # each once
+
+
 def test_only_the_last_two_checkpoints_stay(tmp_path):
-    teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "5", "TRAIN.CHECKPOINT_EVERY", "1")
+    train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "5", "TRAIN.CHECKPOINT_EVERY", "1")
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step_4", "step_5"]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    teach(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1")
+    train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1")
     with pytest.raises(ValueError, match="is of another model: 2 tensors differ, such as projection"):
-        teach(tmp_path, "KD.MODE", "hybrid", "TRAIN.STEPS", "2", resume_from=tmp_path / "checkpoints/step_1")
+        train_student(tmp_path, "KD.MODE", "hybrid", "TRAIN.STEPS", "2", resume_from=tmp_path / "checkpoints/step_1")
 
 
 def test_bf16_trains_on_a_cpu_and_fp16_is_refused_there(tmp_path):
-    teach(tmp_path, *HYBRID, "TRAIN.STEPS", "2", "TRAIN.PRECISION", "bf16")
+    train_student(tmp_path, *HYBRID, "TRAIN.STEPS", "2", "TRAIN.PRECISION", "bf16")
     assert np.isfinite(lines(tmp_path)[-1]["total"])
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         accelerator_for("cpu", "fp16", 1)
