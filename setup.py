@@ -36,6 +36,7 @@ setup(
         "scipy>=1.11",
         "opencv-python-headless>=4.8",
         "pillow>=10.1",  # captions: its built-in font takes a size since 10.1
+        "matplotlib>=3.8",  # charts of benchmarks and ablations
         "tensorboard",
         "tqdm",
         "accelerate>=1.0",

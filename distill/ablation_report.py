@@ -15,6 +15,7 @@ from fasthamer.distill.ablation_points import GROUPS, PAPER, Group, Point, all_p
 from fasthamer.distill.tokenizer import FILE
 from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
+from fasthamer.render.figure import pixels
 from fasthamer.students.tokenhand.files import tokenizer_metadata
 from fasthamer.students.tokenhand.mesh_decoder import mesh_decoder_params
 from fasthamer.training.provenance import revision
@@ -38,7 +39,7 @@ def write_report(plan: Plan) -> str:
     text = markdown(rows, told)
     write_text(plan.out / "ablation.md", text)
     if rows:
-        write_image(plan.out / IMAGE, curves(rows))
+        write_image(plan.out / IMAGE, pixels(curves(rows)))
     return text
 
 

@@ -16,12 +16,19 @@ from fasthamer.data.zoo import DATASETS
 from fasthamer.distill.evaluate import Predicted
 from fasthamer.hand.conventions import MIDDLE_KNUCKLE, TIPS, WRIST
 from fasthamer.hand.mano import load_hand
-from fasthamer.metrics.keypoint_files import read_annotated, read_keypoints, write_keypoints
 from fasthamer.metrics.pck import score_pck
-from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
 from fasthamer.metrics.protocols import protocol, with_tips
-from fasthamer.metrics.result_lines import read_result_lines, write_result_lines
 from fasthamer.metrics.scores import Hands, score
+from fasthamer.metrics.submissions import (
+    read_annotated,
+    read_keypoints,
+    read_predictions,
+    read_result_lines,
+    read_truth,
+    write_keypoints,
+    write_predictions,
+    write_result_lines,
+)
 from fasthamer.registry import unknown
 
 

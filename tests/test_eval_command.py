@@ -14,8 +14,8 @@ from fasthamer.distill.cases import choose
 from fasthamer.distill.evaluate import rules_for
 from fasthamer.distill.scoring import Evaluation, examine
 from fasthamer.hand.mano import load_hand
-from fasthamer.metrics.predictions import read_predictions, write_predictions
 from fasthamer.metrics.scores import Hands
+from fasthamer.metrics.submissions import read_predictions, write_predictions
 from fasthamer.students import build_student, save_student
 from fasthamer.tools import eval as command
 from fasthamer.types import HandOutput

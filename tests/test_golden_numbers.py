@@ -8,11 +8,10 @@ from counting import counted_calls
 
 from fasthamer.hand.conventions import TIPS
 from fasthamer.metrics.alignment import procrustes
-from fasthamer.metrics.keypoint_files import read_annotated
 from fasthamer.metrics.points import aligned_distances
-from fasthamer.metrics.predictions import read_truth
 from fasthamer.metrics.protocols import FINGERTIPS
 from fasthamer.metrics.scores import Hands, score
+from fasthamer.metrics.submissions import read_annotated, read_truth
 
 
 @pytest.fixture(scope="module")

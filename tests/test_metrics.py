@@ -9,8 +9,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
 from fasthamer.metrics.alignment import fit, procrustes
-from fasthamer.metrics.mesh import f_scores, nearest_distances
-from fasthamer.metrics.points import AUC_THRESHOLDS, aligned_distances, auc, distances, pck
+from fasthamer.metrics.points import AUC_THRESHOLDS, aligned_distances, auc, distances, f_scores, nearest_distances, pck
 
 
 def official(pred, gt):

@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pytest
 
+from fasthamer.files.number_lists import read_number_lists
 from fasthamer.hand.conventions import MANO_TO_OPENPOSE, TIPS
 from fasthamer.metrics.intervals import summarise
-from fasthamer.metrics.number_lists import read_number_lists
-from fasthamer.metrics.predictions import read_predictions, read_truth, write_predictions
 from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.metrics.scores import Hands, per_sample, score
+from fasthamer.metrics.submissions import read_predictions, read_truth, write_predictions
 
 
 def some_hands(count=6, seed=0):

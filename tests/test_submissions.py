@@ -18,11 +18,17 @@ from fasthamer.distill.submission import image_ids, score_file
 from fasthamer.hand.conventions import LEFT_TIPS, TIPS
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
-from fasthamer.metrics.keypoint_files import read_annotated, read_keypoints, write_keypoints
-from fasthamer.metrics.predictions import read_predictions, write_predictions
 from fasthamer.metrics.protocols import with_tips
-from fasthamer.metrics.result_lines import read_result_lines, write_result_lines
 from fasthamer.metrics.scores import Hands
+from fasthamer.metrics.submissions import (
+    read_annotated,
+    read_keypoints,
+    read_predictions,
+    read_result_lines,
+    write_keypoints,
+    write_predictions,
+    write_result_lines,
+)
 from fasthamer.tools import eval as command
 from fasthamer.types import HandOutput
 

@@ -34,10 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from fasthamer.benchmark.heads import benchmark_heads
+    from fasthamer.benchmark.plot import points, read_scores
     from fasthamer.benchmark.report import write
     from fasthamer.benchmark.run import Report, benchmark
     from fasthamer.benchmark.timing import machine
-    from fasthamer.benchmark.tradeoff import points, read_scores
     from fasthamer.distill.benchmark_models import Wanted, benchmark_models
 
     command = shlex.join(["python", "tools/benchmark_fps.py", *(sys.argv[1:] if argv is None else argv)])

@@ -14,10 +14,11 @@ import numpy as np
 from fasthamer.benchmark import heads as heads
 from fasthamer.benchmark.group import COLUMNS
 from fasthamer.benchmark.passes import IMAGE_SIZE, JPEG_QUALITY, PARTS
+from fasthamer.benchmark.plot import Point, tradeoff
 from fasthamer.benchmark.run import Report
-from fasthamer.benchmark.tradeoff import Point, draw
 from fasthamer.files.atomic import write_text
 from fasthamer.files.images import write_image
+from fasthamer.render.figure import pixels
 
 RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
 IMAGE = "tradeoff.png"
@@ -91,7 +92,8 @@ def write(folder: str | Path, report: Report, machine: Mapping, command: str = "
     writer.writerows({**row, **machine} for row in rows)
     write_text(folder / "benchmark.csv", table.getvalue())
     if points:
-        write_image(folder / IMAGE, draw(points, str(machine.get("gpu", machine.get("cpu", "")))))
+        chart = tradeoff(points, str(machine.get("gpu", machine.get("cpu", ""))))
+        write_image(folder / IMAGE, pixels(chart))
     text = markdown(report, machine, command, bool(points))
     write_text(folder / "benchmark.md", text)
     return text

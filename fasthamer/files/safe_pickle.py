@@ -1,7 +1,9 @@
 """Reads pickled data without running any of it.
 
-Only the globals on a list are accepted, and none of them is the real thing: classes become `Record`s that just keep
-their state, and NumPy arrays are rebuilt here from their bytes, so that not even NumPy's own unpickling sees the file.
+Only the globals on a list are accepted, and none of them is imported: classes become `Record`s that keep their state,
+and NumPy arrays are rebuilt from their bytes, so that NumPy's own unpickling does not see the file either.
+Why not a library: allow-lists such as `torch.load(weights_only=True)` build the listed classes themselves, and a MANO
+file needs chumpy's and scipy's, which are then to be installed and run.
 """
 
 from __future__ import annotations

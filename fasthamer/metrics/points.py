@@ -1,4 +1,4 @@
-"""Errors of corresponding points (joints, or vertices of one topology): distances, PCK and the area under it.
+"""Errors of points (joints, or vertices of a mesh): distances, PCK and the area under it, F-scores of surfaces.
 
 Every score is one number per sample, so that means, confidence intervals and worst cases come from the same arrays.
 FreiHAND averages over samples first and keypoints second; with no keypoint missing, that is the mean of these.
@@ -6,12 +6,18 @@ FreiHAND averages over samples first and keypoints second; with no keypoint miss
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
-from fasthamer.metrics.alignment import checked, procrustes
+from fasthamer.metrics.alignment import checked, procrustes, require_finite
 
 AUC_THRESHOLDS = np.linspace(0.0, 0.05, 100)  # metres; FreiHAND's and DexYCB's
+F_THRESHOLDS = (0.005, 0.015)  # metres: F@5 and F@15
 
 
 def distances(prediction: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -52,3 +58,50 @@ def auc(errors: ArrayLike, thresholds: NDArray[np.float64] = AUC_THRESHOLDS) -> 
     of_threshold[:-1] = np.cumsum(halves[::-1])[::-1]
     step = np.searchsorted(thresholds, np.asarray(errors, np.float64), side="left")
     return of_threshold[step].mean(-1) / (thresholds[-1] - thresholds[0])
+
+
+def f_scores(
+    prediction: ArrayLike, target: ArrayLike, thresholds: Sequence[float] = F_THRESHOLDS
+) -> NDArray[np.float64]:
+    """Harmonic mean of precision and recall: the shares of points strictly nearer than t to the other surface.
+
+    Args:
+        prediction: (B, N, 3) metres.
+        target: (B, M, 3) metres.
+        thresholds: T distances, metres.
+
+    Returns:
+        (B, T), 0 where nothing is near.
+    """
+    predicted, true = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
+    if len(predicted) != len(true):
+        raise ValueError(f"{len(predicted)} predicted and {len(true)} true meshes: give the same samples in one order")
+    require_finite(predicted, "prediction")
+    require_finite(true, "target")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches release Python's lock
+        rows = list(pool.map(lambda pair: _f_score(pair[0], pair[1], thresholds), zip(predicted, true, strict=True)))
+    return np.array(rows).reshape(len(predicted), len(thresholds))
+
+
+def nearest_distances(
+    points: NDArray[np.float64], surface: NDArray[np.float64], bound: float = np.inf
+) -> NDArray[np.float64]:
+    """From each of (N, 3) points to the nearest of (M, 3); infinite where nothing lies within `bound`."""
+    tree = cKDTree(surface, balanced_tree=False, compact_nodes=False)
+    return np.asarray(tree.query(points, distance_upper_bound=bound)[0])
+
+
+def _f_score(predicted: NDArray, true: NDArray, thresholds: Sequence[float]) -> list[float]:
+    bound = max(thresholds)  # farther than this does not count, so it need not be known
+    open_ = np.ones(len(predicted), bool)
+    if len(predicted) == len(true):  # of one topology: what is near its own vertex needs no search, half of a good mesh
+        open_ = ((predicted - true) ** 2).sum(-1) >= min(thresholds) ** 2
+    settled = int((~open_).sum())
+    recall = nearest_distances(true[open_] if settled else true, predicted, bound)
+    precision = nearest_distances(predicted[open_], true, bound)
+    scores = []
+    for threshold in thresholds:
+        p = (settled + np.count_nonzero(precision < threshold)) / len(predicted)
+        r = (settled + np.count_nonzero(recall < threshold)) / len(true)
+        scores.append(2 * p * r / (p + r) if p + r > 0 else 0.0)
+    return scores

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.metrics import mesh
 from fasthamer.metrics import points as keypoints
 from fasthamer.metrics.alignment import checked, fit, procrustes, scale_translation
 from fasthamer.metrics.intervals import summarise
@@ -133,8 +132,8 @@ def _mesh_scores(prediction: Hands, target: Hands, rules: Protocol, frame: str) 
     errors = keypoints.distances(aligned, true)
     on_root = vertices - prediction.joints[:, :1] + target.joints[:, :1]  # wrist on wrist
     relative = keypoints.distances(on_root, true)
-    f_aligned = mesh.f_scores(aligned, true)  # (N, 2) at 5 and 15 mm
-    f_raw = mesh.f_scores(vertices if frame == "camera" else on_root, true)
+    f_aligned = keypoints.f_scores(aligned, true)  # (N, 2) at 5 and 15 mm
+    f_raw = keypoints.f_scores(vertices if frame == "camera" else on_root, true)
     scores = {
         "pa_mpvpe_mm": 1000 * errors.mean(1),
         "pa_mpvpe_rigid_mm": 1000 * keypoints.distances(rigid, true).mean(1),

@@ -1,7 +1,7 @@
 """Large JSON lists of points, read as fast as their digits allow: FreiHAND's evaluation meshes are 200 MB of text.
 
 Brackets and commas are the same in every file of one size, so they are compared as a whole, and NumPy reads the numbers
-between them. A file of any other form is left to the JSON module, which can say what is wrong with it.
+between them. A file of any other form is left to the JSON module, whose message names what is wrong.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def read_number_lists(path: Path, *shapes: Shape) -> list[NDArray[np.float64]] |
     if structure != (lists[0] if len(lists) == 1 else b"[" + b",".join(lists) + b"]"):
         return None
     del structure
-    if text.translate(None, _NUMBERS + b"[]"):  # words, quotes: JSON all the same, or not at all
+    if text.translate(None, _NUMBERS + b"[]"):  # letters, quotes: other JSON, or none
         return None
     sizes = [count * rows * columns for rows, columns in shapes]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # how older versions of NumPy say that they stopped early
+        warnings.simplefilter("ignore", DeprecationWarning)  # older versions of NumPy warn when they stop early
         try:
             numbers = np.fromstring(text.translate(None, b"[]").decode("ascii"), sep=",")
         except ValueError:  # what is no number

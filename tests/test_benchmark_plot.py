@@ -1,11 +1,13 @@
-"""The trade-off image: what is drawn is what eval and the benchmark wrote, and lies where the axes say."""
+"""The chart of accuracy against speed: it shows what eval and the benchmark wrote, where the axes say."""
 
 import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from fasthamer.benchmark.tradeoff import COLOURS, SIZE, Point, draw, points, read_scores
+from fasthamer.benchmark.plot import COLOURS, SIZE, Point, points, read_scores, tradeoff
+from fasthamer.render.figure import pixels
 
 
 def row(model, backend="torch", precision="fp32", fps=10.0, **more):
@@ -15,7 +17,7 @@ def row(model, backend="torch", precision="fp32", fps=10.0, **more):
 
 def disc(image, index):
     """Rows and columns of the pixels in a model's colour."""
-    return np.nonzero((image == COLOURS[index]).all(2))
+    return np.nonzero((image == np.round(255 * np.array(to_rgb(COLOURS[index])))).all(2))
 
 
 def test_a_point_is_the_fastest_backend_and_the_eager_one():
@@ -38,20 +40,34 @@ def test_a_score_without_a_speed_is_told():
 
 
 def test_faster_lies_to_the_right_worse_lies_above_and_area_is_parameters():
-    image = draw([Point("slow and good", 2.0, 5.0, 90.0), Point("fast and rough", 200.0, 9.0, 10.0)])
+    image = pixels(tradeoff([Point("slow and good", 2.0, 5.0, 90.0), Point("fast and rough", 200.0, 9.0, 10.0)]))
     assert image.shape == (SIZE[1], SIZE[0], 3)
     slow, fast = disc(image, 0), disc(image, 1)
     assert slow[1].mean() + 300 < fast[1].mean()
     assert slow[0].mean() > 200 + fast[0].mean()  # rows count downward
-    # Areas as 9 to 1, so widths as 120 to 40 pixels; the outline and its soft edges take some 6 of each.
-    assert np.ptp(slow[1]) == pytest.approx(114, abs=2)
-    assert np.ptp(fast[1]) == pytest.approx(34, abs=2)
+    # Areas as 9 to 1, so widths as 120 to 40 pixels; the outline and its soft edges take some 4 of each.
+    assert np.ptp(slow[1]) == pytest.approx(116, abs=3)
+    assert np.ptp(fast[1]) == pytest.approx(36, abs=3)
 
 
 def test_models_of_one_speed_and_one_score_are_drawn_too():
-    draw([Point("only", 50.0, 7.0, 4.0, 50.0)])
+    tradeoff([Point("only", 50.0, 7.0, 4.0, 50.0)])
     with pytest.raises(ValueError, match="no model with a score"):
-        draw([])
+        tradeoff([])
+
+
+def test_names_overlap_neither_each_other_nor_circles_where_there_is_space():
+    models = [Point("one", 10.0, 5.0, 90.0), Point("two", 30.0, 5.0, 40.0), Point("three", 100.0, 5.6, 4.0, 20.0)]
+    axes = tradeoff(models).axes[0]
+    names = {text.get_text(): text.get_window_extent() for text in axes.texts if "  " in text.get_text()}
+    assert list(names) == ["one  90 M", "two  40 M", "three  4 M"]
+    boxes = list(names.values())
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    for box in boxes:
+        for model, diameter in zip(models, (120, 80, 26), strict=True):
+            x, y = axes.transData.transform((model.fps, model.error_mm))
+            near = np.clip([x, y], box.min, box.max)  # the label's point nearest to the circle's centre
+            assert np.hypot(*(near - [x, y])) > diameter / 2 - 1
 
 
 def test_scores_are_read_from_the_file_or_its_folder(tmp_path):
