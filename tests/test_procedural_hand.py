@@ -14,7 +14,8 @@ from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from fasthamer.hand.collision import PARENTS, Capsules, _segments_apart
+from fasthamer.hand.collision import Capsules, segment_distances
+from fasthamer.hand.conventions import MANO_PARENTS
 from fasthamer.hand.gestures import HIGHEST, LOWEST, PRESETS, REST, Axes, to_axis_angle
 from fasthamer.hand.procedural import ASSET, embedded_arrays, presets, sample_betas, sample_pose
 from fasthamer.tools.assets.hand import shapes, skeleton
@@ -95,7 +96,7 @@ def test_the_arrays_have_manos_keys_and_shapes_in_a_small_file(arrays):
     assert arrays["hands_coeffs"].shape[1] == 45
     assert all(np.isfinite(value).all() for value in arrays.values())
     assert ASSET.stat().st_size < 1.5e6
-    assert tuple(arrays["kintree_table"][0].astype(np.int32)) == PARENTS == skeleton.PARENTS
+    assert tuple(arrays["kintree_table"][0].astype(np.int32)) == MANO_PARENTS
 
 
 def test_whoever_changes_the_returned_arrays_changes_only_his_own():
@@ -287,7 +288,7 @@ def test_segment_distances_agree_with_a_fine_search():
     s = np.linspace(0, 1, 201)[None, :, None]
     one, other = a[:, None] + s * (b - a)[:, None], c[:, None] + s * (d - c)[:, None]
     searched = np.linalg.norm(one[:, :, None] - other[:, None], axis=-1).min((1, 2))
-    np.testing.assert_allclose(_segments_apart(a, b, c, d), searched, atol=0.02)
+    np.testing.assert_allclose(segment_distances(a, b, c, d), searched, atol=0.02)
 
 
 def test_pose_components_are_orthonormal_and_the_mean_is_the_relaxed_hand(arrays):

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+from fasthamer.hand.kinematics import forward_kinematics, rest_bones
+
 # radii (m) of the 15 finger bones in MANO's order, then of the four metacarpals
 _RADII = np.array([9.0, 8.4, 7.2] * 2 + [7.6, 7.0, 6.2] + [8.6, 8.0, 7.0] + [10.5, 9.6, 8.4] + [9.5] * 4) / 1000
+_MIDDLE_KNUCKLE = 4
 _KNUCKLES = (1, 4, 7, 10)  # the metacarpals run from the wrist to these joints
 
 
@@ -46,22 +48,17 @@ class Capsules(NamedTuple):
         along = b[tip] - a[tip]
         b[tip] -= along / np.linalg.norm(along, axis=1, keepdims=True) * _RADII[tip, None]
         one, other = _PAIRS[:, 0], _PAIRS[:, 1]
-        gap = _segments_apart(a[one], b[one], a[other], b[other])
+        gap = segment_distances(a[one], b[one], a[other], b[other])
         return float((_RADII[one] + _RADII[other] - gap).max())
 
     def posed(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Joints (16, 3) and the far ends of their bones (16, 3) after forward kinematics."""
-        local = _matrices(pose)
-        turn = np.empty((16, 3, 3))
-        joints, ends = np.empty((16, 3)), np.empty((16, 3))
-        turn[0], joints[0] = np.eye(3), self.joints[0]
-        ends[0] = self.joints[4]
-        for j in range(1, 16):
-            parent = PARENTS[j]
-            joints[j] = joints[parent] + turn[parent] @ (self.joints[j] - self.joints[parent])
-            turn[j] = turn[parent] @ local[j - 1]
-            end = self.tips[j // 3 - 1] if j % 3 == 0 else self.joints[j + 1]
-            ends[j] = joints[j] + turn[j] @ (end - self.joints[j])
+        rotations = np.concatenate([np.eye(3)[None], _matrices(pose)])  # (16, 3, 3), the wrist's none
+        turned, joints = forward_kinematics(rotations, rest_bones(self.joints))
+        last = np.arange(3, 16, 3)  # of each finger; its bone ends at the tip, the others' at the next joint
+        ends = np.roll(joints, -1, axis=0)
+        ends[0] = joints[_MIDDLE_KNUCKLE]
+        ends[last] = joints[last] + np.einsum("jab,jb->ja", turned[last], self.tips - self.joints[last])
         return joints, ends
 
 
@@ -74,7 +71,7 @@ def _matrices(pose: np.ndarray) -> np.ndarray:
     return np.eye(3) + np.sin(angle)[:, None, None] * cross + (1 - np.cos(angle))[:, None, None] * cross @ cross
 
 
-def _segments_apart(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+def segment_distances(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Distance (P,) between segments a-b and c-d, (P, 3) each (Ericson, Real-Time Collision Detection, 5.1.9)."""
     u, v, w = b - a, d - c, a - c
     uu, vv, uv = (u * u).sum(1), (v * v).sum(1), (u * v).sum(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fasthamer.hand.conventions import MANO_PARENTS
+from fasthamer.hand.kinematics import forward_kinematics, rest_bones
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rot6d, rot6d_to_matrix
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_VERTICES, ManoParams
@@ -76,7 +77,7 @@ class _Posed(NamedTuple):
 
     vertices: Tensor  # (B, 3, V)
     rest: Tensor  # (B, 3, V) before skinning
-    joints: Tensor  # (B, 16, 3) before skinning
+    joints: Tensor  # (B, 16, 3)
     turned: Tensor  # (B, 16, 3, 3) each joint's rotation
     before: Tensor  # (B, 16, 3, 3) its parent's
     shift: Tensor  # (B, 16, 3) what a joint adds to its turned skin
@@ -149,28 +150,23 @@ class _Chain:
 
     def pose(self, local: Tensor, betas: Tensor) -> _Posed:
         """Rotations (B, 16, 3, 3) relative to the parent and betas (B, 10) to a mesh without translation."""
-        turned = [local[:, 0]]
-        for joint in range(1, 16):
-            turned.append(turned[MANO_PARENTS[joint]] @ local[:, joint])
-        before = [self.eye.expand_as(local[:, 0]), *(turned[parent] for parent in MANO_PARENTS[1:])]
-        after, until = torch.stack(turned, 1), torch.stack(before, 1)
-
+        joints = self.joints + (self.joint_shapes @ betas[:, None, :, None]).squeeze(3)
+        turned, posed = forward_kinematics(local, rest_bones(joints))
+        before = torch.cat((self.eye.expand_as(local[:, :1]), turned[:, MANO_PARENTS[1:]]), 1)
         bent = (local[:, 1:] - self.eye).flatten(1)  # (B, 135)
         offsets = betas @ self.shapes.flatten(1) + bent @ self.correctives.flatten(0, 1)
         rest = self.template + offsets.unflatten(1, (3, -1))
-        joints = self.joints + (self.joint_shapes @ betas[:, None, :, None]).squeeze(3)
-        shift = self.behind.T @ ((until - after) @ joints[..., None]).squeeze(3)
-        skin = (after.flatten(2).mT @ self.weights).unflatten(1, (3, 3))
+        shift = posed - (turned @ joints[..., None]).squeeze(3)
+        skin = (turned.flatten(2).mT @ self.weights).unflatten(1, (3, 3))
         vertices = (skin * rest[:, None]).sum(2) + shift.mT @ self.weights
-        return _Posed(vertices, rest, joints, after, until, shift, skin)
+        return _Posed(vertices, rest, posed, turned, before, shift, skin)
 
     def jacobian(self, posed: _Posed) -> Tensor:
         """(B, 48 + 10, 3, V): for each joint a turn about the axes of the mesh's frame, then betas."""
         _, rest, joints, turned, before, shift, skin = posed
         by_joint = (turned.flatten(1, 2) @ rest).unflatten(1, (16, 3)) + shift[..., None]
         by_joint *= self.weights[:, None]  # a vertex is their sum
-        places = (turned @ joints[..., None]).squeeze(3) + shift
-        arms = (self.behind @ by_joint.flatten(2)).unflatten(2, (3, -1)) - places[..., None] * self.heavier[:, None]
+        arms = (self.behind @ by_joint.flatten(2)).unflatten(2, (3, -1)) - joints[..., None] * self.heavier[:, None]
         turning = (self.cross.flatten(0, 1) @ arms).reshape(len(rest), _ANGLES, 3, N_VERTICES)
         sliding = torch.einsum("njcd,jdb->nbcj", before - turned, self.joint_shapes) @ self.heavier
         jacobian = torch.cat((turning, sliding), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fasthamer.hand.conventions import MANO_TO_OPENPOSE, tip_vertices
+from fasthamer.hand.conventions import MANO_PARENTS, MANO_TO_OPENPOSE, tip_vertices
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_VERTICES, ManoParams
@@ -31,7 +31,7 @@ def joints_of_vertices(hand: Hand) -> Tensor:
     vertices, joints = (each.double().cpu() for each in hand.pose(params))
     skin = hand.layer.lbs_weights.detach().double().cpu()  # (778, 16)
     rows = torch.zeros(16 + 5, N_VERTICES, dtype=torch.float64)
-    for joint, parent in enumerate(hand.layer.parents):
+    for joint, parent in enumerate(MANO_PARENTS):
         near = skin[:, joint] + (skin[:, parent] if parent >= 0 else 0)
         chosen = torch.nonzero(near > 0.05)[:, 0]
         # Relative to the skin's middle, so that the weights that are fitted need not sum to anything.

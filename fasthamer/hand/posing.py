@@ -1,7 +1,7 @@
-"""A hand's mesh in NumPy, for data sets: bit for bit the same in every process.
+"""A hand's mesh in NumPy, for datasets: bit for bit the same in every process.
 
 `smplx.MANOLayer` adds in float32 in an order that depends on the number of threads, so a loader's worker and the main
-process would disagree in the last bit.
+process would differ in the last bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.hand.conventions import MANO_PARENTS, MANO_TO_OPENPOSE, tip_vertices
+from fasthamer.hand.conventions import MANO_TO_OPENPOSE, tip_vertices
+from fasthamer.hand.kinematics import forward_kinematics, rest_bones
 
 if TYPE_CHECKING:  # exported models without a mesh are posed here, without torch
     from torch import Tensor
@@ -21,13 +22,11 @@ if TYPE_CHECKING:  # exported models without a mesh are posed here, without torc
 
 
 class Poser:
-    """Linear blend skinning of one hand at a time, in doubles; agrees with `hand(...)` to float32's precision.
+    """Linear blend skinning of one hand at a time, in doubles; equals `hand(...)` up to float32's rounding.
 
     Args:
         arrays: with MANO's keys, see `fasthamer.hand.mano_files.SHAPES`.
     """
-
-    parents = MANO_PARENTS
 
     def __init__(self, arrays: Mapping[str, NDArray]) -> None:
         self.template, self.shapes = arrays["v_template"], arrays["shapedirs"]
@@ -36,7 +35,7 @@ class Poser:
 
     @classmethod
     def of(cls, hand: Hand) -> Poser:
-        """Of the very numbers that a hand computes with, rounded to float32."""
+        """From a hand's own buffers, which are rounded to float32."""
         layer = hand.layer
         return cls(
             {
@@ -52,7 +51,7 @@ class Poser:
         """Vertices (778, 3) and joints (21, 3) in OpenPose order, metres.
 
         Args:
-            rotations: (16, 3, 3) absolute, the wrist's first, MANO's order.
+            rotations: (16, 3, 3) relative to the parent, the wrist's absolute; MANO's order.
             betas: (10,)
         """
         rotations = rotations.astype(np.float64)
@@ -61,14 +60,9 @@ class Poser:
         correction = (rotations[1:] - np.eye(3)).ravel()
         shaped = shaped + np.einsum("p,pn->n", correction, self.correctives).reshape(-1, 3)
 
-        turn, joints = np.empty((16, 3, 3)), np.empty((16, 3))
-        turn[0], joints[0] = rotations[0], rest[0]
-        for joint in range(1, 16):
-            parent = self.parents[joint]
-            turn[joint] = np.einsum("ab,bc->ac", turn[parent], rotations[joint])
-            joints[joint] = joints[parent] + np.einsum("ab,b->a", turn[parent], rest[joint] - rest[parent])
-        shift = joints - np.einsum("jab,jb->ja", turn, rest)
-        blended = np.einsum("vj,jn->vn", self.weights, turn.reshape(16, 9)).reshape(-1, 3, 3)
+        turned, joints = forward_kinematics(rotations, rest_bones(rest))  # (16, 3, 3), (16, 3)
+        shift = joints - np.einsum("jab,jb->ja", turned, rest)
+        blended = np.einsum("vj,jn->vn", self.weights, turned.reshape(16, 9)).reshape(-1, 3, 3)
         vertices = np.einsum("vab,vb->va", blended, shaped) + np.einsum("vj,ja->va", self.weights, shift)
         ordered = np.concatenate([joints, vertices[list(tip_vertices("hamer"))]])[list(MANO_TO_OPENPOSE)]
         return vertices.astype(np.float32), ordered.astype(np.float32)

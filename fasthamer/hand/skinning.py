@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from fasthamer.camera import project, weak_to_translation
-from fasthamer.hand.conventions import MANO_PARENTS, MANO_TO_OPENPOSE, tip_vertices
+from fasthamer.hand.conventions import MANO_TO_OPENPOSE, tip_vertices
+from fasthamer.hand.kinematics import forward_kinematics, rest_bones
 from fasthamer.hand.mano import Hand
 from fasthamer.types import HandOutput, ManoParams
 
-FINGERS, JOINTS = 5, 3  # MANO's tree: five chains of three joints from the wrist; its files are checked for it
-
 
 class SkinnedHand(nn.Module):
-    """MANO parameters and a camera to everything that a model gives."""
+    """MANO parameters and a camera to a complete `HandOutput`: `SkinnedHand(hand)(mano, camera, features)`."""
 
     def __init__(self, hand: Hand) -> None:
         super().__init__()
@@ -27,9 +26,9 @@ class SkinnedHand(nn.Module):
 
 
 class Skinning(nn.Module):
-    """Linear blend skinning: one product for all blend shapes, one for each level of the tree, one for the skin.
+    """Linear blend skinning: one product for all blend shapes, one per level of the kinematic tree, one for the skin.
 
-    Nothing of it goes into a state dict, as of `Hand`.
+    Its buffers are not in the state dict, as those of `Hand`.
 
     Args:
         hand: whose arrays are rearranged here, in doubles.
@@ -50,8 +49,7 @@ class Skinning(nn.Module):
             part.detach().cpu().double()
             for part in (layer.v_template, layer.shapedirs, layer.posedirs, layer.J_regressor)
         )
-        bones = torch.eye(16, dtype=torch.float64)
-        bones[range(1, 16), MANO_PARENTS[1:]] -= 1
+        bones = rest_bones(torch.eye(16, dtype=torch.float64))  # (16, 16): times joints, their bones
         regressor = torch.cat((regressor, bones @ regressor))  # (32, 778)
         unbent = torch.eye(3, dtype=torch.float64).flatten().repeat(15)  # (135,)
         buffers = {
@@ -71,23 +69,9 @@ class Skinning(nn.Module):
         shaped = torch.addmm(self.rest, torch.cat((mano.betas, mano.hand_pose.flatten(1)), 1), self.blend)
         both = torch.addmm(self.joints_rest, mano.betas, self.joints_blend).unflatten(1, (2, 16, 3))
         joints, bones = both[:, 0], both[:, 1]
-        turns, places = _chain(torch.cat((mano.global_orient, mano.hand_pose), 1), bones)
-        shifts = places - (turns * joints[:, :, None]).sum(-1)  # what moves a joint's skin once it is turned
-        skin = self.weights @ torch.cat((turns.flatten(2), shifts), 2)  # (B, 778, 12)
+        rotations, posed = forward_kinematics(torch.cat((mano.global_orient, mano.hand_pose), 1), bones)
+        shifts = posed - (rotations * joints[:, :, None]).sum(-1)  # translation of each joint's skin
+        skin = self.weights @ torch.cat((rotations.flatten(2), shifts), 2)  # (B, 778, 12)
         vertices = (skin[..., :9].unflatten(2, (3, 3)) * shaped.unflatten(1, (-1, 1, 3))).sum(-1) + skin[..., 9:]
         tips = vertices.index_select(1, self.tips)
-        return vertices, torch.cat((places, tips), 1).index_select(1, self.order)
-
-
-def _chain(rotations: Tensor, bones: Tensor) -> tuple[Tensor, Tensor]:
-    """Each joint's rotation (B, 16, 3, 3) and place (B, 16, 3), from those relative to its parent."""
-    local = torch.cat((rotations, bones[..., None]), -1)  # (B, 16, 3, 4)
-    fingers = local[:, 1:].unflatten(1, (FINGERS, JOINTS))
-    reached = local[:, :1]  # the wrist, parent of every finger's first joint
-    levels = []
-    for level in range(JOINTS):
-        product = reached[..., :3] @ fingers[:, :, level]  # (B, 5, 3, 4)
-        reached = torch.cat((product[..., :3], product[..., 3:] + reached[..., 3:]), -1)
-        levels.append(reached)
-    chain = torch.cat((local[:, :1], torch.stack(levels, 2).flatten(1, 2)), 1)
-    return chain[..., :3], chain[..., 3]
+        return vertices, torch.cat((posed, tips), 1).index_select(1, self.order)

@@ -18,6 +18,7 @@ from fasthamer.files.atomic import replacing
 from fasthamer.files.images import write_image
 from fasthamer.hand import gestures, pose_sampling
 from fasthamer.hand.collision import Capsules
+from fasthamer.hand.conventions import MANO_PARENTS
 from fasthamer.tools.assets.hand import correctives, meshing, render, shapes, skeleton, skinning, surface
 from fasthamer.tools.assets.hand.numbering import renumber
 from fasthamer.tools.assets.hand.regions import regions
@@ -50,7 +51,7 @@ def make() -> dict[str, np.ndarray]:
         "shapedirs": (directions / 1000).astype(single),
         "posedirs": (correctives.directions(vertices, faces, skin, bones, parts) / 1000).astype(np.float16),
         "J_regressor": regressor.astype(single),
-        "kintree_table": np.array([skeleton.PARENTS, range(16)], np.int64).astype(np.uint32),
+        "kintree_table": np.array([MANO_PARENTS, range(16)], np.int64).astype(np.uint32),
         "hands_components": components.astype(single),
         "hands_mean": mean.astype(single),
         "hands_coeffs": coefficients.astype(single),

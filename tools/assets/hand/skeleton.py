@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")  # MANO's order
-PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 WRIST_X = 92.0  # mm
 
 # joint at the finger's base seen from the wrist: forward, dorsal, towards the thumb (mm)
