@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasthamer.camera import full_image_focal, full_image_translation
 from fasthamer.data.crop import BOX_FACTOR, box_side, crop_affine, invert, mirror_points, transform, warp
-from fasthamer.runtime.exported_model import Answer, ExportedModel
+from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 from fasthamer.types import View
 
@@ -186,7 +186,7 @@ class _Module:
         image_size: int = self.model.image_size  # type: ignore[assignment]
         return round(image_size / (view.bottom - view.top))  # the part it looks at is then not resized
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Answer:
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelArrays:
         found = self.session(crops)
         return found["vertices"], found["joints"], found["keypoints_2d"], found["camera"]
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from fasthamer.runtime.crops import synthetic_crops
-from fasthamer.runtime.parity import answers, cost, differences
-from fasthamer.runtime.quantise import FEWEST, quantise
-from fasthamer.runtime.quantise_weights import BLOCK, pack
+from fasthamer.runtime.calibration import synthetic_crops
+from fasthamer.runtime.parity import cost, differences, run_session
+from fasthamer.runtime.quantise import BLOCK, FEWEST, pack, quantise
 from fasthamer.runtime.sessions import open_session
 
 SIZE = 192  # of the embedded teacher's crops
@@ -49,12 +48,12 @@ def test_int8_is_smaller_and_costs_at_most_a_third_of_a_millimetre(int8, exporte
     assert session.setting.precision == session.contract.precision == "int8"
     assert session.size_bytes < 0.6 * exact.stat().st_size
     truth = synthetic_crops(teacher.hand, 40, SIZE, seed=1_000_002)
-    original, rounded = answers(open_session(teacher), truth.images), answers(session, truth.images)
+    original, rounded = run_session(open_session(teacher), truth.images), run_session(session, truth.images)
     found = cost(original, rounded, truth)
     assert found["pa_mpjpe_mm_cost"] < ALLOWED_MM and found["pa_mpvpe_mm_cost"] < ALLOWED_MM
     assert 0.01 < differences(original, rounded)["vertices_mm_mean"] < 10
     pytest.importorskip("openvino")
-    other = cost(original, answers(open_session(int8, "openvino", "int8"), truth.images), truth)
+    other = cost(original, run_session(open_session(int8, "openvino", "int8"), truth.images), truth)
     assert other["pa_mpjpe_mm_cost"] < ALLOWED_MM and other["pa_mpvpe_mm_cost"] < ALLOWED_MM
 
 

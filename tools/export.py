@@ -28,14 +28,14 @@ def main(argv: list[str] | None = None) -> int:
 
     from fasthamer.files.atomic import write_text
     from fasthamer.predict import open_model
-    from fasthamer.runtime.exporting import Request, export_and_compare, summary
+    from fasthamer.runtime.parity import ExportRequest, export_and_compare, summary
 
     out = arguments.out or Path("hand").with_suffix(SUFFIX[arguments.format])
     try:
         if out.suffix != SUFFIX[arguments.format]:
             raise ValueError(f"--out {out}: a {arguments.format} export is called *{SUFFIX[arguments.format]}")
         model = open_model(arguments.model, arguments.mano, arguments.teacher_ckpt)
-        request = Request(
+        request = ExportRequest(
             out, arguments.precision, not arguments.without_mano, arguments.images, arguments.calibrate, arguments.crops
         )
         report = export_and_compare(model, request)

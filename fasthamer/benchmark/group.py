@@ -12,7 +12,7 @@ from fasthamer.benchmark.costs import Work
 from fasthamer.benchmark.memory import Peaks, Probes
 from fasthamer.benchmark.passes import PARTS, PartsPass, Passes, before_the_model, jpeg_image
 from fasthamer.benchmark.timing import Blocks, Timing, flat, in_blocks, random_crops, times_faster
-from fasthamer.runtime.sessions import Session
+from fasthamer.runtime.session import Session
 
 COLUMNS = (
     *("model", "weights", "decoder", "backend", "precision", "device", "batch", "stage"),

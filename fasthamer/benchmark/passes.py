@@ -14,7 +14,7 @@ from torch import nn
 from fasthamer.benchmark.timing import StageClock, synchronise
 from fasthamer.camera import full_image_focal, full_image_translation
 from fasthamer.data.crop import crop_affine, mirror_points, warp
-from fasthamer.runtime.sessions import Session
+from fasthamer.runtime.session import Session
 
 PARTS = ("backbone", "head", "mesh")
 MESH = ("mesh", "placing", "hand")  # whichever of these modules a model has, together they are its stage mesh

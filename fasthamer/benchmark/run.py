@@ -18,7 +18,8 @@ from fasthamer.benchmark.passes import MESH, PARTS, stage_modules
 from fasthamer.benchmark.timing import random_crops
 from fasthamer.runtime.deploy import inference_graph
 from fasthamer.runtime.export import TooLarge
-from fasthamer.runtime.sessions import Session, open_session
+from fasthamer.runtime.session import Session
+from fasthamer.runtime.sessions import open_session
 from fasthamer.types import View
 
 FIXED_BATCH = ("cudagraphs",)  # backends whose graphs are made for one number of images
@@ -170,10 +171,10 @@ class _Lineup:
             return peak_memory(network, random_crops(batch, self.size, device)) / 1e6
         if backend not in EXPORTED or device.type != "cpu":
             return None
-        from fasthamer.runtime.exported import onnx_file  # what it imports is there, or no such session were open
+        from fasthamer.runtime.temporary_export import temporary_onnx_file  # what it imports is there, or no such session were open
 
         stored = precision if backend == "onnxruntime" or precision == "int8" else "fp32"
-        return footprint_mb(onnx_file(self.model, stored), backend, precision, batch, self.size, threads)
+        return footprint_mb(temporary_onnx_file(self.model, stored), backend, precision, batch, self.size, threads)
 
     def _works(self, backend: str, precision: str) -> dict[str, Work]:
         """By stage, of the graph that the backend runs, with the bytes of its weights in this precision."""

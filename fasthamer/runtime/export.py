@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasthamer.files.atomic import replacing
-from fasthamer.runtime import torch_archive
 from fasthamer.runtime.contract import INPUT, KEY, PARAMETERS, Contract
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
+from fasthamer.runtime.pt2_archive import save_pt2
 from fasthamer.runtime.quantise import SCOPES, quantise
 
 BIG = 1_500_000_000  # bytes of weights above which ONNX keeps them in a file beside it (protobuf ends at 2 GiB)
@@ -29,7 +29,7 @@ FORMATS = {  # by the file's suffix: packages that writing takes, precisions
 }
 
 
-class Exported(nn.Module):
+class ExportGraph(nn.Module):
     """The inference graph with a plain tuple as its result, in the order of `outputs`.
 
     It holds nothing that those do not need: of an export without mesh, the hand model is no part.
@@ -129,7 +129,7 @@ def export(
     contract = contract_of(graph, precision, with_mesh)
     with replacing(path) as draft:
         if path.suffix == ".pt2":
-            torch_archive.save(Exported(graph, contract.outputs), _example(graph, contract), contract, draft)
+            save_pt2(ExportGraph(graph, contract.outputs), _example(graph, contract), contract, draft)
         elif path.suffix == ".onnx":
             _write_onnx(graph, contract, draft, crops)
         else:
@@ -177,7 +177,7 @@ def _in_onnx(graph: Deployed, contract: Contract) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.onnx.export(
-                Exported(graph, contract.outputs),
+                ExportGraph(graph, contract.outputs),
                 (_example(graph, contract),),
                 dynamo=True,
                 verbose=False,

@@ -12,11 +12,11 @@ from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.hand.posing import Poser
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 
-Answer = tuple[NDArray, NDArray, NDArray, NDArray]  # vertices, joints, keypoints_2d, camera; see `HandOutput`
+ModelArrays = tuple[NDArray, NDArray, NDArray, NDArray]  # vertices, joints, keypoints_2d, camera; see `HandOutput`
 
 
 class ExportedModel:
-    """`model(crops) -> Answer` of an .onnx, .xml or .pt2 file.
+    """`model(crops) -> ModelArrays` of an .onnx, .xml or .pt2 file.
 
     Args:
         path: the file.
@@ -47,7 +47,7 @@ class ExportedModel:
         arrays = read_hand_arrays(hand)
         self.faces, self._poser = arrays["f"], Poser(arrays)
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Answer:
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelArrays:
         found = self.session(crops)
         if self._poser is None:
             return found["vertices"], found["joints"], found["keypoints_2d"], found["camera"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fasthamer.runtime.contract import INPUT, KEY, Contract
-from fasthamer.runtime.sessions import ArraySession, Setting
+from fasthamer.runtime.session import ArraySession, Setting
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INSTALL = "pip install onnxruntime (or onnxruntime-gpu)"
@@ -62,14 +62,14 @@ class OnnxSession(ArraySession):
         return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: images}), strict=True))
 
 
-def open_session(model: Any, setting: Setting) -> OnnxSession:
+def open_onnx(model: Any, setting: Setting) -> OnnxSession:
     """See `fasthamer.runtime.sessions.open_session`."""
     if isinstance(model, Path):
         return OnnxSession(model, setting)
     _runtime()
-    from fasthamer.runtime.exported import onnx_file
+    from fasthamer.runtime.temporary_export import temporary_onnx_file
 
-    return OnnxSession(onnx_file(model, setting.precision.replace("auto", "fp32")), setting)
+    return OnnxSession(temporary_onnx_file(model, setting.precision.replace("auto", "fp32")), setting)
 
 
 def _provider(setting: Setting) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fasthamer.runtime.contract import INPUT, KEY, Contract
-from fasthamer.runtime.sessions import ArraySession, Setting
+from fasthamer.runtime.session import ArraySession, Setting
 
 # What the CPU computes in: by itself, OpenVINO would take bf16 wherever the CPU has it.
 HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -54,16 +54,16 @@ class OpenVinoSession(ArraySession):
         return {name: self._request.get_tensor(name).data.copy() for name in self._outputs}
 
 
-def open_session(model: Any, setting: Setting) -> OpenVinoSession:
+def open_openvino(model: Any, setting: Setting) -> OpenVinoSession:
     """See `fasthamer.runtime.sessions.open_session`."""
     if isinstance(model, Path):
         return OpenVinoSession(model, setting)
     _runtime()
-    from fasthamer.runtime.exported import onnx_file
+    from fasthamer.runtime.temporary_export import temporary_onnx_file
 
     stored = "int8" if setting.precision == "int8" else "fp32"  # half precision is chosen when it is compiled
     chosen = setting._replace(precision=setting.precision.replace("auto", "fp32"))
-    return OpenVinoSession(onnx_file(model, stored), chosen)
+    return OpenVinoSession(temporary_onnx_file(model, stored), chosen)
 
 
 def _header(model: Any) -> str | None:

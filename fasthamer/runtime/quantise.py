@@ -1,15 +1,16 @@
 """Post-training int8 of an exported ONNX model: the backbone's arithmetic and the decoder's weights.
 
 The backbone, which has nearly all of the arithmetic, is quantised statically: its activations have fixed scales. The
-decoder reads a weight for each of its few operations, so its large products get narrow weights
-(`fasthamer.runtime.quantise_weights`). Read-out and mesh stay in fp32: a step of 1/256 of a rotation's range would be
-millimetres at the fingertips.
+decoder reads each weight for few operations, so its large products keep 8-bit weights only, with ONNX Runtime's
+operator MatMulNBits: it has a scale for each block of a row and quantises its input by the same blocks, which loses
+far less than one scale for a whole tensor; OpenVINO reads it too. Read-out and mesh stay in fp32: a step of 1/256 of a
+rotation's range would be millimetres at the fingertips.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.runtime.contract import INPUT, KEY, Contract
-from fasthamer.runtime.quantise_weights import narrow_weights
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # entry of a node that says which module it comes from
+SCOPES = "pkg.torch.onnx.name_scopes"  # metadata entry of a node: the modules it was traced in
 BACKBONE, DECODER = "model.backbone", "model.head.summary"  # scopes of their nodes in the graph
 PRODUCTS = ("Conv", "MatMul", "Gemm")  # whose inputs and weights become int8
-BETWEEN = ("Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip", "Concat")  # so that it stays int8
-FEWEST = 8  # crops; ranges of fewer are an accident
+# quantised too, so that activations stay int8 between the products
+BETWEEN = ("Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip", "Concat")
+FEWEST = 8  # calibration crops; activation ranges of fewer are unreliable
+BLOCK = 128  # weights of a row that share a scale
+LARGE = 1 << 16  # fewest weights of a product that is worth narrowing
+_EIGHT_BIT_KERNEL = 4  # MatMulNBits' accuracy_level; the others would unpack the weights in every pass
 
 
 def quantise(source: Path, target: Path, crops: NDArray[np.uint8]) -> Contract:
@@ -58,18 +62,80 @@ def quantise(source: Path, target: Path, crops: NDArray[np.uint8]) -> Contract:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=[*PRODUCTS, *BETWEEN],
-            nodes_to_exclude=[node.name for node in model.graph.node if not _of(node, BACKBONE)],
+            nodes_to_exclude=[node.name for node in model.graph.node if not _is_in(node, BACKBONE)],
         )
     made = onnx.load(target)
-    narrow_weights(made, lambda node: _of(node, DECODER))
+    narrow_weights(made, lambda node: _is_in(node, DECODER))
     onnx.helper.set_model_props(made, {KEY: contract.to_json()})
     onnx.save(made, target)
     return contract
 
 
+def narrow_weights(model: Any, chosen: Callable[[Any], bool]) -> int:
+    """Replaces the large products with constant weights among the chosen nodes, in place; gives their number.
+
+    Args:
+        model: an onnx.ModelProto.
+        chosen: whether a node may be replaced.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {each.name: each for each in model.graph.initializer}
+    nodes, replaced = [], set()
+    for node in model.graph.node:
+        if not (chosen(node) and _is_linear(node, constants)):
+            nodes.append(node)
+            continue
+        name = node.input[1]
+        packed, scales = pack(numpy_helper.to_array(constants[name]))
+        model.graph.initializer.extend(
+            numpy_helper.from_array(array, f"{name}.{kind}") for array, kind in ((packed, "int8"), (scales, "scale"))
+        )
+        inputs = [node.input[0], f"{name}.int8", f"{name}.scale"]
+        if len(node.input) > 2:
+            inputs += ["", "", node.input[2]]  # neither zero points nor an order of columns, but a bias
+        rows, columns = constants[name].dims
+        options = {"N": rows, "K": columns, "bits": 8, "block_size": BLOCK, "accuracy_level": _EIGHT_BIT_KERNEL}
+        kind = "com.microsoft"
+        made = helper.make_node("MatMulNBits", inputs, node.output, name=node.name, domain=kind, **options)
+        nodes.append(made)
+        replaced.add(name)
+    kept = [each for each in model.graph.initializer if each.name not in replaced]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
+    if replaced and not any(each.domain == "com.microsoft" for each in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return len(replaced)
+
+
+def pack(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(N, K) to (N, blocks, BLOCK) with 128 for zero, and scales (N, blocks): weight = (packed - 128) * scale."""
+    rows, columns = weight.shape
+    blocks = -(-columns // BLOCK)
+    padded = np.zeros((rows, blocks * BLOCK), np.float32)
+    padded[:, :columns] = weight
+    padded = padded.reshape(rows, blocks, BLOCK)
+    scales = np.abs(padded).max(-1) / 127
+    scales[scales == 0] = 1
+    return (np.round(padded / scales[..., None]) + 128).astype(np.uint8), scales.astype(np.float32)
+
+
+def _is_linear(node: Any, constants: dict[str, Any]) -> bool:
+    """Whether the node is x W^T + b, as `nn.Linear` is exported, with at least `LARGE` constant weights."""
+    if node.op_type != "Gemm" or node.input[1] not in constants:
+        return False
+    options = {each.name: each.i if each.name.startswith("trans") else each.f for each in node.attribute}
+    plain = {"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0} | options
+    return (
+        plain == {"transA": 0, "transB": 1, "alpha": 1.0, "beta": 1.0}
+        and np.prod(constants[node.input[1]].dims) >= LARGE
+    )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's advice to fold batch norms first: they are folded."""
+    """Silences the library's advice to fold batch norms first: they are folded already."""
     log = logging.getLogger()
     before = log.level
     log.setLevel(logging.ERROR)
@@ -79,12 +145,12 @@ def _quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _of(node: Any, scope: str) -> bool:
+def _is_in(node: Any, scope: str) -> bool:
     return any(entry.key == SCOPES and scope in entry.value for entry in node.metadata_props)
 
 
 class _Crops:
-    """What ONNX Runtime's calibration draws its inputs from, one crop at a time."""
+    """ONNX Runtime's calibration reader: one crop at a time."""
 
     def __init__(self, crops: NDArray[np.uint8]) -> None:
         self._each: Iterator[NDArray[np.uint8]] = iter(crops)

@@ -5,74 +5,22 @@ Opening an exported .onnx or .xml file needs NumPy and its runtime, not torch.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from fasthamer.registry import unknown
-from fasthamer.runtime.contract import Contract
+from fasthamer.runtime.session import Session, Setting
 
-BACKENDS = {  # backend: the module that opens it, and its precisions
-    "torch": ("torch_sessions", ("fp32", "bf16", "fp16")),
-    "folded": ("torch_sessions", ("fp32", "bf16", "fp16")),
-    "compile": ("torch_sessions", ("fp32", "bf16", "fp16")),
-    "cudagraphs": ("torch_sessions", ("fp32", "bf16", "fp16")),
-    "onnxruntime": ("onnx_sessions", ("fp32", "fp16", "int8")),
-    "tensorrt": ("onnx_sessions", ("fp32", "fp16", "int8")),
-    "openvino": ("openvino_sessions", ("fp32", "bf16", "fp16", "int8")),
+BACKENDS = {  # backend: its precisions
+    "torch": ("fp32", "bf16", "fp16"),
+    "folded": ("fp32", "bf16", "fp16"),
+    "compile": ("fp32", "bf16", "fp16"),
+    "cudagraphs": ("fp32", "bf16", "fp16"),
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
 }
 SUFFIXES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "folded"}
-
-
-class Setting(NamedTuple):
-    """How a session computes."""
-
-    backend: str
-    precision: str  # of backbone and decoder; the hand is skinned in fp32
-    device: str
-    batch: int  # the number of images that graphs of fixed size are made for
-    threads: int  # of the CPU; 0 = as many as the runtime takes by itself
-
-
-class Session(ABC):
-    """`session(images) -> {name: array}` with the names of `fasthamer.runtime.contract.OUTPUTS`.
-
-    Images are uint8 crops (B, 3, S, S), RGB. Arrays give arrays; tensors give tensors, on the session's device where
-    the runtime computes in torch.
-    """
-
-    setting: Setting
-    size_bytes: int  # of the exported file or, in torch, of the weights
-    image_size: int | None = None  # S, where only one will do
-    contract: Contract | None = None  # of an exported file
-
-    def __call__(self, images: Any) -> dict[str, Any]:
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or str(images.dtype).split(".")[-1] != "uint8":
-            raise ValueError(f"images must be square crops (B, 3, S, S) uint8, RGB; got {shape} {images.dtype}")
-        if self.image_size not in (None, shape[-1]):
-            raise ValueError(f"this model was exported for crops of {self.image_size} pixels; got {shape[-1]}")
-        return self._run(images)
-
-    @abstractmethod
-    def _run(self, images: Any) -> dict[str, Any]: ...
-
-
-class ArraySession(Session):
-    """A runtime that takes and gives NumPy arrays."""
-
-    def _run(self, images: Any) -> dict[str, Any]:
-        if isinstance(images, np.ndarray):
-            return self._compute(np.ascontiguousarray(images))
-        import torch
-
-        return {name: torch.from_numpy(value) for name, value in self._compute(images.cpu().numpy()).items()}
-
-    @abstractmethod
-    def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
 def open_session(
@@ -99,13 +47,28 @@ def open_session(
     """
     if backend not in BACKENDS:
         raise KeyError(unknown("backend", backend, BACKENDS))
-    module, precisions = BACKENDS[backend]
+    precisions = BACKENDS[backend]
     if precision != "auto" and precision not in precisions:
         raise KeyError(f"{backend} computes in {', '.join(precisions)}, not {precision!r}")
     if isinstance(model, str | Path):
         model = _checked_file(Path(model), backend)
     setting = Setting(backend, precision, device, batch, threads)
-    return import_module(f"fasthamer.runtime.{module}").open_session(model, setting)
+    return _open(model, setting)
+
+
+def _open(model: Any, setting: Setting) -> Session:
+    """Imports only the runtime that is asked for: the others may not be installed, torch included."""
+    if setting.backend in ("onnxruntime", "tensorrt"):
+        from fasthamer.runtime.onnx_sessions import open_onnx
+
+        return open_onnx(model, setting)
+    if setting.backend == "openvino":
+        from fasthamer.runtime.openvino_sessions import open_openvino
+
+        return open_openvino(model, setting)
+    from fasthamer.runtime.torch_sessions import open_torch
+
+    return open_torch(model, setting)
 
 
 def _checked_file(path: Path, backend: str) -> Path:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 from fasthamer.device import pick_device
-from fasthamer.runtime import torch_archive
+from fasthamer.runtime.pt2_archive import load_pt2
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
-from fasthamer.runtime.sessions import Session, Setting
+from fasthamer.runtime.session import Session, Setting
 from fasthamer.types import HandOutput
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ class TorchSession(Session):
         return {name: value.cpu().numpy() for name, value in self.run(torch.from_numpy(images).to(self.device)).items()}
 
 
-def open_session(model: nn.Module | Path, setting: Setting) -> Session:
+def open_torch(model: nn.Module | Path, setting: Setting) -> Session:
     """See `fasthamer.runtime.sessions.open_session`."""
     device = pick_device(setting.device)
     setting = setting._replace(device=str(device))
@@ -127,7 +127,7 @@ def _example(graph: Deployed, setting: Setting) -> Tensor:
 
 
 def _archive(path: Path, setting: Setting) -> TorchSession:
-    program, contract = torch_archive.load(path)
+    program, contract = load_pt2(path)
     if setting.precision not in ("auto", contract.precision):
         raise ValueError(f"{path} was exported in {contract.precision}, not in {setting.precision}")
     module = program.module().to(setting.device)

@@ -16,7 +16,7 @@ from fasthamer.hand.mano import Hand
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class Labelled(NamedTuple):
+class LabelledCrops(NamedTuple):
     """Synthetic crops and what they show. N = crops."""
 
     images: NDArray[np.uint8]  # (N, 3, S, S)
@@ -24,14 +24,14 @@ class Labelled(NamedTuple):
     vertices: NDArray[np.float32]  # (N, 778, 3)
 
 
-def synthetic_crops(hand: Hand, count: int, size: int, seed: int) -> Labelled:
+def synthetic_crops(hand: Hand, count: int, size: int, seed: int) -> LabelledCrops:
     """`count` synthetic images of a hand, `size` pixels; calibration and checks take different seeds."""
     drawn = SyntheticDataset(hand, count, seed, size)
     items = [drawn[(0, index)] for index in range(count)]
     images, joints, vertices = (
         np.stack([getattr(item, name).numpy() for item in items]) for name in ("image", "joints", "vertices")
     )
-    return Labelled(images, joints[..., :3], vertices)
+    return LabelledCrops(images, joints[..., :3], vertices)
 
 
 def image_crops(folder: str | Path, size: int) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ _OPERATORS = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(add|sub|mul|flo
 _SIZES = re.compile(r"(Mul|Add|Integer|Symbol|'s\d+'|positive=True|integer=True|-?\d+|[(), ])+")
 
 
-def save(module: nn.Module, example: Tensor, contract: Contract, path: Path) -> None:
+def save_pt2(module: nn.Module, example: Tensor, contract: Contract, path: Path) -> None:
     """Writes the module, exported with a dynamic batch, to `path` (ends in .pt2)."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -39,7 +39,7 @@ def save(module: nn.Module, example: Tensor, contract: Contract, path: Path) -> 
         torch.export.save(program, path, extra_files={KEY: contract.to_json()})
 
 
-def load(path: Path) -> tuple[ExportedProgram, Contract]:
+def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
     """The program and its contract.
 
     Raises:

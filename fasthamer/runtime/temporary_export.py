@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fasthamer.runtime.crops import synthetic_crops
+from fasthamer.runtime.calibration import synthetic_crops
 from fasthamer.runtime.deploy import crop_size, inference_graph
 from fasthamer.runtime.export import check_int8, export
 from fasthamer.runtime.quantise import quantise
@@ -18,7 +18,7 @@ CALIBRATION = 32  # synthetic crops; an export to keep takes more (tools/export.
 _files: weakref.WeakKeyDictionary[nn.Module, dict[str, Path]] = weakref.WeakKeyDictionary()
 
 
-def onnx_file(model: nn.Module, precision: str) -> Path:
+def temporary_onnx_file(model: nn.Module, precision: str) -> Path:
     """A temporary .onnx file of the model as it was when first asked for; it goes when the model does."""
     made = _files.setdefault(model, {})
     if precision not in made:
@@ -29,7 +29,7 @@ def onnx_file(model: nn.Module, precision: str) -> Path:
         if precision == "int8":
             check_int8(graph)
             crops = synthetic_crops(graph.hand, CALIBRATION, crop_size(graph), seed=1).images
-            quantise(onnx_file(model, "fp32"), path, crops)
+            quantise(temporary_onnx_file(model, "fp32"), path, crops)
         else:
             export(graph, path, precision)
         made[precision] = path
