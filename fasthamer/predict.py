@@ -1,4 +1,4 @@
-"""Hands in an image, for users of a finished model.
+"""Hands in an image, for users of a trained model.
 
 from fasthamer.predict import HandMesh
 hands = HandMesh("runs/mine")                              # or a student.safetensors, "embedded", "hamer", x.onnx
@@ -7,7 +7,8 @@ found.vertices, found.keypoints_2d                         # metres; pixels of t
 image = found.draw(image)
 fitted = found.fit_mano("MANO_RIGHT.pkl")                  # MANO's parameters: see docs/mano_fit.md
 
-An exported .onnx or .xml file needs neither torch nor smplx.
+An exported .onnx or .xml file needs neither torch nor smplx. This is the one module of the package `fasthamer` itself
+that imports students and teachers: it opens them, so it stands above them.
 """
 
 from __future__ import annotations
@@ -39,45 +40,45 @@ class Prediction(NamedTuple):
     """The hands of one image, in the order of the boxes. N = hands.
 
     The image's camera looks along +z from the origin, x right, y down; `vertices + translation[:, None]` are in
-    its frame. Left hands are left hands here: nothing is mirrored any more.
+    its frame. Left hands are mirrored back: their vertices and joints are those of left hands.
     """
 
     vertices: NDArray[np.float32]  # (N, 778, 3) metres, centred on the hand
     joints: NDArray[np.float32]  # (N, 21, 3) metres, OpenPose order, same frame
     keypoints_2d: NDArray[np.float64]  # (N, 21, 2) pixels of the image
-    translation: NDArray[np.float64]  # (N, 3) metres, true to scale only if the focal length was
+    translation: NDArray[np.float64]  # (N, 3) metres; metric only if the focal length is the camera's
     right: NDArray[np.bool_]  # (N,)
     focal: float  # pixels; the principal point is the middle of the image
     faces: NDArray[np.int64]  # (1538, 3) of a right hand
 
     def draw(self, image: NDArray[np.uint8], colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
-        """The meshes (or skeletons) over the image, far hands first; `image` is left as it is."""
+        """A copy of the image with the meshes (or skeletons) rendered over it, far hands first."""
         from fasthamer.render.overlay import MESH_COLOURS, draw_keypoints, draw_mesh
 
         colour = MESH_COLOURS["prediction"] if colour is None else colour
-        picture = image
+        rendered = image
         centre = image.shape[1] / 2, image.shape[0] / 2
         for hand in np.argsort(-self.translation[:, 2]):
             if skeleton:
-                picture = draw_keypoints(picture, self.keypoints_2d[hand])
+                rendered = draw_keypoints(rendered, self.keypoints_2d[hand])
             else:
-                faces = self.faces if self.right[hand] else self.faces[:, ::-1]  # mirroring turned them inside out
-                placed = self.vertices[hand] + self.translation[hand]
-                picture = draw_mesh(picture, placed, faces, self.focal, centre, colour)
-        return picture
+                faces = self.faces if self.right[hand] else self.faces[:, ::-1]  # mirroring turns them inside out
+                moved = self.vertices[hand] + self.translation[hand]
+                rendered = draw_mesh(rendered, moved, faces, self.focal, centre, colour)
+        return rendered
 
     def fit_mano(self, hand: Hand | str | Path) -> MeshFit:
-        """MANO's parameters for each mesh, and how far from the mesh they lead; needs torch.
+        """MANO's parameters for each mesh, and the distance of their mesh from it; needs torch.
 
-        A left hand is fitted as its mirror image and its parameters are mirrored back: they are meant for MANO_LEFT
-        with the sign of its shape directions corrected (`fasthamer.hand.left`), or through `mirror_fit` for `hand`.
-        The fit's translation belongs to `vertices`: add `self.translation` to be in the image's frame.
+        A left hand is fitted as its mirror image and its parameters are mirrored back: they are for MANO_LEFT with the
+        sign of its shape directions corrected (`fasthamer.hand.left`), or through `mirror_fit` for `hand`. The fit's
+        translation is that of `vertices`: add `self.translation` for the image's frame.
 
         Args:
             hand: the hand that the model was trained with, or its file, or "embedded".
 
         Raises:
-            FileNotFoundError, ValueError: no usable file, or a hand whose mesh is another one.
+            FileNotFoundError, ValueError: no usable file, or a hand with another mesh topology.
         """
         import torch
 
@@ -96,36 +97,37 @@ class HandMesh:
     """A hand model ready to be used on images.
 
     Args:
-        model: what `open_model` takes, or a file of tools/export.py.
+        model: what `open_model` takes, a file of tools/export.py, or a student or teacher (a module in eval mode).
         hand: a MANO file, if the student was trained with one (or exported without mesh); None is the model's own.
         checkpoint: hamer.ckpt, for `hamer`.
         device: a torch device, or auto = cuda, then mps, then cpu.
-        backend: of `fasthamer.runtime.sessions.BACKENDS`, for models that are not exported; their answers differ by
+        backend: of `fasthamer.runtime.sessions.BACKENDS`, for models that are not exported; predictions differ by
             rounding.
         threads: of the CPU; 0 = the backend's choice.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError, ImportError: no such model, or not usable; the message says what to do.
+        FileNotFoundError, ValueError, KeyError, ImportError: no such model, or not usable; the message names the
+            remedy.
     """
 
     def __init__(
         self,
-        model: str | Path = "embedded",
+        model: str | Path | nn.Module = "embedded",
         hand: str | Path | None = None,
         checkpoint: str = "",
         device: str = "auto",
         backend: str = "torch",
         threads: int = 0,
     ) -> None:
-        if Path(model).suffix in SUFFIXES:
+        if isinstance(model, str | Path) and Path(model).suffix in SUFFIXES:
             if backend not in ("torch", SUFFIXES[Path(model).suffix]):
                 raise ValueError(f"{model} is exported and runs in {SUFFIXES[Path(model).suffix]}, not in {backend}")
             self.model: nn.Module | ExportedModel = ExportedModel(Path(model), hand, device, threads)
-            self._answer: ExportedModel | _Module = self.model
+            self._predict: ExportedModel | _TorchModel = self.model
         else:
-            self.model = open_model(model, hand, checkpoint)
-            self._answer = _Module(self.model, device, backend, threads)
-        self.faces: NDArray[np.int64] = self._answer.faces
+            self.model = open_model(model, hand, checkpoint) if isinstance(model, str | Path) else model
+            self._predict = _TorchModel(self.model, device, backend, threads)
+        self.faces: NDArray[np.int64] = self._predict.faces
 
     def __call__(
         self,
@@ -135,12 +137,13 @@ class HandMesh:
         focal: float | None = None,
         factor: float = BOX_FACTOR,
     ) -> Prediction:
-        """
+        """The hands in the boxes.
+
         Args:
             image: (H, W, 3) RGB.
             boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand.
             right: whether each is a right hand; one for all.
-            focal: of the image's camera, pixels; None takes HaMeR's long one: depths are then not metric.
+            focal: of the image's camera, pixels; None takes HaMeR's long focal length: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
 
         Raises:
@@ -151,15 +154,15 @@ class HandMesh:
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
-        size = self._answer.crop_size
+        size = self._predict.crop_size
         affines = [
             crop_affine(centre, side, size, mirror=not is_a_right)
             for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)
         ]
         if not affines:
-            return _nothing(focal, self.faces)
+            return _no_hands(focal, self.faces)
         crops = np.stack([warp(image, affine, size) for affine in affines])
-        vertices, joints, points, camera = self._answer(crops.transpose(0, 3, 1, 2))
+        vertices, joints, points, camera = self._predict(crops.transpose(0, 3, 1, 2))
         left = ~is_right
         vertices[left], joints[left] = mirror_points(vertices[left]), mirror_points(joints[left])
         camera[left, 1] *= -1
@@ -172,8 +175,8 @@ class HandMesh:
         return Prediction(vertices, joints, np.stack(pixels), translation, is_right, focal, self.faces)
 
 
-class _Module:
-    """A student or teacher in torch, as `ExportedModel`."""
+class _TorchModel:
+    """A student or teacher, with the interface of `ExportedModel`."""
 
     def __init__(self, model: nn.Module, device: str, backend: str, threads: int) -> None:
         self.model = model
@@ -184,7 +187,7 @@ class _Module:
     def crop_size(self) -> int:
         view: View = self.model.view  # type: ignore[assignment]
         image_size: int = self.model.image_size  # type: ignore[assignment]
-        return round(image_size / (view.bottom - view.top))  # the part it looks at is then not resized
+        return round(image_size / (view.bottom - view.top))  # the part inside the view is then not resized
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelArrays:
         found = self.session(crops)
@@ -192,7 +195,7 @@ class _Module:
 
 
 def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: str = "") -> nn.Module:
-    """A teacher or a student in eval mode, from whatever names it.
+    """A teacher or a student in eval mode, by name, file or run directory.
 
     Args:
         source: embedded (the teacher that fasthamer ships), hamer, a student's file, or a run directory.
@@ -200,7 +203,7 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
         checkpoint: hamer.ckpt; empty looks at FASTHAMER_HAMER_CKPT.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError: nothing of that name, or not usable; the message says what to do.
+        FileNotFoundError, ValueError, KeyError: nothing of that name, or not usable; the message names the remedy.
     """
     from fasthamer.hand.mano import load_hand
     from fasthamer.students import load_student
@@ -235,7 +238,7 @@ def _checked(
     return boxes, np.broadcast_to(is_right, len(boxes)).copy()
 
 
-def _nothing(focal: float, faces: NDArray) -> Prediction:
+def _no_hands(focal: float, faces: NDArray) -> Prediction:
     shapes = (0, 778, 3), (0, 21, 3), (0, 21, 2), (0, 3)
     vertices, joints, points, translation = (np.zeros(shape) for shape in shapes)
     return Prediction(vertices, joints, points, translation, np.zeros(0, bool), focal, faces)  # type: ignore[arg-type]

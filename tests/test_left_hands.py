@@ -6,7 +6,6 @@ import torch
 from miniatures_capture import SERIALS, left_arrays, mano, natural_hand, npz_bytes, posed, write_dexycb
 from PIL import Image
 
-from fasthamer import predict
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import mirror_axis_angle, mirror_points
 from fasthamer.data.readers.base import mano_vertices
@@ -16,6 +15,7 @@ from fasthamer.files.images import read_image
 from fasthamer.hand.left import left_hand, mirror_arrays
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import SHAPES, read_hand_arrays
+from fasthamer.predict import HandMesh, open_model
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def twins(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model():
-    return predict.open_model("embedded")
+    return open_model("embedded")
 
 
 def test_an_item_of_a_left_hand_equals_the_right_hand_of_the_mirrored_image(twins):
@@ -81,7 +81,7 @@ def test_meshes_and_poses_are_mirrored_alike(twins, right):
         assert 1e-3 < (one.vertices - other.vertices).abs().max() < 0.05
 
 
-def test_a_model_says_the_mirror_image_through_the_whole_pipeline(twins, model):
+def test_a_model_gives_the_mirror_image_through_the_whole_pipeline(twins, model):
     dataset = DexYCB(twins, "s0_test", load_hand("embedded"))
     found = predict_set(model, dataset, batch=16)
     left = found.mirrored > 0
@@ -92,9 +92,8 @@ def test_a_model_says_the_mirror_image_through_the_whole_pipeline(twins, model):
     assert np.abs(found.vertices[0] - found.vertices[3]).max() > 0.02  # predictions depend on the images
 
 
-def test_the_python_interface_says_the_mirror_image(twins, model, monkeypatch):
-    monkeypatch.setattr(predict, "open_model", lambda *names: model)
-    hands = predict.HandMesh("stand-in", device="cpu")
+def test_the_python_interface_gives_the_mirror_image(twins, model):
+    hands = HandMesh(model, device="cpu")
     dataset = DexYCB(twins, "s0_test", load_hand("embedded"))
     found = []
     for index in (0, 8):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from fasthamer import predict
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.hand.mano import load_hand
 from fasthamer.predict import HandMesh, open_model
@@ -41,9 +40,8 @@ class Finds(nn.Module):
 
 
 @pytest.fixture
-def hands(monkeypatch):
-    monkeypatch.setattr(predict, "open_model", lambda *names: Finds())
-    return HandMesh("stand-in", device="cpu")
+def hands():
+    return HandMesh(Finds(), device="cpu")
 
 
 def dark_with_a_spot(x, y):

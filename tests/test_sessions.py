@@ -1,18 +1,19 @@
 """`open_session`: every backend gives the same hands behind one call, or says why it cannot."""
 
-import shutil
+import os
+import subprocess
 import sys
+import textwrap
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.exc import BackendCompilerFailed
 
-from fasthamer.runtime import exported
 from fasthamer.runtime.contract import OUTPUTS
-from fasthamer.runtime.sessions import BACKENDS, Setting, open_session
-from fasthamer.runtime.torch_sessions import open_session as open_in_torch
+from fasthamer.runtime.session import Setting
+from fasthamer.runtime.sessions import BACKENDS, open_session
+from fasthamer.runtime.temporary_export import temporary_onnx_file
 from fasthamer.students import build_student
 
 SIZE = 192  # of the embedded teacher's crops
@@ -74,21 +75,17 @@ def test_half_precision_rounds_a_little(student, exported_teacher):
     assert farthest_mm(open_session(exported_teacher[1], "openvino", "bf16")(crops(1)), exact) < 30
 
 
-def test_a_module_is_exported_once_while_it_lives(exported_teacher, monkeypatch):
-    asked = []
-
-    def export(model, path, precision):
-        asked.append(precision)
-        shutil.copy(exported_teacher[1], path)
-
-    monkeypatch.setattr(exported, "export", export)
+def test_a_module_is_exported_once_while_it_lives():
+    pytest.importorskip("onnxruntime")
     model = build_student("timm:test_resnet", decoder_size="tiny", image_size=64).eval()
-    first, second = (open_session(model, "onnxruntime") for _ in range(2))
-    np.testing.assert_array_equal(first(crops(1))["vertices"], second(crops(1))["vertices"])
-    folder = exported._files[model]["fp32"].parent
-    assert asked == ["fp32"] and folder.is_dir()
+    first = open_session(model, "onnxruntime")
+    path = temporary_onnx_file(model, "fp32")
+    written = path.stat().st_mtime_ns
+    second = open_session(model, "onnxruntime")
+    assert temporary_onnx_file(model, "fp32") == path and path.stat().st_mtime_ns == written
+    np.testing.assert_array_equal(first(crops(1, 64))["vertices"], second(crops(1, 64))["vertices"])
     del model
-    assert not folder.exists()
+    assert not path.parent.exists()
 
 
 def test_what_does_not_exist_is_told_the_nearest(student):
@@ -153,16 +150,20 @@ def test_a_missing_runtime_is_named(backend, package, exported_teacher, student,
             open_session(model, backend)
 
 
-def test_a_missing_compiler_is_named(student, monkeypatch):
-    def compiled(graph, **options):
-        def run(image):
-            raise BackendCompilerFailed(open_in_torch, RuntimeError("No working C++ compiler found"), None)
+def test_a_missing_compiler_is_named(tmp_path):
+    code = """
+        from fasthamer.runtime.sessions import open_session
+        from fasthamer.students import build_student
 
-        return run
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    with pytest.raises(ValueError, match=r"cannot build this model here \(No working C\+\+ compiler found\)"):
-        open_session(student, "compile")
+        open_session(build_student("timm:test_resnet", decoder_size="tiny", image_size=32).eval(), "compile")
+    """
+    missing = {"CXX": str(tmp_path / "c++"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, **missing}, capture_output=True, text=True
+    )
+    last = finished.stderr.strip().splitlines()[-1]
+    assert finished.returncode == 1
+    assert last.startswith("ValueError: torch.compile cannot build this model here") and "C++ compiler" in last
 
 
 def test_files_that_cannot_be_opened_are_explained(exported_teacher, tmp_path):

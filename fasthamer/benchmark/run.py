@@ -171,7 +171,9 @@ class _Lineup:
             return peak_memory(network, random_crops(batch, self.size, device)) / 1e6
         if backend not in EXPORTED or device.type != "cpu":
             return None
-        from fasthamer.runtime.temporary_export import temporary_onnx_file  # what it imports is there, or no such session were open
+        from fasthamer.runtime.temporary_export import (
+            temporary_onnx_file,
+        )  # what it imports is there, or no such session were open
 
         stored = precision if backend == "onnxruntime" or precision == "int8" else "fp32"
         return footprint_mb(temporary_onnx_file(self.model, stored), backend, precision, batch, self.size, threads)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 from fasthamer.device import pick_device
-from fasthamer.runtime.pt2_archive import load_pt2
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
+from fasthamer.runtime.pt2_archive import load_pt2
 from fasthamer.runtime.session import Session, Setting
 from fasthamer.types import HandOutput
 

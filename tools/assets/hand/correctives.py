@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, diags
 from scipy.spatial.transform import Rotation
 
-from fasthamer.hand.kinematics import forward_kinematics, rest_bones
+from fasthamer.hand.conventions import MANO_PARENTS
 from fasthamer.tools.assets.hand import surface
 from fasthamer.tools.assets.hand.skeleton import Skeleton
 
@@ -67,13 +67,21 @@ def _range(joint: int, skeleton: Skeleton) -> list[np.ndarray]:
 
 
 def _skin(vertices: np.ndarray, skin: np.ndarray, skeleton: Skeleton, joint: int, rotation: np.ndarray):
-    """Blend skinning with one joint turned: vertices, their linear maps (V, 3, 3), and each bone's (R, t)."""
-    rotations = np.tile(np.eye(3), (16, 1, 1))
-    rotations[joint] = rotation
-    turned, posed = forward_kinematics(rotations, rest_bones(skeleton.joints))
-    offsets = posed - np.einsum("jab,jb->ja", turned, skeleton.joints)
-    linear = np.einsum("vj,jab->vab", skin, turned)
-    return np.einsum("vab,vb->va", linear, vertices) + skin @ offsets, linear, list(zip(turned, offsets, strict=True))
+    """Blend skinning with one joint rotated about itself: vertices, their linear maps (V, 3, 3), each bone's (R, t)."""
+    below = [bone for bone in range(16) if _descends(bone, joint)]
+    start = skeleton.joints[joint]
+    placed = [(np.eye(3), np.zeros(3))] * 16
+    for bone in below:
+        placed[bone] = (rotation, start - rotation @ start)
+    linear = np.einsum("vj,jab->vab", skin, np.stack([r for r, _ in placed]))
+    offset = skin @ np.stack([t for _, t in placed])
+    return np.einsum("vab,vb->va", linear, vertices) + offset, linear, placed
+
+
+def _descends(bone: int, joint: int) -> bool:
+    while bone > joint:
+        bone = MANO_PARENTS[bone]
+    return bone == joint
 
 
 def _moved(parts: surface.Parts, placed: list) -> surface.Parts:
