@@ -16,7 +16,7 @@ class Point(NamedTuple):
 
     name: str
     tokenizer: str  # a recipe of configs/tokenizer
-    generator: str  # of the student, see `fasthamer.students.tokenhand.token_decoder.GENERATORS`
+    generator: str  # of the student, see `fasthamer.students.tokenhand.token_classifier.GENERATORS`
 
 
 class Group(NamedTuple):

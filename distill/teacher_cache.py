@@ -1,4 +1,4 @@
-"""Distillation from a teacher's cached answers: what is cached for a config, and when it is filled."""
+"""Distillation from a teacher's cached outputs: what is cached for a config, and when it is filled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fasthamer.data.subsets import Views
 from fasthamer.hand.mano import Hand
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.teachers.cache.check import check_images, drift
-from fasthamer.teachers.cache.manifest import Wanted
+from fasthamer.teachers.cache.check import check_images, deviation
+from fasthamer.teachers.cache.manifest import CacheRequest
 from fasthamer.types import Batch
 
 COMPARED = 32  # augmented crops on which a new cache is compared with its teacher
@@ -57,7 +57,7 @@ def cached_teacher(
         assert not isinstance(plain, HandStream), "augmentation does not make a dataset a stream"
         check_images(plain, augmented, keeps_maps)
         cached = plain
-    wanted = Wanted(keeps_maps, cfg.TEACHER.CACHE_CHANNELS)
+    wanted = CacheRequest(keeps_maps, cfg.TEACHER.CACHE_CHANNELS)
     return CachedTeacher(Path(cfg.TEACHER.CACHE), teacher, cached, wanted), images
 
 
@@ -79,7 +79,7 @@ def complete_cache(
     teacher = cached.teacher
     assert teacher is not None, "a cache is completed once"
     where = accelerator.process_index, accelerator.num_processes
-    new = cached.build(cfg.EVAL.BATCH, cfg.DATA.WORKERS, say, *where, wait=accelerator.wait_for_everyone)
+    new = cached.build(cfg.EVAL.BATCH, cfg.DATA.WORKERS, say, *where, barrier=accelerator.wait_for_everyone)
     if new and not cfg.TEACHER.CACHE_VIEWS:
         keys = [(1, index) for index in range(min(COMPARED, len(images)))]
-        say(str(drift(cached, teacher, Batch(*default_collate([images[key] for key in keys])))))
+        say(str(deviation(cached, teacher, Batch(*default_collate([images[key] for key in keys])))))

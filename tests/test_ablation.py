@@ -17,7 +17,7 @@ from fasthamer.distill.ablation_points import GROUPS, PAPER, all_points, changes
 from fasthamer.distill.ablation_report import markdown, write_report
 from fasthamer.distill.parallel_runs import Done
 from fasthamer.hand.mano import load_hand
-from fasthamer.students.tokenhand.token_decoder import GENERATORS
+from fasthamer.students.tokenhand.token_classifier import GENERATORS
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 from fasthamer.tools import ablate_tokenhand
 from fasthamer.training.interrupt import InterruptHandler

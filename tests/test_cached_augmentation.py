@@ -1,4 +1,4 @@
-"""Cached answers follow augmentation: compared with a faultless teacher asked afresh, which knows only the labels."""
+"""Cached outputs follow augmentation: compared with a fresh pass of an exact teacher, which returns the labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fasthamer.data.subsets import Views, WithSynthetic
 from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import load_hand
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.teachers.cache.check import check_images, drift
-from fasthamer.teachers.cache.geometry import motion_between, moved
-from fasthamer.teachers.cache.manifest import Wanted
+from fasthamer.teachers.cache.check import check_images, deviation
+from fasthamer.teachers.cache.geometry import crop_motion, move_output
+from fasthamer.teachers.cache.manifest import CacheRequest
 from fasthamer.types import Batch
 
-OUTPUTS = Wanted(maps=False, channels=0)
-MAPS = Wanted(maps=True, channels=0)
+OUTPUTS = CacheRequest(maps=False, channels=0)
+MAPS = CacheRequest(maps=True, channels=0)
 
 
 def collated(dataset, keys) -> Batch:
@@ -31,7 +31,7 @@ def collated(dataset, keys) -> Batch:
 
 def opened(folder, images, wanted=OUTPUTS) -> CachedTeacher:
     cached = CachedTeacher(folder, LabelTeacher(images), images, wanted)
-    cached.build(batch=4, workers=0, say=lambda text: None)
+    cached.build(batch=4, workers=0, report=lambda text: None)
     return cached
 
 
@@ -65,7 +65,7 @@ def test_a_motion_is_what_was_done_to_the_box():
     centre = np.array([80.0, 50.0])
     before = torch.from_numpy(crop.crop_affine(centre, 100.0, SIZE))[None]
     after = torch.from_numpy(crop.crop_affine(np.array([90.0, 50.0]), 50.0, SIZE, rotation=30.0))[None]
-    motion = motion_between(before, after, SIZE)
+    motion = crop_motion(before, after, SIZE)
     assert motion.scale.item() == pytest.approx(2)
     cos, sin = math.cos(math.pi / 6), math.sin(math.pi / 6)
     np.testing.assert_allclose(motion.turn[0], [[cos, sin], [-sin, cos]], atol=1e-12)
@@ -77,9 +77,7 @@ def test_a_motion_is_what_was_done_to_the_box():
 def test_mirroring_both_crops_cancels():
     boxes = [(np.array([80.0, 50.0]), 100.0, 0.0), (np.array([85.0, 45.0]), 90.0, 20.0)]
     right, left = (
-        motion_between(
-            *(torch.from_numpy(crop.crop_affine(c, s, SIZE, r, mirror))[None] for c, s, r in boxes), size=SIZE
-        )
+        crop_motion(*(torch.from_numpy(crop.crop_affine(c, s, SIZE, r, mirror))[None] for c, s, r in boxes), size=SIZE)
         for mirror in (False, True)
     )
     torch.testing.assert_close(right.scale, left.scale)
@@ -90,29 +88,31 @@ def test_no_motion_changes_nothing():
     images = ImageDataset(3)
     items = [images[(0, index)] for index in range(3)]
     answer, crops = exact_output(items, images.hand), torch.stack([item.crop for item in items])
-    motion = motion_between(crops, crops, SIZE)
+    motion = crop_motion(crops, crops, SIZE)
     assert motion.is_none.all()
-    again = moved(answer, motion)
+    again = move_output(answer, motion)
     for name in ("vertices", "joints", "keypoints_2d", "camera"):
         torch.testing.assert_close(getattr(again, name), getattr(answer, name), atol=1e-7, rtol=1e-6)
 
 
-def test_the_drift_of_a_teacher_that_turns_with_its_picture_is_nothing_and_of_another_is_told(tmp_path):
+def test_the_deviation_of_an_equivariant_teacher_is_zero_and_of_another_is_reported(tmp_path):
     cached, augmented = opened(tmp_path, ImageDataset()), ImageDataset(strength=STRONG)
     teacher = LabelTeacher(augmented)
     batch = collated(augmented, [(0, index) for index in range(6)])
-    found = drift(cached, teacher, batch)
+    found = deviation(cached, teacher, batch)
     assert found.joints_mm < 0.01 and found.vertices_mm < 0.01 and found.keypoints_px < 0.01
     unaugmented = LabelTeacher(ImageDataset())  # predicts the unaugmented labels for every crop
-    told = drift(cached, unaugmented, batch)
+    measured = deviation(cached, unaugmented, batch)
     ours, own = cached.recall(batch), unaugmented(batch.image)
     difference = (ours.joints - ours.joints[:, :1] - own.joints + own.joints[:, :1]).square().sum(-1).sqrt().mean()
-    assert told.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
-    assert told.joints_mm > 5
-    assert told.error_mm == pytest.approx((0, told.joints_mm), abs=0.01)  # the cache is right, the teacher is not
-    assert "differ from the teacher's own by" in str(told)
+    assert measured.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
+    assert measured.joints_mm > 5
+    assert measured.error_mm == pytest.approx(
+        (0, measured.joints_mm), abs=0.01
+    )  # the cache is right, the teacher is not
+    assert "differ from the teacher's own by" in str(measured)
     unknown = batch._replace(joints=batch.joints * 0)
-    assert drift(cached, teacher, unknown).error_mm is None
+    assert deviation(cached, teacher, unknown).error_mm is None
 
 
 def test_feature_maps_are_recalled_for_plain_crops_and_refused_for_moved_ones(tmp_path):
@@ -124,7 +124,7 @@ def test_feature_maps_are_recalled_for_plain_crops_and_refused_for_moved_ones(tm
         cached.recall(collated(ImageDataset(strength=STRONG), [(0, 4)]))
 
 
-def test_what_cannot_be_cached_is_told_before_the_teacher_works():
+def test_what_cannot_be_cached_is_reported_before_the_teacher_works():
     plain, augmented = ImageDataset(), ImageDataset(strength=STRONG)
     check_images(plain, augmented, keeps_maps=False)
     check_images(plain, ImageDataset(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2)), keeps_maps=True)

@@ -56,7 +56,7 @@ def test_codes_that_die_are_reset_as_vector_quantize_pytorch_resets_them():
     codebook = begun(dead_below=0.7)
     oracle = oracle_of(codebook)
     # Theirs draws with torch's own generator: it is handed our draw, once ours has been made.
-    oracle._codebook.replace_sample_fn = lambda samples, number: codebook._some(samples[0], number)[None]
+    oracle._codebook.replace_sample_fn = lambda samples, number: codebook.random_tokens(samples[0], number)[None]
     resets = 0
     for step in range(20):
         tokens = drawn(step + 1, 5, 8, 6) + 0.3 * step
@@ -163,7 +163,7 @@ def test_the_first_codes_are_tokens_of_the_first_batch_and_none_dies_of_being_ne
     codebook = Codebook(16, 6, 0.99, dead_below=2.0)  # the average code gets 4 of 64 tokens
     tokens = drawn(1, 8, 8, 6)
     flat = tokens.flatten(0, 1)
-    codebook._start(flat)
+    codebook.start(flat)
     started = codebook.codes.clone()
     where = torch.cdist(started, flat).argmin(1)
     assert torch.equal(started, flat[where])

@@ -1,4 +1,4 @@
-"""A teacher's answers on disk: complete or taken up again, and refused where they are damaged or another's."""
+"""A teacher's outputs on disk: complete or continued, and refused where they are damaged or of another cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,32 +17,28 @@ import torch
 from miniatures_images import ImageDataset, LabelTeacher
 from torch.utils.data import default_collate
 
-import fasthamer.teachers.cache.shards as cache_shards
 from fasthamer.data.loader import BadSample
 from fasthamer.teachers.cache.build import Builder
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.teachers.cache.components import fit_components
-from fasthamer.teachers.cache.manifest import Wanted
+from fasthamer.teachers.cache.manifest import CacheRequest
 from fasthamer.training.interrupt import Interrupted
 from fasthamer.types import Batch
 
 LENGTH = 10  # images, in shards of four: 4, 4, 2
-OUTPUTS, MAPS = Wanted(maps=False, channels=0), Wanted(maps=True, channels=0)
+ROWS = 4
+OUTPUTS = CacheRequest(maps=False, channels=0, rows=ROWS)
+MAPS = CacheRequest(maps=True, channels=0, rows=ROWS)
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(cache_shards, "ROWS", 4)
-
-
-def cache(folder: Path, wanted: Wanted = MAPS, teacher: LabelTeacher | None = None, **changes) -> CachedTeacher:
+def cache(folder: Path, request: CacheRequest = MAPS, teacher: LabelTeacher | None = None, **changes) -> CachedTeacher:
     images = ImageDataset(**{"length": LENGTH, **changes})
-    return CachedTeacher(folder, teacher or LabelTeacher(images), images, wanted)
+    return CachedTeacher(folder, teacher or LabelTeacher(images), images, request)
 
 
-def built(folder: Path, wanted: Wanted = MAPS, **options) -> CachedTeacher:
-    cached = cache(folder, wanted, **options)
-    cached.build(batch=3, workers=0, say=lambda text: None)
+def built(folder: Path, request: CacheRequest = MAPS, **options) -> CachedTeacher:
+    cached = cache(folder, request, **options)
+    cached.build(batch=3, workers=0, report=lambda text: None)
     return cached
 
 
@@ -56,7 +51,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def test_what_is_recalled_is_what_the_teacher_said(tmp_path):
+def test_recalled_outputs_are_the_teachers(tmp_path):
     own = LabelTeacher(ImageDataset(LENGTH))(everything().image)
     recalled = built(tmp_path).recall(everything())
     for name in ("vertices", "joints", "keypoints_2d", "camera", "features"):
@@ -87,27 +82,26 @@ def test_the_teacher_sees_each_photograph_once_and_is_let_go(tmp_path):
     assert again.requested == []
 
 
-def test_size_and_time_are_told_first(tmp_path):
-    told: list[str] = []
+def test_size_and_time_are_reported_first(tmp_path):
+    lines: list[str] = []
     cached = cache(tmp_path)
-    cached.build(batch=3, workers=0, say=lambda text: told.append(f"{text} {cached.teacher.requested[7:]}"))
+    cached.build(batch=3, workers=0, report=lambda text: lines.append(f"{text} {cached.teacher.requested[7:]}"))
     # A row has 6 + 3 + 63 + 42 + 9 + 135 + 10 numbers and a checksum, 4 bytes each; a map 4 x 2 x 2 of 2 bytes.
-    assert told[0].startswith(
-        f"teacher cache {tmp_path}: 10 answers, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB; 0 of 3"
+    assert lines[0].startswith(
+        f"teacher cache {tmp_path}: 10 outputs, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB; 0 of 3"
     )
-    assert "for the other 10 at" in told[0]
-    assert told[0].endswith("images/s []")
+    assert "for the other 10 at" in lines[0]
+    assert lines[0].endswith("images/s []")
     assert (tmp_path / "answers_00000.bin").stat().st_size == 4 * 4 * 269
     assert (tmp_path / "maps_00002.bin").stat().st_size == 2 * 2 * 16
-    told.clear()
-    cache(tmp_path).build(batch=3, workers=0, say=told.append)
-    assert told == [f"teacher cache {tmp_path}: complete (10 answers, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB)"]
+    lines.clear()
+    cache(tmp_path).build(batch=3, workers=0, report=lines.append)
+    assert lines == [f"teacher cache {tmp_path}: complete (10 outputs, 0.0 MB and feature maps 4 x 2 x 2, 0.0 MB)"]
 
 
 def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, {tests!r})\n"
-        "import fasthamer.teachers.cache.shards as shards; shards.ROWS = 4\n"
         "import test_teacher_cache as here\n"
         "teacher = here.LabelTeacher(here.ImageDataset(here.LENGTH))\n"
         "teacher.before_output = lambda: time.sleep(1.0 if len(teacher.requested) > 10 else 0)\n"
@@ -134,7 +128,7 @@ def test_a_killed_build_is_taken_up_where_it_was(tmp_path):
 def test_ctrl_c_stops_between_two_batches_and_keeps_what_is_complete(tmp_path):
     teacher = LabelTeacher(ImageDataset(LENGTH))
     teacher.before_output = lambda: os.kill(os.getpid(), signal.SIGINT) if len(teacher.requested) == 11 else None
-    with pytest.raises(Interrupted, match="2 of 3 shards of its cache are left"):
+    with pytest.raises(Interrupted, match="teacher cache was built: 2 of 3 shards are left"):
         built(tmp_path, teacher=teacher)
     teacher = LabelTeacher(ImageDataset(LENGTH))
     built(tmp_path, teacher=teacher)
@@ -145,7 +139,7 @@ def test_two_processes_share_the_shards(tmp_path):
     asked = []
     for rank in (0, 1):
         cached = cache(tmp_path)
-        builder = Builder(tmp_path, cached.teacher, cached.images, cached.subject, MAPS)
+        builder = Builder(tmp_path, cached.teacher, cached.images, cached.key, MAPS)
         if rank == 0:
             builder.begin(3, 0)
         builder.fill(3, 0, rank, processes=2)
@@ -177,9 +171,9 @@ def test_less_than_is_wanted_is_refused_and_more_is_used(tmp_path):
     built(tmp_path / "maps", MAPS)
     assert built(tmp_path / "maps", OUTPUTS).recall(everything()).features.shape == (LENGTH, 4, 0, 0)
     with pytest.raises(ValueError, match=r"keeps 4 of 4 feature channels, TEACHER.CACHE_CHANNELS asks for 2"):
-        cache(tmp_path / "maps", Wanted(maps=True, channels=2))
+        cache(tmp_path / "maps", CacheRequest(maps=True, channels=2, rows=ROWS))
     with pytest.raises(ValueError, match=r"TEACHER.CACHE_CHANNELS is 5: this teacher has 4"):
-        cache(tmp_path / "new", Wanted(maps=True, channels=5))
+        cache(tmp_path / "new", CacheRequest(maps=True, channels=5, rows=ROWS))
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
@@ -202,7 +196,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "damage", "words"),
+    ("file", "damage", "message"),
     [
         ("answers_00001.bin", cut, r"answers_00001.bin: cut short \(4301 bytes, expected 4304\); remove shard_00001"),
         ("answers_00001.bin", flip, r"answers_00001.bin: not what was written \(wrong checksum\); remove shard_00001"),
@@ -213,12 +207,12 @@ def flip(path: Path) -> None:
         ("components.npz", flip, r"components.npz: missing, damaged or of another teacher cache"),
     ],
 )
-def test_a_damaged_file_is_one_clear_error(tmp_path, file, damage, words):
-    wanted = Wanted(maps=True, channels=3) if file == "components.npz" else MAPS
-    built(tmp_path, wanted)
+def test_a_damaged_file_is_one_clear_error(tmp_path, file, damage, message):
+    request = CacheRequest(maps=True, channels=3, rows=ROWS) if file == "components.npz" else MAPS
+    built(tmp_path, request)
     damage(tmp_path / file)
-    with pytest.raises(ValueError, match=words) as refused:
-        cache(tmp_path, wanted)
+    with pytest.raises(ValueError, match=message) as refused:
+        cache(tmp_path, request)
     assert "\n" not in str(refused.value)
 
 
@@ -251,13 +245,13 @@ def test_a_shard_of_another_cache_is_refused(tmp_path):
         cache(tmp_path / "ours")
 
 
-@pytest.mark.parametrize(("value", "words"), [(70000.0, "do not fit half precision"), (np.nan, "do not fit half")])
-def test_features_beyond_half_precision_are_not_cut_off(tmp_path, value, words):
+@pytest.mark.parametrize(("value", "message"), [(70000.0, "do not fit half precision"), (np.nan, "do not fit half")])
+def test_features_beyond_half_precision_are_not_cut_off(tmp_path, value, message):
     class Loud(LabelTeacher):
         def forward(self, image):
             return super().forward(image)._replace(features=torch.full((len(image), 4, 2, 2), value))
 
-    with pytest.raises(FloatingPointError, match=words):
+    with pytest.raises(FloatingPointError, match=message):
         built(tmp_path, teacher=Loud(ImageDataset(LENGTH)))
     built(tmp_path / "outputs", OUTPUTS, teacher=Loud(ImageDataset(LENGTH)))
 
@@ -271,10 +265,13 @@ def test_an_answer_that_is_no_number_is_not_cached(tmp_path):
         built(tmp_path, teacher=Lost(ImageDataset(LENGTH)))
 
 
-def test_a_full_disk_is_told_before_the_teacher_works(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    teacher = LabelTeacher(ImageDataset(LENGTH))
-    with pytest.raises(OSError, match=r"needs 0.0 MB more and its disk has 0.0 MB") as refused:
+def test_a_full_disk_is_reported_before_the_teacher_works(tmp_path):
+    class Large(LabelTeacher):
+        def forward(self, image):  # 4 x 2**20 x 2**20 numbers a sample, 8.8 TB in half precision; no memory is used
+            return super().forward(image)._replace(features=torch.zeros(1).expand(len(image), 4, 2**20, 2**20))
+
+    teacher = Large(ImageDataset(LENGTH))
+    with pytest.raises(OSError, match=r"needs 87960.9 GB more and its disk has \d") as refused:
         built(tmp_path, teacher=teacher)
     assert refused.value.errno == errno.ENOSPC
     assert teacher.requested == [0]
@@ -301,9 +298,9 @@ def test_components_are_what_is_kept_and_come_back_as_full_maps(tmp_path):
             line = torch.tensor([1.0, -2.0, 0.5, 0.0])[:, None, None]
             return super().forward(image)._replace(features=(numbers * line + 3).expand(-1, 4, 2, 2))
 
-    wanted = Wanted(maps=True, channels=1)
+    request = CacheRequest(maps=True, channels=1, rows=ROWS)
     teacher = Varied(ImageDataset(LENGTH))
-    cached = built(tmp_path, wanted, teacher=teacher)
+    cached = built(tmp_path, request, teacher=teacher)
     assert (tmp_path / "maps_00000.bin").stat().st_size == 4 * 2 * 4  # one channel of four
     recalled, own = cached.recall(everything()), teacher(everything().image)
     torch.testing.assert_close(recalled.features, own.features, atol=0.02, rtol=0)  # 20 in half precision

@@ -45,7 +45,7 @@ def test_a_run_with_a_cache_is_the_run_without(tmp_path, capsys):
     cached = [*options, "--teacher-cache", str(folder), "TEACHER.CACHE_VIEWS", "1"]
     assert main([*options, "--out", str(tmp_path / "live")]) == 0
     assert main([*cached, "--out", str(tmp_path / "cached")]) == 0
-    assert f"teacher cache {folder}: 4 answers" in capsys.readouterr().out
+    assert f"teacher cache {folder}: 4 outputs" in capsys.readouterr().out
     for live, again in zip(losses(tmp_path / "live"), losses(tmp_path / "cached"), strict=True):
         assert live.keys() == again.keys()
         assert again == pytest.approx(live, rel=2e-3)  # features in half precision
@@ -61,5 +61,5 @@ def test_a_full_disk_ends_a_run_with_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     options = ["--teacher-cache", str(tmp_path / "cache"), "AUGMENT.SCALE", "0", "AUGMENT.SHIFT", "0"]
     assert main([*SMALL, "--teacher", str(teacher), *options, "--out", str(tmp_path / "run")]) == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("distill: ") and "its disk has 0.0 MB" in said
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("distill: ") and "its disk has 0.0 MB" in last

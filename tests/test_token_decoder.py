@@ -14,7 +14,8 @@ from fasthamer.hand.posed_joints import joints_of_vertices
 from fasthamer.students import build_student, load_student, save_student
 from fasthamer.students.files import student_metadata
 from fasthamer.students.tokenhand.files import save_tokenizer
-from fasthamer.students.tokenhand.token_decoder import GENERATORS, WIDTH, TokenDecoder
+from fasthamer.students.tokenhand.token_classifier import GENERATORS, WIDTH
+from fasthamer.students.tokenhand.token_decoder import TokenDecoder
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 
 BACKBONE = "timm:test_resnet"
@@ -230,16 +231,15 @@ def test_the_camera_puts_the_joints_where_least_squares_would(student):
 
 
 @torch.no_grad()
-def test_a_students_file_needs_no_tokenizers_file(hand, tokenizer, tmp_path, monkeypatch):
-    words, path = tmp_path / "tokenizer.safetensors", tmp_path / "student.safetensors"
-    save_tokenizer(words, tokenizer, {})
+def test_a_students_file_needs_no_tokenizers_file(hand, tokenizer, tmp_path):
+    tokenizer_file, path = tmp_path / "tokenizer.safetensors", tmp_path / "student.safetensors"
+    save_tokenizer(tokenizer_file, tokenizer, {})
     torch.manual_seed(2)
     student = build_student(
-        BACKBONE, "token", image_size=64, view=0.8, hand=hand, tokenizer=words, generator="map"
+        BACKBONE, "token", image_size=64, view=0.8, hand=hand, tokenizer=tokenizer_file, generator="map"
     ).eval()
     save_student(path, student, {})
-    words.unlink()
-    monkeypatch.setattr("fasthamer.students.zoo.load_tokenizer", lambda *_: pytest.fail("asked for a tokenizer"))
+    tokenizer_file.unlink()
     loaded = load_student(path, hand)
     assert not loaded.training and loaded.spec == student.spec
     assert (loaded.decoder.generator, loaded.decoder.view) == ("map", 0.8)

@@ -24,7 +24,8 @@ from fasthamer.runtime.sessions import open_session
 from fasthamer.students import build_student, save_student
 from fasthamer.students.backbone import Backbone
 from fasthamer.students.tokenhand import token_decoder
-from fasthamer.students.tokenhand.token_decoder import GENERATORS, TokenDecoder, token_decoder_params
+from fasthamer.students.tokenhand.token_classifier import GENERATORS
+from fasthamer.students.tokenhand.token_decoder import TokenDecoder, token_decoder_params
 from fasthamer.students.tokenhand.tokenizer import FRAMES, spec_of
 from fasthamer.students.zoo import parameter_count
 from fasthamer.tools import benchmark_fps
@@ -109,12 +110,11 @@ def in_crop(camera) -> np.ndarray:
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_but_for_rounding_the_folded_decoder_is_the_decoder(hand, tokenizers, generator, frame, monkeypatch):
+def test_but_for_rounding_the_folded_decoder_is_the_decoder(hand, tokenizers, generator, frame):
     decoder = as_trained(TokenDecoder(40, tokenizers[frame], hand, generator, view=0.8), spread=0.3).double()
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # all in doubles
     features = torch.randn(5, 40, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for decoder.hard in (False, True):
-        head, mesh, outputs = decoder.fold()
+        head, mesh, outputs = decoder.fold(torch.float64)
         assert outputs == MESH
         with torch.no_grad():
             expected, found = decoder(features, hand), mesh(*head(features), features)

@@ -152,7 +152,7 @@ def test_each_layer_has_its_tokens_and_its_width(hand, tokens, widths, blocks):
 
 @torch.no_grad()
 def test_the_papers_mesh_decoder_starts_near_the_mean_hand(palm, hand, posed):
-    mean = palm.place(hand.layer.v_template[None])[0]
+    mean = palm.align(hand.layer.v_template[None])[0]
     assert torch.equal(palm.decoder.mean, mean)
     assert 1000 * (palm.decoder(torch.zeros(1, 6, 8))[0] - mean).norm(dim=1).mean() < 200
     assert palm.decoder.mean is not mean
@@ -186,7 +186,7 @@ def test_in_the_palms_frame_words_do_not_depend_on_the_rotation(palm, camera, po
 @torch.no_grad()
 def test_the_reconstruction_is_that_of_the_words(palm, posed):
     placed, found, quantised = palm(posed)
-    assert torch.equal(placed, palm.place(posed))
+    assert torch.equal(placed, palm.align(posed))
     assert torch.equal(quantised.indices, palm.labels(posed))
     torch.testing.assert_close(found, palm.decode(palm.codebook.codes[quantised.indices]))
     turned = palm.decode(palm.encode(posed).tokens, palm.encode(posed).rotation)
@@ -199,7 +199,7 @@ def test_half_precision_never_touches_where_a_hand_is(hand, posed):
         tokenizer = tiny_tokenizer(hand, frame=frame)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             placed, found, _ = tokenizer(posed)
-        assert torch.equal(placed, tokenizer.place(posed))
+        assert torch.equal(placed, tokenizer.align(posed))
         assert found.dtype == torch.float32
 
 
@@ -239,8 +239,8 @@ def test_the_commitment_moves_the_encoder_alone(hand, posed):
         ({"points": []}, r"\[\] points take 1 widths, not \[8, 16\]"),
         ({"points": [5]}, r"points get fewer: \[778, 5, 6\] do not"),
         ({"points": [779]}, r"points get fewer: \[778, 779, 6\] do not"),
-        ({"widths": [16, 100]}, "100 channels cannot be shared out among 3 heads: take a multiple of 32"),
-        ({"point_widths": [19, 16]}, "19 channels cannot be shared out among 2 heads: take a multiple of 8"),
+        ({"widths": [16, 100]}, "100 channels cannot be split among 3 heads: take a multiple of 32"),
+        ({"point_widths": [19, 16]}, "19 channels cannot be split among 2 heads: take a multiple of 8"),
     ],
 )
 def test_numbers_that_make_no_tokenizer_are_refused_with_a_reason(hand, changes, words):

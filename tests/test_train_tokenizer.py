@@ -267,7 +267,7 @@ def test_errors_are_millimetres_and_uses_are_counted(hand):
     tokenizer, vertices = tiny_tokenizer(hand), meshes(hand, 5)[0]
     labels = tokenizer.labels(vertices)
     shift = torch.tensor([0.003, 0.0, 0.004])  # 5 mm, which alignment takes back
-    tokenizer.decoder.register_forward_hook(lambda *_: tokenizer.place(vertices) + shift)
+    tokenizer.decoder.register_forward_hook(lambda *_: tokenizer.align(vertices) + shift)
     scores = score_tokenizer(tokenizer, vertices)
     assert scores["mpvpe_mm"] == pytest.approx(5, rel=1e-4) and scores["mpvpe_mm_p95"] == pytest.approx(5, rel=1e-4)
     assert scores["pa_mpvpe_mm"] == pytest.approx(0, abs=1e-3)

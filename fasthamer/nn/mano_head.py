@@ -1,4 +1,4 @@
-"""HaMeR's decoder: a transformer with a single query that reads MANO parameters out of a feature map.
+"""HaMeR's decoder: a transformer with a single query that regresses MANO parameters from a feature map.
 
 Follows "Reconstructing Hands in 3D with Transformers" (CVPR 2024). The module names are those of the published
 checkpoint (`mano_head.*`), so its tensors load strictly; teacher and students share this one implementation.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
+from fasthamer.nn.precision import full_precision
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, HandOutput, ManoParams
 
 N_ROTATIONS = 1 + N_HAND_JOINTS  # the wrist's, then the fingers', six numbers each
@@ -45,7 +45,7 @@ SIZES = {
 class ManoReadout(nn.Module, ABC):
     """The last layers of a decoder that regresses MANO parameters; `head(features, hand) -> HandOutput`.
 
-    A subclass says how a feature map becomes the vector that is read out: `summarise`.
+    A subclass defines `summarise`: a feature map to the vector that the read-out layers take.
     """
 
     init_hand_pose: Tensor  # (1, 96) 6D rotations that the regressed ones are added to
@@ -67,11 +67,11 @@ class ManoReadout(nn.Module, ABC):
 
     @torch.no_grad()
     def start_from(self, hand: Hand) -> None:
-        """Makes `hand`'s mean pose, sized to fill half the crop, what an untrained head answers.
+        """Makes an untrained head predict `hand`'s mean pose, sized to fill half the crop.
 
         A point at height y (metres) lands at y * s / 2 of the crop (see `fasthamer.camera`), so keypoints that span
-        `e` metres cover `START_SPAN` of it at s = 2 * START_SPAN / e. HaMeR's own mean parameters come with its
-        checkpoint and are not touched.
+        `e` metres cover `START_SPAN` of it at s = 2 * START_SPAN / e. HaMeR's own mean parameters are part of its
+        checkpoint and stay as they are.
         """
         axis_angle = torch.zeros(1, N_ROTATIONS, 3)
         axis_angle[:, 1:] = torch.from_numpy(hand.hands_mean).reshape(1, N_HAND_JOINTS, 3)
@@ -88,7 +88,8 @@ class ManoReadout(nn.Module, ABC):
         """(B, C, h, w) to (B, width)."""
 
     def forward(self, features: Tensor, hand: Hand) -> HandOutput:
-        """
+        """The hand in a feature map.
+
         Args:
             features: (B, C, h, w).
             hand: the hand model that turns parameters into a mesh.
@@ -108,32 +109,38 @@ class ManoReadout(nn.Module, ABC):
 
 
 class ManoHead(ManoReadout):
-    """HaMeR's: one query reads the map in `depth` blocks of attention.
+    """HaMeR's: one query attends to the map in `depth` blocks.
 
     Args:
         channels: C of the feature map.
         size: one of `SIZES`, or other widths.
-        grid: height and width of the map, to add a learned code to each of its cells. Attention does not know where
-            a token lies: a ViT's tokens carry its position code, a convolutional network's do not. None (HaMeR's own
-            head) adds nothing.
+        grid: height and width of the map, to add a learned position embedding to each of its cells. Attention has no
+            notion of position: a ViT's tokens carry its position embedding, a convolutional network's do not. None
+            (HaMeR's own head) adds nothing.
     """
 
     def __init__(self, channels: int, size: HeadSize, grid: tuple[int, int] | None = None) -> None:
         super().__init__(size.width)
-        self.place = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None  # (1, C, h, w)
+        # (1, C, h, w) the position embedding; students' files store it as `place`
+        self.place = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None
         self.transformer = _QueryTransformer(channels, size)
 
+    @property
+    def position_embedding(self) -> Tensor | None:
+        """(1, C, h, w), or None without a grid."""
+        return self.place
+
     def summarise(self, features: Tensor) -> Tensor:
-        context = features if self.place is None else features + self.place
+        context = features if self.position_embedding is None else features + self.position_embedding
         return self.transformer(context.flatten(2).transpose(1, 2))
 
 
 class FlatHead(ManoReadout):
-    """The map laid flat through two layers: no attention, and little arithmetic on small maps.
+    """The flattened map through two layers: no attention, and little arithmetic on small maps.
 
     Args:
         channels: C of the feature map.
-        size: `width` alone counts.
+        size: only its `width` is used.
         grid: height and width of the map.
     """
 
@@ -160,12 +167,6 @@ def mano_output(mano: ManoParams, camera: Tensor, features: Tensor, hand: Hand) 
         vertices, joints = hand(mano)
         keypoints_2d = project(joints, weak_to_translation(camera))
     return HandOutput(vertices, joints, keypoints_2d, camera, features, mano)
-
-
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    kind = like.device.type  # asked first: an autocast block that does nothing still hinders torch.export
-    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
-    return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
 class _QueryTransformer(nn.Module):

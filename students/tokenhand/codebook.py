@@ -1,4 +1,4 @@
-"""A shared codebook that follows its tokens: nearest neighbours, moving averages, and new places for dead codes."""
+"""A shared codebook: nearest neighbours, moving averages of the assigned tokens, and resets of dead codes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 SMOOTHING = 1e-5  # Laplace's, of the codes' counts
-NEW = 2.0  # times `dead_below`: what a new code counts at first, or one poor batch would kill it again
+NEW = 2.0  # times `dead_below`: the initial count of a new code, so that one poor batch does not reset it again
 SETTLED = 200  # batches after which a codebook can be called collapsed
 COLLAPSED = 0.1  # perplexity, as a share of what it could be, below which it is
 
 
 class Quantised(NamedTuple):
-    """What a codebook makes of tokens (B, M, D)."""
+    """Tokens (B, M, D) after quantisation."""
 
     tokens: Tensor  # (B, M, D) the nearest codes; their gradient goes to the tokens (straight through)
     indices: Tensor  # (B, M) int64
@@ -31,15 +31,15 @@ class Health(NamedTuple):
 
 
 class Codebook(nn.Module):
-    """K codes of width D, learnt by moving averages instead of gradients (van den Oord 2017, appendix A.1).
+    """K codes of width D, trained by moving averages instead of gradients (van den Oord 2017, appendix A.1).
 
     In train mode, `forward` moves the codes towards the batch: counts and sums of the tokens that chose each code are
     averaged with `decay` and divided, counts with Laplace smoothing (as PCT, Geng et al. 2023). A code whose average
-    count falls below `dead_below` moves onto a random token of the batch. A code that is never chosen and may not move
-    stays where it is for ln(1 / SMOOTHING) / (1 - decay) batches; then the smoothing draws it to the origin.
+    count falls below `dead_below` moves onto a random token of the batch. A code that is never chosen and never
+    reset stays constant for ln(1 / SMOOTHING) / (1 - decay) batches; then the smoothing shrinks it to the origin.
 
     With torch.distributed, counts, sums and candidates are those of all processes, whose batches may differ in size:
-    every process holds the codebook that one would learn from the joint batch. DistributedDataParallel may broadcast
+    every process holds the codebook that the joint batch would give. DistributedDataParallel may broadcast
     the buffers or not, they are the same anyway. Every batch moves the codes, also where gradients are accumulated.
 
     Args:
@@ -49,7 +49,7 @@ class Codebook(nn.Module):
         dead_below: tokens a (joint) batch; 0 never moves a code.
 
     Raises:
-        ValueError: no average, or less than no tokens.
+        ValueError: a decay outside [0, 1), or a negative threshold.
     """
 
     codes: Tensor  # (K, D)
@@ -73,13 +73,14 @@ class Codebook(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, tokens: Tensor) -> Quantised:
-        """
+        """The nearest codes; in train mode it also moves the codes.
+
         Args:
             tokens: (B, M, D).
         """
         flat = tokens.detach().float().flatten(0, 1)
         if self.training and self.steps == 0:
-            self._start(flat)
+            self.start(flat)
         indices = self.distances(flat).argmin(1)
         nearest = self.codes[indices].unflatten(0, tokens.shape[:2])
         commitment = (tokens - nearest).square().mean((1, 2))
@@ -91,7 +92,7 @@ class Codebook(nn.Module):
     def distances(self, tokens: Tensor) -> Tensor:
         """Squared distances (..., D) to (..., K), at least 0, up to rounding: not exactly 0 for a code itself.
 
-        In 32 bits under autocast too: 16 would round off what tells two near codes apart.
+        In 32 bits under autocast too: 16 bits do not resolve the distances of two near codes.
         """
         with torch.autocast(tokens.device.type, enabled=False):
             tokens, codes = tokens.float(), self.codes.float()
@@ -106,7 +107,7 @@ class Codebook(nn.Module):
                 where a code is dead if nothing ever chose it, or so long ago that it is forgotten.
         """
         if counts is None:
-            forgotten = (1 - self.decay) * self.decay**SETTLED  # what one token leaves after so many batches
+            forgotten = (1 - self.decay) * self.decay**SETTLED  # the weight of one token after so many batches
             counts, seen = self.chosen, float(self.chosen.sum()) / (1 - self.decay)
         else:
             forgotten, seen = 0.0, float(counts.sum())
@@ -121,9 +122,9 @@ class Codebook(nn.Module):
         return Health(used, dead, advice)
 
     @torch.no_grad()
-    def _start(self, tokens: Tensor) -> None:
-        """The first batch's own tokens are the first codes; they count little, so that they settle quickly."""
-        self._place(torch.arange(len(self.codes), device=tokens.device), tokens, max(1.0, NEW * self.dead_below))
+    def start(self, tokens: Tensor) -> None:
+        """Sets the codes to tokens (N, D) of the first batch, with small counts, so that they settle quickly."""
+        self._reset(torch.arange(len(self.codes), device=tokens.device), tokens, max(1.0, NEW * self.dead_below))
 
     @torch.no_grad()
     def _follow(self, tokens: Tensor, indices: Tensor) -> None:
@@ -141,28 +142,28 @@ class Codebook(nn.Module):
         self.steps += 1
         dead = torch.nonzero(self.counts < self.dead_below)[:, 0]
         if len(dead):
-            self._place(dead, tokens, NEW * self.dead_below)
+            self._reset(dead, tokens, NEW * self.dead_below)
 
-    def _place(self, which: Tensor, tokens: Tensor, count: float) -> None:
-        """Codes to random tokens of the joint batch, as if `count` tokens had chosen each."""
-        places = self._some(tokens, len(which))
-        self.codes[which] = places
+    def _reset(self, which: Tensor, tokens: Tensor, count: float) -> None:
+        """Sets codes to random tokens of the joint batch, with the average `count`."""
+        codes = self.random_tokens(tokens, len(which))
+        self.codes[which] = codes
         self.counts[which] = count
-        self.sums[which] = places * count
+        self.sums[which] = codes * count
 
-    def _some(self, tokens: Tensor, number: int) -> Tensor:
+    def random_tokens(self, tokens: Tensor, number: int) -> Tensor:
         """Random tokens (number, D) of the joint batch, the same in every process; none twice while there are others.
 
-        Every process fills in those that are its own, so that only these travel.
+        Every process fills in its own tokens, and one sum over the processes exchanges them.
         """
         sizes, rank = _sizes(tokens)
         generator = torch.Generator().manual_seed(int(self.steps))  # on the CPU: the same whatever the device
         rounds = -(-number // sum(sizes))
         drawn = torch.cat([torch.randperm(sum(sizes), generator=generator) for _ in range(rounds)])[:number]
-        place = drawn.to(tokens.device) - sum(sizes[:rank])  # within this process's batch, if it is in there
-        mine = (place >= 0) & (place < len(tokens))
+        index = drawn.to(tokens.device) - sum(sizes[:rank])  # within this process's batch, if it is in there
+        mine = (index >= 0) & (index < len(tokens))
         some = tokens.new_zeros(number, tokens.shape[1])
-        some[mine] = tokens[place[mine]]
+        some[mine] = tokens[index[mine]]
         if _together():
             dist.all_reduce(some)
         return some

@@ -16,7 +16,7 @@ TOKENIZER = Kind("tokenizer", "fasthamer-tokenizer-1", {*TokenizerSpec._fields, 
 
 
 def save_tokenizer(path: str | Path, tokenizer: Tokenizer, metadata: dict[str, Any], dtype: str = "fp32") -> None:
-    """Writes the weights with all that is needed to rebuild it; atomic.
+    """Writes the weights and the architecture; atomic.
 
     Args:
         path: ends in .safetensors; replaced whole or not at all.
@@ -32,7 +32,7 @@ def load_tokenizer(path: str | Path, hand: Hand) -> Tokenizer:
 
     Args:
         path: written by `save_tokenizer`; `auto` is the one that fasthamer ships for the embedded hand.
-        hand: the hand model whose meshes it is to read.
+        hand: the hand model whose meshes it encodes.
 
     Raises:
         FileNotFoundError: no such file.
@@ -51,7 +51,7 @@ def load_tokenizer(path: str | Path, hand: Hand) -> Tokenizer:
     if fingerprint != hand.fingerprint:
         raise ValueError(
             f"{path}: this tokenizer was made for the hand {name!r} ({fingerprint}), not for {hand.name!r} "
-            f"({hand.fingerprint}): its codes mean nothing there. Train one with tools/train_tokenizer.py"
+            f"({hand.fingerprint}): its codes do not fit that hand. Train one with tools/train_tokenizer.py"
         )
     tokenizer = Tokenizer(TokenizerSpec(**description), hand)
     check_weights(tensors, shapes(tokenizer.state_dict()), f"{path}: weights that do not fit its description")
@@ -60,5 +60,5 @@ def load_tokenizer(path: str | Path, hand: Hand) -> Tokenizer:
 
 
 def tokenizer_metadata(path: str | Path) -> dict[str, Any]:
-    """The header: `tokenizer` (how to rebuild it) and `metadata`; reads no weights."""
+    """The header: `tokenizer` (its architecture) and `metadata`; reads no weights."""
     return read_header(Path(path), TOKENIZER)

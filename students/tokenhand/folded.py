@@ -1,94 +1,99 @@
 """The token decoder as it is deployed: the same hands with fewer products, see `fasthamer.runtime.fold`.
 
-Beside norms and constants, maps that act in different directions change places where that is cheaper: the codes meet
-the mesh decoder's first layer beforehand (K x 256 instead of K x 512, then 512 x 256); a layer's tokens grow after the
-next layer has narrowed them; and a fine map's last 1x1 convolution is due at the four cells around each joint only.
+Beside norms and constants, maps along different axes are swapped where that is cheaper: the codes are multiplied with
+the mesh decoder's first layer once (K x 256 instead of K x 512, then 512 x 256); a layer's tokens grow after the next
+layer has reduced their channels; and a fine map's last 1x1 convolution is computed only at the four cells around each
+joint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasthamer.hand.rotation import rot6d_to_matrix
-from fasthamer.runtime.fold import absorb, behind_norm, linear, normalise_without_affine
+from fasthamer.nn.precision import at_least_float32
+from fasthamer.runtime.fold import absorb_affine, absorb_batch_norm, linear, normalise_without_affine
 from fasthamer.students.tokenhand.encoder import UNIT
+from fasthamer.students.tokenhand.mesh_decoder import MeshDecoder
+from fasthamer.students.tokenhand.placing import Placing
+from fasthamer.students.tokenhand.token_classifier import TokenClassifier
 from fasthamer.types import N_JOINTS, HandOutput
-
-if TYPE_CHECKING:
-    from fasthamer.students.tokenhand.token_decoder import TokenClassifier, TokenDecoder
 
 
 class FoldedTokens(nn.Module):
     """`TokenClassifier.classify`: (B, C, h, h) to 2D joints, logits and rotation.
 
     Args:
-        exact: in doubles; it is taken apart.
+        exact: in doubles; its modules are reused.
     """
 
-    names: Tensor  # (21, WIDTH)
-    place: Tensor  # (2, WIDTH)
-    around: Tensor  # (4, 2) from a place's lower cell to all four
+    joint_embedding: Tensor  # (21, WIDTH)
+    position_embedding: Tensor  # (2, WIDTH) of a 2D joint
+    corners: Tensor  # (4, 2) offsets from the lower cell around a position to all four
 
     def __init__(self, exact: TokenClassifier) -> None:
         super().__init__()
         self.view, self.is_sampled = exact.view, exact.generator != "global"
-        self.narrow, self.summary = _without_norms(exact.narrow), exact.summary
+        self.narrow, self.summary = _without_batch_norms(exact.narrow), exact.summary
         read: list[Any] = [exact.keypoints, exact.rotation][: 1 if exact.rotation is None else 2]
         self.readout = linear(torch.cat([each.weight for each in read]), torch.cat([each.bias for each in read]))
         self.finer, self.cell = _split(exact.finer)
-        self.register_buffer("names", (exact.names[0] + exact.place.bias).detach())
-        self.register_buffer("place", exact.place.weight.T.detach().contiguous())
-        self.register_buffer("around", torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]).to(exact.names))
+        self.register_buffer("joint_embedding", (exact.names[0] + exact.place.bias).detach())
+        self.register_buffer("position_embedding", exact.place.weight.T.detach().contiguous())
+        self.register_buffer("corners", torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]).to(exact.names))
         across: Any = exact.across
         for each in across:
-            each.body = _without_norms(each.body)
+            each.body = _without_batch_norms(each.body)
         self.across = across
         self.widen, self.spread = exact.widen, _OverTokens(exact.spread.weight, exact.spread.bias[:, None])
         self.mixers = nn.Sequential(*(_FoldedMixer(each) for each in exact.mixers))
         norm, classes = exact.classes
-        self.classes = linear(*behind_norm(norm, classes.weight, classes.bias))  # type: ignore[arg-type]
-        self.float().requires_grad_(False)
+        self.classes = linear(*absorb_affine(norm, classes.weight, classes.bias))  # type: ignore[arg-type]
+        self.requires_grad_(False)
 
     def round_to(self, dtype: torch.dtype) -> None:
-        """All but the read-out of joints and rotation, which need the digits, computes in `dtype`."""
+        """Computes in `dtype`, but for the read-out of joints and rotation, which needs float32."""
         self.to(dtype)
         self.readout.float()
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         narrow = self.narrow(features)
         summary = self.summary(narrow)
-        read = self.readout(summary.float())
+        read = self.readout(at_least_float32(summary))
         keypoints = read[:, : 2 * N_JOINTS].unflatten(1, (N_JOINTS, 2))
         rotation = rot6d_to_matrix(read[:, 2 * N_JOINTS :]) if read.shape[1] > 2 * N_JOINTS else None
-        tokens = summary[:, None] + (self.names + keypoints.to(summary.dtype) @ self.place)
+        tokens = summary[:, None] + (self.joint_embedding + keypoints.to(summary.dtype) @ self.position_embedding)
         if self.is_sampled:
-            tokens = tokens + self._at(self.finer(narrow), keypoints)
+            tokens = tokens + self._sample(self.finer(narrow), keypoints)
         tokens = self.across(tokens.transpose(1, 2)).transpose(1, 2)
         tokens = self.mixers(self.spread(self.widen(tokens)))
-        return keypoints, self.classes(normalise_without_affine(tokens)).float(), rotation
+        return keypoints, at_least_float32(self.classes(normalise_without_affine(tokens))), rotation
 
-    def _at(self, features: Tensor, keypoints: Tensor) -> Tensor:
-        """(B, C, h, h) to (B, 21, C): what `F.grid_sample` reads from `cell(features)`, border and all."""
+    def _sample(self, features: Tensor, keypoints: Tensor) -> Tensor:
+        """(B, C, h, h) to (B, 21, C): as `F.grid_sample` of `cell(features)`, border included."""
         size = features.shape[-1]
         where = ((keypoints / self.view + 0.5) * size - 0.5).clamp(0, size - 1)  # 0 is the middle of the first cell
-        corners = where.floor()[:, :, None] + self.around  # (B, 21, 4, 2)
+        corners = where.floor()[:, :, None] + self.corners  # (B, 21, 4, 2)
         near_x, near_y = (1 - (where[:, :, None] - corners).abs()).to(features.dtype).unbind(-1)
-        x, y = corners.long().clamp(0, size - 1).unbind(-1)  # a cell past the border weighs nothing
+        x, y = corners.long().clamp(0, size - 1).unbind(-1)  # a cell past the border has weight 0
         index = (y * size + x).flatten(1)[:, None].expand(-1, features.shape[1], -1)
         cells = features.flatten(2).gather(2, index).transpose(1, 2)  # (B, 84, C)
         return (self.cell(cells).unflatten(1, (N_JOINTS, 4)) * (near_x * near_y)[..., None]).sum(2)
 
 
 class FoldedMesh(nn.Module):
-    """From 2D joints, logits and rotation to everything that a model gives.
+    """From 2D joints, logits and rotation to a complete `HandOutput`.
 
     Args:
-        exact: in doubles; it is taken apart.
+        codes: (K, D) in doubles, as all of these.
+        mesh: its modules are reused.
+        placing: reused.
+        hard: take the likeliest code instead of the mixture.
     """
 
     codes: Tensor  # (K, width of the first layer)
@@ -96,23 +101,23 @@ class FoldedMesh(nn.Module):
     mean: Tensor  # (778, 3) metres
     out: Tensor  # (width of the last layer, 3)
 
-    def __init__(self, exact: TokenDecoder) -> None:
+    def __init__(self, codes: Tensor, mesh: MeshDecoder, placing: Placing, hard: bool) -> None:
         super().__init__()
-        layers: list[Any] = list(exact.mesh.layers)
-        norm, out = exact.mesh.out
-        weight, bias = behind_norm(norm, UNIT * out.weight, UNIT * out.bias)  # type: ignore[arg-type, operator]
+        layers: list[Any] = list(mesh.layers)
+        norm, out = mesh.out
+        weight, bias = absorb_affine(norm, UNIT * out.weight, UNIT * out.bias)  # type: ignore[arg-type, operator]
         buffers = {
-            "codes": exact.codes @ layers[0].reduce.weight.T,
+            "codes": codes @ layers[0].reduce.weight.T,
             "start": layers[0].place[0] + layers[0].reduce.bias,
-            "mean": exact.mesh.mean + bias,
+            "mean": mesh.mean + bias,
             "out": weight.T,
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.detach().contiguous())
-        self.hard = exact.hard
+        self.hard = hard
         self.layers = nn.Sequential(*map(_FoldedLayer, layers, [*layers[1:], None]))
-        self.placing = exact.placing
-        self.float().requires_grad_(False)
+        self.placing = placing
+        self.requires_grad_(False)
 
     def forward(self, keypoints: Tensor, logits: Tensor, rotation: Tensor | None, features: Tensor) -> HandOutput:
         tokens = F.embedding(logits.argmax(-1), self.codes) if self.hard else logits.softmax(-1) @ self.codes
@@ -122,7 +127,7 @@ class FoldedMesh(nn.Module):
 
 
 class _FoldedLayer(nn.Module):
-    """A layer of the mesh decoder behind its reduction: blocks, the next layer's reduction, growth."""
+    """A layer of the mesh decoder after its reduction: blocks, the next layer's reduction, growth."""
 
     def __init__(self, layer: Any, following: Any | None) -> None:
         super().__init__()
@@ -143,18 +148,18 @@ class _FoldedLayer(nn.Module):
 
 
 class _FoldedBlock(nn.Module):
-    """`MetaFormerBlock`; the norms' affine parts and attention's scale are in the products."""
+    """`MetaFormerBlock` with the norms' affine parts and attention's scale folded into its linear layers."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.heads = block.heads
-        weight, bias = behind_norm(block.norm1, block.qkv.weight, block.qkv.bias)
+        weight, bias = absorb_affine(block.norm1, block.qkv.weight, block.qkv.bias)
         width = weight.shape[1]
         scale = torch.ones_like(bias)
         scale[:width] = (width // self.heads) ** -0.5
         self.qkv, self.out = linear(scale[:, None] * weight, scale * bias), block.out
         widen, gelu, narrow = block.mlp
-        self.mlp = nn.Sequential(linear(*behind_norm(block.norm2, widen.weight, widen.bias)), gelu, narrow)
+        self.mlp = nn.Sequential(linear(*absorb_affine(block.norm2, widen.weight, widen.bias)), gelu, narrow)
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = (
@@ -166,7 +171,7 @@ class _FoldedBlock(nn.Module):
 
 
 class _FoldedMixer(nn.Module):
-    """`_Mixer` without transposing; the first norm's affine part is across the tokens' products and stays."""
+    """`_Mixer` without transposing; the first norm's affine part acts on another axis than the next layer and stays."""
 
     def __init__(self, mixer: Any) -> None:
         super().__init__()
@@ -175,7 +180,7 @@ class _FoldedMixer(nn.Module):
         over = (_OverTokens(each.weight, each.bias[:, None]) for each in (first, second))
         self.tokens = nn.Sequential(next(over), gelu, next(over))
         first, gelu, second = mixer.channels
-        self.channels = nn.Sequential(linear(*behind_norm(mixer.norm2, first.weight, first.bias)), gelu, second)
+        self.channels = nn.Sequential(linear(*absorb_affine(mixer.norm2, first.weight, first.bias)), gelu, second)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.tokens(self.norm(tokens))
@@ -203,8 +208,8 @@ class _OverTokens(nn.Module):
 
 
 def _split(finer: nn.Module) -> tuple[nn.Sequential, nn.Module]:
-    """What is worked out over the whole map, and what is then done to each cell alone, as (..., C) to (..., C)."""
-    parts = list(_without_norms(part for stage in finer.children() for part in stage.children()))
+    """The part computed over the whole map, and the part computed on each cell alone, (..., C) to (..., C)."""
+    parts = list(_without_batch_norms(part for stage in finer.children() for part in stage.children()))
     if not parts:
         return nn.Sequential(), nn.Identity()
     *whole, product, relu = parts
@@ -212,13 +217,13 @@ def _split(finer: nn.Module) -> tuple[nn.Sequential, nn.Module]:
     return nn.Sequential(*whole), nn.Sequential(linear(product.weight[:, :, 0, 0], product.bias), relu)
 
 
-def _without_norms(parts: Iterable[nn.Module]) -> nn.Sequential:
-    """Batch norms folded into the convolutions before them."""
+def _without_batch_norms(parts: Iterable[nn.Module]) -> nn.Sequential:
+    """The modules with each batch norm folded into the convolution before it."""
     kept: list[Any] = []
     with torch.no_grad():
         for part in parts:
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-                absorb(kept[-1], part)
+                absorb_batch_norm(kept[-1], part)
             else:
                 kept.append(part)
     return nn.Sequential(*kept)

@@ -1,4 +1,4 @@
-"""Where a decoded mesh is: turned as in the image, with its joints, and the camera that puts them on the 2D ones."""
+"""From a decoded mesh to the image: rotation, joints, and the camera that projects them onto the 2D joints."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fasthamer.camera import fit_weak_camera
 
 
 class Placing(nn.Module):
-    """The last step from tokens to a hand; nothing of it goes into a state dict.
+    """The last step from tokens to a hand; its buffer is not in the state dict.
 
     Args:
-        joints: (21, 778) times a mesh gives its joints, see `fasthamer.hand.posed_joints`.
+        joints: (21, 778) regressor of the joints of a mesh, see `fasthamer.hand.posed_joints`.
     """
 
     joints: Tensor
@@ -21,7 +21,8 @@ class Placing(nn.Module):
         self.register_buffer("joints", joints, persistent=False)
 
     def forward(self, vertices: Tensor, keypoints: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """
+        """Rotates the mesh and fits the weak-perspective camera.
+
         Args:
             vertices: (B, 778, 3) metres.
             keypoints: (B, 21, 2) crop units.

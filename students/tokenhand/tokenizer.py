@@ -1,4 +1,4 @@
-"""TokenHand's first stage: a hand mesh as M words of a codebook, and back."""
+"""TokenHand's first stage: a hand mesh as M tokens, each a code of a codebook, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.palm import PalmFrame
-from fasthamer.nn.mano_head import full_precision
+from fasthamer.nn.precision import full_precision
 from fasthamer.registry import unknown
 from fasthamer.students.tokenhand.codebook import Codebook, Quantised
 from fasthamer.students.tokenhand.encoder import MeshEncoder
@@ -29,25 +29,25 @@ class TokenizerSpec(NamedTuple):
     blocks: int  # MetaFormer blocks in a layer
     codes: int  # K
     code_width: int  # D
-    frame: str  # palm: tokens say nothing of the hand's rotation, which is apart; camera: they say that too
+    frame: str  # palm: tokens without the hand's rotation, which is stored apart; camera: tokens encode it too
     points: list[int]  # left after each pooling of the encoder but the last, which leaves M
     point_widths: list[int]  # channels after each pooling
-    neighbours: int  # that a point looks at
+    neighbours: int  # that a point attends to
     encoder_blocks: int  # of attention among the M tokens
 
 
 class EncodedHand(NamedTuple):
-    """A mesh in tokens."""
+    """A mesh as tokens."""
 
     tokens: Tensor  # (B, M, D) before they are quantised
-    rotation: Tensor  # (B, 3, 3) of the hand; the identity where the tokens say it
+    rotation: Tensor  # (B, 3, 3) of the hand; the identity where the tokens encode it
 
 
 class Tokenizer(nn.Module):
-    """Encoder, codebook and mesh decoder; `tokenizer(vertices)` is the reconstruction and what it cost.
+    """Encoder, codebook and mesh decoder; `tokenizer(vertices)` reconstructs meshes.
 
-    In the frame `palm`, the rotation of the hand is found in closed form (`PalmFrame`) and taken out before the
-    encoder; TokenHand's own way is `camera`. Hands are compared with the wrist at the origin.
+    In the frame `palm`, the rotation of the hand is found in closed form (`PalmFrame`) and removed before the
+    encoder; `camera` is TokenHand's own frame. Hands are compared with the wrist at the origin.
 
     Args:
         spec: the architecture.
@@ -80,11 +80,12 @@ class Tokenizer(nn.Module):
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that tell tokenizers apart."""
+        """Twelve hex digits of the codes' hash: identifies a tokenizer."""
         return hashlib.sha256(self.codebook.codes.cpu().numpy().tobytes()).hexdigest()[:12]
 
     def encode(self, vertices: Tensor) -> EncodedHand:
-        """
+        """The tokens of meshes.
+
         Args:
             vertices: (B, 778, 3) metres, any origin, oriented like the camera.
 
@@ -92,34 +93,34 @@ class Tokenizer(nn.Module):
             ValueError: another shape, or a mesh with a NaN or infinity; the message names the sample.
         """
         check_meshes(vertices)
-        placed, rotation = self._placed(vertices)
-        return EncodedHand(self.encoder(placed), rotation)
+        aligned, rotation = self._aligned(vertices)
+        return EncodedHand(self.encoder(aligned), rotation)
 
     def labels(self, vertices: Tensor) -> Tensor:
         """The nearest code of each token: (B, 778, 3) to (B, M) int64."""
         return self.codebook.distances(self.encode(vertices).tokens).argmin(-1)
 
     def decode(self, tokens: Tensor, rotation: Tensor | None = None) -> Tensor:
-        """(B, M, D), whether codes or mixtures of them, and a rotation (B, 3, 3), to (B, 778, 3) metres."""
+        """Codes or mixtures of them (B, M, D), and a rotation (B, 3, 3), to (B, 778, 3) metres."""
         vertices = self.decoder(tokens)
         return vertices if rotation is None else vertices @ rotation.transpose(1, 2)
 
     def forward(self, vertices: Tensor) -> tuple[Tensor, Tensor, Quantised]:
-        """(B, 778, 3) to the mesh as the encoder saw it, what is left of it, and its tokens."""
-        placed = self.place(vertices)
-        quantised = self.codebook(self.encoder(placed))
-        return placed, self.decoder(quantised.tokens), quantised
+        """(B, 778, 3) to the aligned mesh (`align`), its reconstruction, and its quantised tokens."""
+        aligned = self.align(vertices)
+        quantised = self.codebook(self.encoder(aligned))
+        return aligned, self.decoder(quantised.tokens), quantised
 
-    def place(self, vertices: Tensor) -> Tensor:
-        """The mesh as encoder and decoder see it: wrist at the origin, and in the frame `palm` turned upright."""
-        return self._placed(vertices)[0]
+    def align(self, vertices: Tensor) -> Tensor:
+        """The mesh in the frame of encoder and decoder: wrist at the origin; `palm` also turns it upright."""
+        return self._aligned(vertices)[0]
 
-    def _placed(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
-        """`place`, and the rotation (B, 3, 3) that was taken out."""
-        with full_precision(vertices):  # half precision would turn hands and move vertices
+    def _aligned(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """`align`, and the rotation (B, 3, 3) that was removed."""
+        with full_precision(vertices):  # half precision would rotate hands and move vertices
             if self.spec.frame == "palm":
-                placed = self.frame(vertices)
-                return placed.vertices, placed.rotation
+                aligned = self.frame(vertices)
+                return aligned.vertices, aligned.rotation
             vertices = vertices.float()
             straight = torch.eye(3, device=vertices.device).expand(len(vertices), 3, 3)
             return vertices - self.frame.wrist @ vertices, straight
@@ -128,7 +129,7 @@ class Tokenizer(nn.Module):
 def check_spec(spec: TokenizerSpec) -> None:
     """
     Raises:
-        ValueError, KeyError: numbers that make no tokenizer; the message says which and why.
+        ValueError, KeyError: not a valid architecture; the message names the number and the reason.
     """
     if spec.frame not in FRAMES:
         raise KeyError(unknown("frame of the tokens", spec.frame, FRAMES))

@@ -1,4 +1,4 @@
-"""Filling a teacher cache: one pass of the teacher over every image as it is, shard by shard."""
+"""Fills a teacher cache: one pass of the teacher over every image without augmentation, shard by shard."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fasthamer.data.loader import quiet_worker, readable
 from fasthamer.files.atomic import remove_drafts, write_json
 from fasthamer.teachers.cache.components import FITTED_ON, components_fingerprint, fit_components, save_components
 from fasthamer.teachers.cache.manifest import (
-    ABOUT,
     COMPONENTS,
     FORMAT,
-    Subject,
-    Wanted,
+    MANIFEST,
+    CacheKey,
+    CacheRequest,
     components_of,
-    read_about,
+    read_manifest,
     shards_of,
 )
 from fasthamer.teachers.cache.shards import Shards
@@ -37,56 +37,58 @@ from fasthamer.types import Batch, HandOutput
 
 
 class Builder:
-    """Makes a cache complete; several processes may share the work, and a killed one's is taken up again."""
+    """Completes a cache; several processes may share the work, and a killed build is continued."""
 
-    def __init__(self, folder: Path, teacher: Teacher, images: HandDataset, subject: Subject, wanted: Wanted) -> None:
+    def __init__(
+        self, folder: Path, teacher: Teacher, images: HandDataset, key: CacheKey, request: CacheRequest
+    ) -> None:
         """
         Args:
             folder: of the cache.
-            teacher: on the device on which it is to answer.
+            teacher: on the device it computes on.
             images: not augmented, indexed by (epoch, index).
-            subject: of those two.
-            wanted: what to keep.
+            key: of teacher and images.
+            request: what to store.
         """
         self.folder, self.teacher, self.images = folder, teacher, images
-        self.subject, self.wanted = subject, wanted
+        self.key, self.request = key, request
         self.device = next(teacher.parameters()).device
 
     def shards(self) -> Shards:
-        """Once `begin` has settled what is kept."""
-        return shards_of(self.folder, self._about())
+        """The cache's shards; after `begin`."""
+        return shards_of(self.folder, self._manifest(), self.request.rows)
 
     def begin(self, batch: int, workers: int) -> None:
-        """Writes `about.json`, and the components of the maps if they are wanted; does nothing where they are there.
+        """Writes the manifest and, where requested, the maps' principal components; keeps what exists.
 
         Raises:
-            ValueError: a setting that the teacher cannot meet; see `read_about`.
+            ValueError: the request does not fit the teacher or the folder; see `read_manifest`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_drafts(self.folder)
-        if read_about(self.folder, self.subject, self.wanted) is not None:
+        if read_manifest(self.folder, self.key, self.request) is not None:
             return
-        _, answer = next(self._ask([[0]], 0))
-        about: dict[str, Any] = {"format": FORMAT, **self.subject._asdict(), "mano": answer.mano is not None}
-        about |= {"maps": None, "components": None}
-        if self.wanted.maps:
-            channels, height, width = answer.features.shape[1:]
-            kept = self.wanted.channels or channels
-            about["maps"] = {"channels": channels, "kept": kept, "height": height, "width": width}
+        _, output = next(self._outputs([[0]], 0))
+        manifest: dict[str, Any] = {"format": FORMAT, **self.key._asdict(), "mano": output.mano is not None}
+        manifest |= {"maps": None, "components": None}
+        if self.request.maps:
+            channels, height, width = output.features.shape[1:]
+            kept = self.request.channels or channels
+            manifest["maps"] = {"channels": channels, "kept": kept, "height": height, "width": width}
             if kept != channels:
-                about["components"] = self._fit(kept, batch, workers)
-        write_json(self.folder / ABOUT, about)
+                manifest["components"] = self._fit(kept, batch, workers)
+        write_json(self.folder / MANIFEST, manifest)
 
     def estimate(self, batch: int, processes: int = 1) -> str:
-        """One line: what is there, how large the whole will be and how long the rest takes; runs one batch twice.
+        """One line: what exists, the final size and the remaining time; runs one batch twice to measure it.
 
         Raises:
-            OSError: the disk has no trainer for it.
+            OSError: the disk has not enough space.
         """
         shards = self.shards()
         missing = sum(len(shards.samples(number)) for number in shards.missing())
-        answers, maps = (shards.length * each for each in shards.row_bytes)
-        size = f"{shards.length} answers, {_bytes(answers)}"
+        outputs, maps = (shards.length * each for each in shards.row_bytes)
+        size = f"{shards.length} outputs, {_bytes(outputs)}"
         if shards.map_shape:
             size += " and feature maps {} x {} x {}, {}".format(*shards.map_shape, _bytes(maps))
         if not missing:
@@ -101,11 +103,11 @@ class Builder:
         group = list(range(min(batch, shards.length)))
         for _ in range(2):  # the first pass warms up
             since = time.perf_counter()
-            next(self._ask([group], 0))
+            next(self._outputs([group], 0))
         pace = len(group) / (time.perf_counter() - since) * processes
-        there = f"{shards.total - len(shards.missing())} of {shards.total} shards are there"
+        done = f"{shards.total - len(shards.missing())} of {shards.total} shards are there"
         return (
-            f"teacher cache {self.folder}: {size}; {there}; about {duration(missing / pace)} for the other "
+            f"teacher cache {self.folder}: {size}; {done}; about {duration(missing / pace)} for the other "
             f"{missing} at {pace:.1f} images/s"
         )
 
@@ -114,20 +116,20 @@ class Builder:
 
         Raises:
             Interrupted: on Ctrl-C, between two batches.
-            FloatingPointError: an answer that is not finite, or does not fit half precision.
+            FloatingPointError: an output that is not finite, or features beyond half precision.
             BadSample: an image cannot be read.
         """
-        shards, components = self.shards(), components_of(self.folder, self._about())
+        shards, components = self.shards(), components_of(self.folder, self._manifest())
         mine = [number for number in shards.missing() if number % processes == rank]
         groups = [(number, part) for number in mine for part in _parts(shards.samples(number), batch)]
         bar = tqdm(total=sum(len(part) for _, part in groups), desc="teacher cache", unit="image", disable=rank > 0)
         rows, maps = [], []
         with InterruptHandler() as interrupt, bar:
-            answers = self._ask([part for _, part in groups], workers)
-            for (number, part), (crop, answer) in zip(groups, answers, strict=True):
-                rows.append(_rows(answer, crop, shards.kind, part))
+            outputs = self._outputs([part for _, part in groups], workers)
+            for (number, part), (crop, output) in zip(groups, outputs, strict=True):
+                rows.append(_rows(output, crop, shards.kind, part))
                 if shards.map_shape:
-                    maps.append(_half(components.compress(answer.features) if components else answer.features, part))
+                    maps.append(_half(components.compress(output.features) if components else output.features, part))
                 bar.update(len(part))
                 if part[-1] == shards.samples(number)[-1]:
                     shards.write(number, np.concatenate(rows), np.concatenate(maps) if maps else None)
@@ -136,12 +138,10 @@ class Builder:
                     break
         if interrupt.requested:
             left = len(shards.missing())
-            raise Interrupted(
-                f"stopped while the teacher answered: {left} of {shards.total} shards of its cache are left"
-            )
+            raise Interrupted(f"stopped while the teacher cache was built: {left} of {shards.total} shards are left")
 
-    def _ask(self, groups: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[Tensor, HandOutput]]:
-        """The crop's map and the teacher's answer, for each group of samples."""
+    def _outputs(self, groups: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[Tensor, HandOutput]]:
+        """The crop's affine map and the teacher's outputs, for each group of samples."""
         keys = [[(0, index) for index in group] for group in groups]
         loader: DataLoader = DataLoader(
             self.images,  # type: ignore[arg-type]
@@ -156,22 +156,22 @@ class Builder:
     def _fit(self, kept: int, batch: int, workers: int) -> str:
         path = self.folder / COMPONENTS
         if not path.is_file():
-            spread = np.linspace(0, self.subject.samples - 1, min(FITTED_ON, self.subject.samples)).astype(int).tolist()
+            spread = np.linspace(0, self.key.samples - 1, min(FITTED_ON, self.key.samples)).astype(int).tolist()
             groups = _parts(spread, batch)
-            maps = (answer.features for _, answer in tqdm(self._ask(groups, workers), "components", len(groups)))
+            maps = (output.features for _, output in tqdm(self._outputs(groups, workers), "components", len(groups)))
             components, explained = fit_components(maps, kept)
             tqdm.write(f"{kept} principal components explain {explained:.1%} of the variance of the teacher's features")
             save_components(path, components)
         return components_fingerprint(path)
 
-    def _about(self) -> dict[str, Any]:
-        about = read_about(self.folder, self.subject, self.wanted)
-        assert about is not None, "begin() comes first"
-        return about
+    def _manifest(self) -> dict[str, Any]:
+        manifest = read_manifest(self.folder, self.key, self.request)
+        assert manifest is not None, "begin() comes first"
+        return manifest
 
 
-def _rows(answer: HandOutput, crop: Tensor, kind: np.dtype, samples: Sequence[int]) -> NDArray:
-    parts: dict[str, Tensor] = {"crop": crop, **answer._asdict(), **(answer.mano._asdict() if answer.mano else {})}
+def _rows(output: HandOutput, crop: Tensor, kind: np.dtype, samples: Sequence[int]) -> NDArray:
+    parts: dict[str, Tensor] = {"crop": crop, **output._asdict(), **(output.mano._asdict() if output.mano else {})}
     rows = np.zeros(len(samples), dtype=kind)
     for name in kind.names or ():
         if name in parts:

@@ -1,4 +1,4 @@
-"""A teacher that has answered already: its answers from disk, moved to wherever augmentation put the crop."""
+"""A teacher's outputs from disk, moved with the augmented crop, in place of the teacher."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.loader import BadSample
 from fasthamer.teachers.cache.build import Builder
-from fasthamer.teachers.cache.geometry import Motion, motion_between, moved
-from fasthamer.teachers.cache.manifest import Subject, Wanted, components_of, read_about, shards_of, subject_of
+from fasthamer.teachers.cache.geometry import Motion, crop_motion, move_output
+from fasthamer.teachers.cache.manifest import CacheKey, CacheRequest, cache_key, components_of, read_manifest, shards_of
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.types import Batch, HandOutput, ManoParams
 
@@ -22,108 +22,108 @@ from fasthamer.types import Batch, HandOutput, ManoParams
 class CachedTeacher(nn.Module):
     """`recall(batch, device) -> HandOutput` in place of `teacher(image)`, once `build` has made the cache complete.
 
-    The cache holds the teacher's answers to the images as they are. Outputs follow an augmented crop in closed
+    The cache holds the teacher's outputs for the images without augmentation. Outputs follow an augmented crop in closed
     form, see `fasthamer.teachers.cache.geometry`; feature maps do not: a network's features neither turn nor scale
     with its image, and a map warped after the crop is no better a guess than the map left alone (measured:
     docs/distillation.md). So with feature maps every crop must be one that the teacher has seen.
 
     Args:
         folder: of the cache; may not exist yet, or be incomplete.
-        teacher: asked for what is missing, and let go after that.
+        teacher: computes what is missing; released after that.
         images: the training set without augmentation, indexed by (epoch, index), every epoch the same.
-        wanted: what to keep.
+        request: what to store.
 
     Raises:
-        ValueError: the folder holds something else, or another teacher's, hand's or set's answers.
+        ValueError: the folder holds something else, or a cache of another teacher, hand or dataset.
     """
 
-    def __init__(self, folder: Path, teacher: Teacher, images: HandDataset, wanted: Wanted) -> None:
+    def __init__(self, folder: Path, teacher: Teacher, images: HandDataset, request: CacheRequest) -> None:
         super().__init__()
-        self.folder, self.images, self.wanted = folder, images, wanted
+        self.folder, self.images, self.request = folder, images, request
         self.teacher: Teacher | None = teacher
         self.view, self.feature_channels, self.image_size = teacher.view, teacher.feature_channels, teacher.image_size
         self.hand = teacher.hand
-        if not 0 <= wanted.channels <= self.feature_channels:
+        if not 0 <= request.channels <= self.feature_channels:
             raise ValueError(
-                f"TEACHER.CACHE_CHANNELS is {wanted.channels}: this teacher has {self.feature_channels} feature "
+                f"TEACHER.CACHE_CHANNELS is {request.channels}: this teacher has {self.feature_channels} feature "
                 "channels; 0 keeps them all"
             )
-        self.subject: Subject = subject_of(teacher, images)
-        about = read_about(folder, self.subject, wanted)
-        if about is not None:
-            components_of(folder, about)
-            shards_of(folder, about).check()
+        self.key: CacheKey = cache_key(teacher, images)
+        manifest = read_manifest(folder, self.key, request)
+        if manifest is not None:
+            components_of(folder, manifest)
+            shards_of(folder, manifest, request.rows).check()
 
     def build(
         self,
         batch: int,
         workers: int,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         rank: int = 0,
         processes: int = 1,
-        wait: Callable[[], None] = lambda: None,
+        barrier: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Computes what is missing, lets the teacher go and opens the cache.
+        """Computes what is missing, releases the teacher and opens the cache.
 
         Args:
             batch: images at a time.
             workers: loader processes.
-            say: told how large it will be and how long it takes, before it begins.
+            report: receives one line with size and expected time, before the computation.
             rank: this process.
             processes: how many share the work.
-            wait: returns when all of them are there.
+            barrier: returns when all processes have called it.
 
         Returns:
             Whether anything was missing; False on all but the first process.
 
         Raises:
-            OSError: no trainer on the disk.
+            OSError: not enough space on the disk.
             Interrupted, FloatingPointError, BadSample: see `Builder.fill`.
         """
         assert self.teacher is not None, "a cache is built once"
-        builder, missing = Builder(self.folder, self.teacher, self.images, self.subject, self.wanted), False
+        builder, missing = Builder(self.folder, self.teacher, self.images, self.key, self.request), False
         if rank == 0:
             builder.begin(batch, workers)
             missing = bool(builder.shards().missing())
-            say(builder.estimate(batch, processes))
-        wait()
+            report(builder.estimate(batch, processes))
+        barrier()
         builder.fill(batch, workers, rank, processes)
-        wait()
+        barrier()
         self.teacher = None
         self._open()
         return missing
 
     @torch.no_grad()
     def recall(self, batch: Batch, device: torch.device | str = "cpu") -> HandOutput:
-        """The teacher's answer to every crop of a batch.
+        """The teacher's outputs for every crop of a batch.
 
         Args:
-            batch: as the loader gives it: its numbers are looked up on the CPU.
-            device: of the answer.
+            batch: as the loader gives it; its indices are looked up on the CPU.
+            device: of the outputs.
 
         Returns:
-            As `Teacher` gives it; `features` have no cells if the cache keeps none.
+            As of `Teacher`; `features` have no cells if the cache stores none.
 
         Raises:
             BadSample: a feature map is damaged, or its crop is not the one that was cached.
         """
         index = batch.index.cpu().numpy()
         rows = self.rows[index]
-        motion = motion_between(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
+        motion = crop_motion(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
         if not self.maps:
             features = torch.zeros(len(rows), self.feature_channels, 0, 0, device=device)
         else:
             features = self._features(index, rows, motion).to(device, non_blocking=True).float()
             features = self.components.expand(features) if self.components else features
-        return moved(self._outputs(rows, features, device), Motion(*(each.to(device) for each in motion)))
+        return move_output(self._outputs(rows, features, device), Motion(*(each.to(device) for each in motion)))
 
     def _open(self) -> None:
-        about = read_about(self.folder, self.subject, self.wanted)
-        assert about is not None
-        self.shards = shards_of(self.folder, about)
-        self.rows = self.shards.read_answers()
-        self.maps: list[NDArray[np.float16]] = self.shards.open_maps() if self.wanted.maps else []
-        self.components = components_of(self.folder, about) if self.wanted.maps else None
+        manifest = read_manifest(self.folder, self.key, self.request)
+        assert manifest is not None
+        self.shards = shards_of(self.folder, manifest, self.request.rows)
+        self.rows = self.shards.read_outputs()
+        self.maps: list[NDArray[np.float16]] = self.shards.open_maps() if self.request.maps else []
+        self.components = components_of(self.folder, manifest) if self.request.maps else None
 
     def _outputs(self, rows: NDArray, features: Tensor, device: torch.device | str) -> HandOutput:
         def tensor(name: str) -> Tensor:

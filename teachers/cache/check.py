@@ -1,4 +1,4 @@
-"""Whether a set of images can be cached at all, and how far moved answers are from a teacher's own."""
+"""Whether a dataset can be cached, and how far a cache's moved outputs are from the teacher's own."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 from fasthamer.data.dataset import HandDataset
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.teachers.cache.geometry import motion_between
+from fasthamer.teachers.cache.geometry import crop_motion
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.types import Batch
 
 PROBED = 4  # samples, each in two epochs
 PIXEL = 1.5  # largest misplacement, in pixels of the crop, that rounding can explain
-REMEDY = "fix the crops that are seen with TEACHER.CACHE_VIEWS 1 (or more)"
+REMEDY = "fix the augmented crops with TEACHER.CACHE_VIEWS 1 (or more)"
 
 
 def check_images(images: HandDataset, augmented: HandDataset, keeps_maps: bool) -> None:
-    """Looks at a few samples in two epochs, before a teacher works for hours.
+    """Checks a few samples in two epochs, before a teacher computes for hours.
 
     Args:
         images: the training set without augmentation.
-        augmented: the same set as it is trained on.
-        keeps_maps: whether feature maps are to be cached.
+        augmented: the same set with augmentation.
+        keeps_maps: whether feature maps are cached.
 
     Raises:
-        ValueError: an epoch has other images than the next; an item's `crop` does not say how it was cut; or
-            feature maps are wanted and crops are augmented.
+        ValueError: images differ between epochs; an item's `crop` does not describe its framing; or feature maps
+            are requested and crops are augmented.
     """
     if len(images) != len(augmented):
         raise ValueError(f"the augmented set has {len(augmented)} samples, the plain one {len(images)}")
@@ -37,15 +37,15 @@ def check_images(images: HandDataset, augmented: HandDataset, keeps_maps: bool) 
         plain, again = images[(0, index)], images[(1, index)]
         if plain.image.shape != again.image.shape or not torch.equal(plain.image, again.image):
             raise ValueError(
-                f"sample {index} shows something else in each epoch (a mix, or hands drawn anew), so no teacher's "
-                f"answer to it can be kept: {REMEDY}"
+                f"sample {index} is another image in each epoch (a mix, or hands drawn anew), so no teacher's "
+                f"output for it can be kept: {REMEDY}"
             )
         for epoch in (0, 1):
             _check_crop(index, plain, augmented[(epoch, index)], keeps_maps)
 
 
 def _check_crop(index: int, plain: Batch, item: Batch, keeps_maps: bool) -> None:
-    motion = motion_between(plain.crop[None], item.crop[None], item.image.shape[-1])
+    motion = crop_motion(plain.crop[None], item.crop[None], item.image.shape[-1])
     if keeps_maps and not motion.is_none.item():
         raise ValueError(
             "feature maps can be cached only for crops that are not turned, scaled or shifted: set AUGMENT.SCALE, "
@@ -56,15 +56,15 @@ def _check_crop(index: int, plain: Batch, item: Batch, keeps_maps: bool) -> None
     off = (expected - item.keypoints_2d[:, :2].double()).abs().amax(1)[sure] * item.image.shape[-1]
     if len(off) and off.max() > PIXEL:
         raise ValueError(
-            f"sample {index} is framed anew in each epoch, and its item does not say how (its keypoints lie "
-            f"{off.max():.0f} pixels from where its crop puts them), so answers cannot follow: {REMEDY}; synthetic "
+            f"sample {index} is framed anew in each epoch, and its crop does not describe it (its keypoints lie "
+            f"{off.max():.0f} pixels from where its crop puts them), so outputs cannot follow: {REMEDY}; synthetic "
             "hands can instead be kept as images (DATA.SYNTHETIC_FOLDER) or drawn in one framing (AUGMENT.SCALE "
             "and AUGMENT.SHIFT 0)"
         )
 
 
-class Drift(NamedTuple):
-    """How far a cache's answers to augmented crops are from the teacher's own, on average over samples and points."""
+class Deviation(NamedTuple):
+    """Mean distances of a cache's outputs for augmented crops from the teacher's own, over samples and points."""
 
     samples: int
     joints_mm: float  # relative to the wrist, as all millimetres here
@@ -74,7 +74,7 @@ class Drift(NamedTuple):
 
     def __str__(self) -> str:
         text = (
-            f"on {self.samples} augmented crops the cache's answers differ from the teacher's own by "
+            f"on {self.samples} augmented crops the cache's outputs differ from the teacher's own by "
             f"{self.joints_mm:.2f} mm (joints), {self.vertices_mm:.2f} mm (vertices) and {self.keypoints_px:.2f} pixels"
         )
         if self.error_mm:
@@ -82,12 +82,12 @@ class Drift(NamedTuple):
         return text
 
 
-def drift(cached: CachedTeacher, teacher: Teacher, batch: Batch) -> Drift:
-    """Compares on one batch of augmented crops.
+def deviation(cached: CachedTeacher, teacher: Teacher, batch: Batch) -> Deviation:
+    """Compares cache and teacher on one batch of augmented crops.
 
     Args:
         cached: open.
-        teacher: the one whose answers it holds, on the CPU or a device.
+        teacher: the one whose outputs it holds, on the CPU or a device.
         batch: from the loader, on the CPU.
     """
     device = next(teacher.parameters()).device
@@ -99,7 +99,7 @@ def drift(cached: CachedTeacher, teacher: Teacher, batch: Batch) -> Drift:
     if (batch.joints[..., 3] > 0).all():
         truth = batch.joints[..., :3].to(device)
         error = (_apart(ours.joints, truth, ours.joints, truth), _apart(own.joints, truth, own.joints, truth))
-    return Drift(len(batch.image), joints, vertices, pixels, error)
+    return Deviation(len(batch.image), joints, vertices, pixels, error)
 
 
 def _apart(one: Tensor, other: Tensor, joints: Tensor, other_joints: Tensor) -> float:

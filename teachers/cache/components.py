@@ -17,7 +17,7 @@ FITTED_ON = 256  # images, evenly spread over the set: 49,152 cells of HaMeR's m
 
 
 class Components(NamedTuple):
-    """Features f are kept as `basis (f - mean)`, K numbers instead of C, and come back as `mean + basis^T z`."""
+    """Features f are stored as z = basis (f - mean), K numbers instead of C, and restored as mean + basis^T z."""
 
     mean: Tensor  # (C,)
     basis: Tensor  # (K, C), orthonormal rows
@@ -28,7 +28,7 @@ class Components(NamedTuple):
         return torch.einsum("kc,bchw->bkhw", basis, features - mean[:, None, None])
 
     def expand(self, kept: Tensor) -> Tensor:
-        """(B, K, h, w) to (B, C, h, w), as near to what they were as K numbers allow."""
+        """(B, K, h, w) to (B, C, h, w), the least-squares reconstruction."""
         mean, basis = self.to(kept.device)
         return torch.einsum("kc,bkhw->bchw", basis, kept) + mean[:, None, None]
 
@@ -67,9 +67,10 @@ def save_components(path: Path, components: Components) -> None:
 
 
 def load_components(path: Path, fingerprint: str) -> Components:
-    """
+    """The components of a file.
+
     Raises:
-        ValueError: not there, or not the file of that fingerprint.
+        ValueError: missing, or with another fingerprint.
     """
     if not path.is_file() or components_fingerprint(path) != fingerprint:
         raise ValueError(f"{path}: missing, damaged or of another teacher cache; remove the folder or name another")

@@ -1,8 +1,8 @@
-"""Where a hand model's answer goes when its crop is cut otherwise: turned, enlarged or shifted, in closed form.
+"""Moves a hand model's output with its crop, when that is rotated, scaled or shifted, in closed form.
 
-HaMeR's augmentation cuts the same image along another square, so the new crop is a similarity of the old one,
-and whatever answer fits the old crop fits the new one after that similarity. A network's own answer on the new crop
-differs, since no network turns with its image exactly; how far is measured when a cache is built.
+HaMeR's augmentation crops the same image along another square, so the new crop is a similarity of the old one, and an
+output that fits the old crop fits the new one after that similarity. The network's own output on the new crop differs,
+since no network is exactly equivariant; the difference is measured when a cache is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fasthamer.types import HandOutput
 
-SLACK = 1e-3  # of a motion that is none: crops hold their maps in float32
+SLACK = 1e-3  # tolerance of an identity motion: crops store their affine maps in float32
 
 
 class Motion(NamedTuple):
@@ -26,13 +26,13 @@ class Motion(NamedTuple):
 
     @property
     def is_none(self) -> Tensor:
-        """(B,) whether both crops are the same."""
+        """(B,) whether both crops are the same, bool."""
         still = (self.turn - torch.eye(2).to(self.turn)).abs().amax((1, 2)) < SLACK
         return still & ((self.scale - 1).abs() < SLACK) & (self.shift.abs().amax(1) < SLACK)
 
 
-def motion_between(before: Tensor, after: Tensor, size: int) -> Motion:
-    """What happened to a crop.
+def crop_motion(before: Tensor, after: Tensor, size: int) -> Motion:
+    """The similarity from one crop of an image to another.
 
     Args:
         before: (B, 2, 3) from pixels of the image to pixels of the old crop, see `fasthamer.types.Batch.crop`.
@@ -52,32 +52,32 @@ def motion_between(before: Tensor, after: Tensor, size: int) -> Motion:
     return Motion(linear / scale[:, None, None], scale, shift)
 
 
-def moved(answer: HandOutput, motion: Motion) -> HandOutput:
-    """The same hand as the new crop shows it.
+def move_output(output: HandOutput, motion: Motion) -> HandOutput:
+    """The same hand in the new crop.
 
-    The turn is about the viewing axis. MANO turns the hand about its wrist, which stays where it is, so the camera
-    takes up the rest: t' = R (t + wrist) - wrist. The scale goes to the camera's s, as for a weak perspective;
-    `keypoints_2d` go with the image, exactly.
+    The rotation is about the viewing axis. MANO rotates the hand about its wrist, which stays in place, so the camera
+    takes the rest: t' = R (t + wrist) - wrist. The scale goes to the camera's s, as in a weak perspective;
+    `keypoints_2d` move with the image exactly.
 
     Args:
-        answer: of any hand model on the old crop; the features are handed on as they are.
+        output: of any hand model on the old crop; its features are not changed.
         motion: on the same device.
     """
-    turn, scale, shift = (each.to(answer.camera) for each in motion)
+    turn, scale, shift = (each.to(output.camera) for each in motion)
     rotation = torch.eye(3).to(turn).repeat(len(turn), 1, 1)
     rotation[:, :2, :2] = turn
-    wrist = answer.joints[:, :1]
+    wrist = output.joints[:, :1]
     linear = scale[:, None, None] * turn
-    new_scale = answer.camera[:, 0] * scale
-    sideways = answer.camera[:, 1:] + wrist[:, 0, :2]
+    new_scale = output.camera[:, 0] * scale
+    sideways = output.camera[:, 1:] + wrist[:, 0, :2]
     sideways = (turn @ sideways[..., None])[..., 0] - wrist[:, 0, :2] + 2 * shift / new_scale[:, None]
-    mano = answer.mano
+    mano = output.mano
     if mano is not None:
         mano = mano._replace(global_orient=rotation[:, None] @ mano.global_orient)
-    return answer._replace(
-        vertices=(answer.vertices - wrist) @ rotation.mT + wrist,
-        joints=(answer.joints - wrist) @ rotation.mT + wrist,
-        keypoints_2d=answer.keypoints_2d @ linear.mT + shift[:, None],
+    return output._replace(
+        vertices=(output.vertices - wrist) @ rotation.mT + wrist,
+        joints=(output.joints - wrist) @ rotation.mT + wrist,
+        keypoints_2d=output.keypoints_2d @ linear.mT + shift[:, None],
         camera=torch.cat((new_scale[:, None], sideways), dim=1),
         mano=mano,
     )

@@ -1,12 +1,12 @@
-"""The files of a teacher cache: shards that are complete or absent, and that say so when they are damaged.
+"""The files of a teacher cache: shards that are complete or absent; damage is detected.
 
-    DIR/about.json              whose answers to what, see `fasthamer.teachers.cache.build`
-    DIR/components.npz          only where feature maps are kept as principal components
-    DIR/answers_00000.bin       rows of `row_type`, ROWS a shard
-    DIR/maps_00000.bin          the same samples' feature maps, (rows, K, h, w) float16; only where they are kept
-    DIR/shard_00000.json        rows, checksum, cache it belongs to; written last: a shard without it does not count
+    DIR/about.json              the manifest: `CacheKey` and what is stored, see `fasthamer.teachers.cache.manifest`
+    DIR/components.npz          only where feature maps are stored as principal components
+    DIR/answers_00000.bin       the teacher's outputs: rows of `row_type`, ROWS a shard
+    DIR/maps_00000.bin          the same samples' feature maps, (rows, K, h, w) float16; only where they are stored
+    DIR/shard_00000.json        rows, checksum, cache it belongs to; written last: a shard without it is incomplete
 
-All numbers are little-endian. Answers are read whole and checked when a cache is opened. Maps stay on disk, are
+All numbers are little-endian. Outputs are read whole and checked when a cache is opened. Maps stay on disk, are
 mapped into memory, and each is checked against its row's checksum when it is read.
 """
 
@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from fasthamer.files.atomic import write_bytes
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES
 
-ROWS = 256  # of a shard: what a kill can cost
+ROWS = 256  # samples of a shard, the most that a killed process can lose
 MARK = "map_checksum"
 _MANO = {"global_orient": (1, 3, 3), "hand_pose": (N_HAND_JOINTS, 3, 3), "betas": (N_BETAS,)}
 _ANY = {"crop": (2, 3), "camera": (3,), "joints": (N_JOINTS, 3), "keypoints_2d": (N_JOINTS, 2)}
 
 
 def row_type(has_mano: bool) -> np.dtype:
-    """One sample's answer on its crop as it is without augmentation.
+    """The teacher's outputs for one sample, on its crop without augmentation.
 
-    With MANO's parameters the vertices follow from them and are not kept, which makes a row 1.1 kB instead of 9.8.
+    With MANO's parameters the vertices follow from them and are not stored: a row has 1.1 kB instead of 9.8.
     """
     shapes = _ANY | (_MANO if has_mano else {"vertices": (N_VERTICES, 3)})
     return np.dtype([*((name, "<f4", shape) for name, shape in shapes.items()), (MARK, "<u4")])
@@ -46,38 +46,39 @@ class Shards(NamedTuple):
     cache: str  # its identity: shards of another are refused
     length: int  # samples
     kind: np.dtype  # of a row
-    map_shape: tuple[int, int, int] | None  # (K, h, w) of a kept feature map
+    map_shape: tuple[int, int, int] | None  # (K, h, w) of a stored feature map
+    rows: int = ROWS  # samples of a shard, the last one's may be fewer
 
     @property
     def total(self) -> int:
-        return -(-self.length // ROWS)
+        return -(-self.length // self.rows)
 
     @property
     def row_bytes(self) -> tuple[int, int]:
-        """Of a sample's answer and of its feature map."""
+        """Bytes of a sample's outputs and of its feature map."""
         return self.kind.itemsize, 2 * int(np.prod(self.map_shape)) if self.map_shape else 0
 
     def samples(self, number: int) -> range:
         """The samples of a shard."""
-        return range(number * ROWS, min(self.length, (number + 1) * ROWS))
+        return range(number * self.rows, min(self.length, (number + 1) * self.rows))
 
     def missing(self) -> list[int]:
-        """The shards that are not there yet."""
+        """Numbers of the shards that are not complete yet."""
         return [number for number in range(self.total) if not self._file("shard", number).is_file()]
 
     def check(self) -> None:
-        """Reads what is there of a cache that may be incomplete; of the maps only their sizes.
+        """Checks the complete shards of a cache that may be incomplete; of the maps only their sizes.
 
         Raises:
             ValueError: a shard is cut short, damaged or of another cache; the message names it.
         """
         for number in sorted(set(range(self.total)) - set(self.missing())):
-            self._answers(number)
+            self._outputs(number)
             if self.map_shape:
                 self._check_maps(number)
 
     def write(self, number: int, rows: NDArray, maps: NDArray[np.float16] | None) -> None:
-        """Writes one shard; after a kill at any moment it is complete or does not count.
+        """Writes one shard; after a kill at any moment it is complete or counts as missing.
 
         Args:
             number: of the shard.
@@ -89,22 +90,22 @@ class Shards(NamedTuple):
             write_bytes(self._file("maps", number), np.ascontiguousarray(maps).tobytes())
         content = rows.tobytes()
         write_bytes(self._file("answers", number), content)
-        about = {"cache": self.cache, "rows": len(rows), "answers": hashlib.sha256(content).hexdigest()}
-        write_bytes(self._file("shard", number), json.dumps(about).encode())
+        marker = {"cache": self.cache, "rows": len(rows), "answers": hashlib.sha256(content).hexdigest()}
+        write_bytes(self._file("shard", number), json.dumps(marker).encode())
 
-    def read_answers(self) -> NDArray:
+    def read_outputs(self) -> NDArray:
         """All rows.
 
         Raises:
             ValueError: a shard is missing, cut short, damaged or of another cache; the message names it.
         """
-        return np.concatenate([self._answers(number) for number in range(self.total)])
+        return np.concatenate([self._outputs(number) for number in range(self.total)])
 
     def open_maps(self) -> list[NDArray[np.float16]]:
         """The feature maps of every shard, (rows, *map_shape) each, still on disk.
 
         Raises:
-            ValueError: a shard is missing or has not the size that it should have.
+            ValueError: a shard is missing or has the wrong size.
         """
         assert self.map_shape is not None
         mapped: list[NDArray[np.float16]] = []
@@ -119,23 +120,23 @@ class Shards(NamedTuple):
         Raises:
             ValueError: it is not what was written.
         """
-        number, row = divmod(index, ROWS)
+        number, row = divmod(index, self.rows)
         found = np.array(maps[number][row])
         if _checksum(found) != mark:
             path = self._file("maps", number)
             raise ValueError(f"{path}: the feature map of sample {index} is damaged; {self._remedy(number)}")
         return found
 
-    def _answers(self, number: int) -> NDArray:
+    def _outputs(self, number: int) -> NDArray:
         marker, path, rows = self._file("shard", number), self._file("answers", number), len(self.samples(number))
         if not marker.is_file():
             raise ValueError(f"{marker} is missing: the teacher cache is not complete; the next run completes it")
-        about = read_json(marker)
-        if about.get("cache") != self.cache or about.get("rows") != rows:
+        found = read_json(marker)
+        if found.get("cache") != self.cache or found.get("rows") != rows:
             raise ValueError(f"{marker}: a shard of another teacher cache; {self._remedy(number)}")
         self._check_size(path, rows * self.kind.itemsize, number)
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != about.get("answers"):
+        if hashlib.sha256(content).hexdigest() != found.get("answers"):
             raise ValueError(f"{path}: not what was written (wrong checksum); {self._remedy(number)}")
         return np.frombuffer(content, dtype=self.kind)
 
