@@ -29,7 +29,7 @@ from fasthamer.registry import unknown
 from fasthamer.students import build_student
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.teachers.cache.manifest import Wanted
+from fasthamer.teachers.cache.manifest import CacheRequest
 from fasthamer.teachers.hamer import MARGIN, HaMeR
 from fasthamer.teachers.vit import PoseViT
 from fasthamer.training.accelerator import accelerator_for
@@ -147,7 +147,7 @@ def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> C
         teacher.model.backbone.compile()  # type: ignore[operator, union-attr]
     if loop == "cached":
         folder = caches / ("features" if objective.features else "outputs")
-        teacher = CachedTeacher(folder, teacher, crops, Wanted(bool(objective.features), 0))  # type: ignore[arg-type]
+        teacher = CachedTeacher(folder, teacher, crops, CacheRequest(bool(objective.features), 0))  # type: ignore[arg-type]
     student = build_student(
         cfg.STUDENT.NAME, cfg.STUDENT.DECODER, cfg.STUDENT.DECODER_SIZE, cfg.STUDENT.IMAGE_SIZE, hand=hand
     )

@@ -132,7 +132,7 @@ def test_what_cannot_be_cached_is_reported_before_the_teacher_works():
         check_images(plain, augmented, keeps_maps=True)
     with pytest.raises(ValueError, match="the augmented set has 10 samples, the plain one 9"):
         check_images(ImageDataset(9), augmented, keeps_maps=False)
-    with pytest.raises(ValueError, match=r"something else in each epoch .* TEACHER.CACHE_VIEWS 1"):
+    with pytest.raises(ValueError, match=r"another image in each epoch .* TEACHER.CACHE_VIEWS 1"):
         mixed = WithSynthetic(ImageDataset(4), ImageDataset(9, seed=1), 0.6)  # type: ignore[arg-type]
         check_images(mixed, mixed, keeps_maps=False)
 

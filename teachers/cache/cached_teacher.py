@@ -22,9 +22,9 @@ from fasthamer.types import Batch, HandOutput, ManoParams
 class CachedTeacher(nn.Module):
     """`recall(batch, device) -> HandOutput` in place of `teacher(image)`, once `build` has made the cache complete.
 
-    The cache holds the teacher's outputs for the images without augmentation. Outputs follow an augmented crop in closed
-    form, see `fasthamer.teachers.cache.geometry`; feature maps do not: a network's features neither turn nor scale
-    with its image, and a map warped after the crop is no better a guess than the map left alone (measured:
+    The cache holds the teacher's outputs for the images without augmentation. Outputs follow an augmented crop in
+    closed form, see `fasthamer.teachers.cache.geometry`; feature maps do not: a network's features neither rotate nor
+    scale with its image, and a map warped after the crop is no nearer to the true one than the map as it is (measured:
     docs/distillation.md). So with feature maps every crop must be one that the teacher has seen.
 
     Args:
