@@ -165,7 +165,7 @@ def test_openvinos_format_carries_the_contract(student, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["hand.bin", "hand.xml"]
     graph = student.deploy().parts(("normalise", "backbone", "head", "mesh"))
     exact_bytes = sum(value.nbytes for value in (*graph.parameters(), *graph.buffers()))
-    assert (tmp_path / "hand.bin").stat().st_size < 0.6 * exact_bytes < session.size_bytes
+    assert session.size_bytes < 0.6 * exact_bytes
     images = crops(2, contract.image_size)
     expected = open_session(student)(images)
     exact = open_session(tmp_path / "hand.xml", "openvino", "fp32")(images)  # fp16 weights, fp32 arithmetic
