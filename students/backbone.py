@@ -1,4 +1,4 @@
-"""A timm network as a feature extractor, with ImageNet weights where they can be had."""
+"""A timm network as a feature extractor, with ImageNet weights where they are available."""
 
 from __future__ import annotations
 
@@ -18,12 +18,46 @@ from fasthamer.files.weights import check_weights, shapes
 
 logger = logging.getLogger(__name__)
 
-logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # it warns of the classifier that we leave out
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # it warns of the unused classifier
 
 SHIPPED = {  # timm's name: weights of its stages in the package, see tools/assets/make_backbone.py
     "mobilenetv3_large_100": Path(fasthamer.__file__).parent / "assets" / "mobilenetv3_l.safetensors",
 }
-HUB_TIMEOUT = 4.0  # seconds to wait for a sign of life before starting from scratch
+HUB_TIMEOUT = 4.0  # seconds to wait for the hub before starting without its weights
+
+
+class Hub:
+    """The Hugging Face hub and its cache on the disk.
+
+    Args:
+        endpoint: its address; None = the client's own setting.
+        cache: folder of downloaded files; None = the client's own.
+    """
+
+    def __init__(self, endpoint: str | None = None, cache: Path | None = None) -> None:
+        self.endpoint, self.cache = endpoint, cache
+
+    def cached(self, config: Any) -> str | None:
+        """The file of a timm config's weights, if it has been downloaded."""
+        from huggingface_hub import try_to_load_from_cache
+
+        if not config.hf_hub_id or config.custom_load:
+            return None
+        for filename in ("model.safetensors", "pytorch_model.bin"):
+            path = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or filename, self.cache)
+            if isinstance(path, str):
+                return path
+        return None
+
+    def reach(self, repository: str) -> None:
+        """Raises at once where the hub is out of reach; the client's own download retries for most of a minute."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(repository, "config.json", endpoint=self.endpoint)
+        get_hf_file_metadata(url, timeout=HUB_TIMEOUT, endpoint=self.endpoint)
+
+
+HUB = Hub()
 
 
 class Backbone(nn.Module):
@@ -32,11 +66,12 @@ class Backbone(nn.Module):
     Args:
         name: timm's name, with or without a pretrained tag.
         image_size: pixels; only networks with a fixed input size (ViTs) are built differently for it.
-        layer: `last`, or a name of `layers` to hand out beside the last map.
-        pretrained: load timm's ImageNet weights; when they cannot be had, says so and starts from shipped ones
-            (`SHIPPED`) or from scratch.
+        layer: `last`, or a name of `layers` whose map is returned beside the last.
+        pretrained: load timm's ImageNet weights; where they cannot be loaded, logs a warning and starts from shipped
+            ones (`SHIPPED`) or from scratch.
         weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or a
-            student's file, whose backbone is taken, whatever its decoder; or `shipped`.
+            student's file, whose backbone is used, whatever its decoder; or `shipped`.
+        hub: where pretrained weights come from.
     """
 
     def __init__(
@@ -46,22 +81,23 @@ class Backbone(nn.Module):
         layer: str = "last",
         pretrained: bool = False,
         weights: str | Path | None = None,
+        hub: Hub = HUB,
     ) -> None:
         super().__init__()
         self.name = name
-        carried = _of_student(weights)
-        self.network = _create(name, image_size, pretrained and not carried, None if carried else weights)
-        if carried:
+        stored = _of_student(weights)
+        self.network = _create(name, image_size, pretrained and not stored, None if stored else weights, hub)
+        if stored:
             source = f"{weights}: its student's backbone is not {name}"
-            check_weights(carried, shapes(self.network.state_dict()), source)
-            self.network.load_state_dict(carried)
+            check_weights(stored, shapes(self.network.state_dict()), source)
+            self.network.load_state_dict(stored)
         info: Any = self.network.feature_info
         self.layers: list[str] = info.module_name()
         if layer != "last" and layer not in self.layers:
             raise ValueError(f"{name} has no layer {layer!r}: choose last or one of {', '.join(self.layers)}")
         self.layer = layer
         self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
-        # Only timm's general wrappers say so; networks with a class of their own for features are all NCHW.
+        # Only timm's general wrappers have it; networks with a class of their own for features are all NCHW.
         self._channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
         tapped, last = self._try(image_size)
         self.layer_channels, self.channels = tapped.shape[1], last.shape[1]
@@ -70,7 +106,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _try(self, image_size: int) -> tuple[Tensor, Tensor]:
-        """The maps of one empty image: what timm's tables say of a network's maps is not always what it gives.
+        """The maps of one empty image: timm's tables of a network's maps are not always right.
 
         Raises:
             ValueError: the network does not take images of this size.
@@ -95,7 +131,7 @@ class Backbone(nn.Module):
             self.network.train(mode)
 
     def freeze(self, stages: int) -> None:
-        """Keeps the first `stages` of `layers`, and all before them, as they are: weights and batch statistics.
+        """Freezes the first `stages` of `layers` and all before them: weights and batch statistics.
 
         Raises:
             ValueError: there are not that many stages to freeze and one left to train.
@@ -136,9 +172,9 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return config.mean, config.std
 
 
-def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | None) -> nn.Module:
+def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | None, hub: Hub) -> nn.Module:
     if not timm.is_model(name.split(".")[0]):
-        raise KeyError(f"timm knows no network named {name!r}; timm.list_models('*part*') lists them")
+        raise KeyError(f"timm has no network named {name!r}; timm.list_models('*part*') lists them")
     config: Any = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"features_only": True}
     if config.fixed_input_size:
@@ -147,11 +183,11 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | 
         source = {"state_dict": shipped_weights(name) if weights == "shipped" else read_weights(name, weights)}
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source, **options)
     if pretrained:
-        network = _try_pretrained(name, config, options)
+        network = _try_pretrained(name, config, options, hub)
         if network is not None:
             return network
         if name in SHIPPED:
-            return _create(name, image_size, False, "shipped")
+            return _create(name, image_size, False, "shipped", hub)
     try:
         return timm.create_model(name, pretrained=False, **options)
     except (AttributeError, RuntimeError, TypeError) as error:
@@ -206,39 +242,20 @@ def _of_student(path: str | Path | None) -> dict[str, Tensor]:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): file.get_tensor(name).float() for name in names}
     except SafetensorError:
-        return {}  # `read_weights` says what is wrong with it
+        return {}  # `read_weights` raises the error
 
 
-def _try_pretrained(name: str, config: Any, options: dict[str, Any]) -> nn.Module | None:
-    """The network with ImageNet weights, or None after a line that says why not; never waits long for a network."""
+def _try_pretrained(name: str, config: Any, options: dict[str, Any], hub: Hub) -> nn.Module | None:
+    """The network with ImageNet weights, or None after a warning with the reason; never waits long for the hub."""
     try:
-        cached = _cached(config)
+        cached = hub.cached(config)
         if cached:  # by file: asked by name, the hub client would retry for a minute when offline
             options = {**options, "pretrained_cfg_overlay": {"file": cached}}
         elif config.hf_hub_id:
-            _knock(config.hf_hub_id)
+            hub.reach(config.hf_hub_id)
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub client's, the transport's or timm's: the remedy is the same
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         start = "the shipped weights" if name in SHIPPED else "scratch"
         logger.warning("no ImageNet weights for %s (%s): its backbone starts from %s", name, reason, start)
         return None
-
-
-def _cached(config: Any) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    if not config.hf_hub_id or config.custom_load:
-        return None
-    for filename in ("model.safetensors", "pytorch_model.bin"):
-        path = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or filename)
-        if isinstance(path, str):
-            return path
-    return None
-
-
-def _knock(repository: str) -> None:
-    """Raises at once where the hub is out of reach; the client's own download retries for most of a minute."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=HUB_TIMEOUT)

@@ -1,4 +1,4 @@
-"""`student.safetensors`: a finished student, loadable in one line without network, ImageNet weights or pickle."""
+"""`student.safetensors`: a trained student, loaded in one line without network, ImageNet weights or pickle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUDENT = Kind("student", "fasthamer-student-1", _SPEC, {"tokenizer", "generator
 
 
 def save_student(path: str | Path, student: nn.Module, metadata: dict[str, Any], dtype: str = "fp32") -> None:
-    """Writes the student's weights (never the hand's arrays) with all that is needed to rebuild it; atomic.
+    """Writes the student's weights (never the hand's arrays) with the description that rebuilds it; atomic.
 
     Args:
         path: ends in .safetensors; replaced whole or not at all.
@@ -51,7 +51,7 @@ def load_student(path: str | Path, hand: Hand | None = None) -> Student:
     if hand.fingerprint != fingerprint:
         raise ValueError(
             f"{path}: this student was trained with the hand {hand_name!r} ({fingerprint}), not with {hand.name!r} "
-            f"({hand.fingerprint}): its parameters mean nothing there. Load it with the hand it knows (HAND.MODEL)"
+            f"({hand.fingerprint}): its parameters do not fit that hand. Load it with its own hand (HAND.MODEL)"
         )
     if "tokenizer" in spec:  # its mesh decoder and codes are among the student's own weights
         spec["tokenizer"] = Tokenizer(TokenizerSpec(**spec["tokenizer"]), hand)
@@ -61,7 +61,7 @@ def load_student(path: str | Path, hand: Hand | None = None) -> Student:
 
 
 def student_metadata(path: str | Path) -> dict[str, Any]:
-    """The header: `student` (how to rebuild it) and `metadata` (what `save_student` was given); reads no weights."""
+    """The header: `student` (the arguments that rebuild it) and `metadata` (as saved); reads no weights."""
     return read_header(Path(path), STUDENT)
 
 

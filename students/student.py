@@ -16,7 +16,7 @@ from fasthamer.types import HandOutput, View
 
 
 class Decoder(Protocol):
-    """What reads a hand out of a feature map (B, C, h, w)."""
+    """Decodes a feature map (B, C, h, w) to a hand."""
 
     def __call__(self, features: Tensor, hand: Hand) -> HandOutput: ...
 
@@ -25,10 +25,10 @@ class Student(nn.Module):
     """Normalises and resizes, extracts features, decodes; see `fasthamer.types.HandModel`.
 
     The output's `features` are those of the backbone's chosen layer, for feature distillation; the decoder always
-    reads the last. The hand model is held but not part of the state dict.
+    takes the last. The hand model is held but not part of the state dict.
 
     Args:
-        spec: what `build_student` needs to make this student again (plain values).
+        spec: the arguments of `build_student` that rebuild this student (plain values).
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Student(nn.Module):
         return self.decoder(last, self.hand)._replace(features=tapped)
 
     def deploy(self) -> Deployed:
-        """The exact inference graph of this student as it is now; shares no weight with it.
+        """The exact inference graph of this student; a copy, which shares no weight with it.
 
         Raises:
-            ValueError: its decoder has none.
+            ValueError: its decoder cannot be folded.
         """
         device = self.normalise.scale.device
-        seen = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
-        folded = fold_backbone(self.backbone, seen)
+        example = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+        folded = fold_backbone(self.backbone, example)
         return Deployed(self.normalise, folded, self.decoder, self.hand, self.view, self.feature_channels)

@@ -1,4 +1,4 @@
-"""Every student by name, its decoders, and the table of what they cost."""
+"""Every student by name, its decoders, and the table of their sizes."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ DECODERS = Registry("decoder")  # builder(plan, hand) -> a module, see `students
 
 
 class Plan(NamedTuple):
-    """What a decoder is built for."""
+    """The arguments of a decoder's builder."""
 
-    channels: int  # of the map that it reads
+    channels: int  # of the feature map
     grid: tuple[int, int]  # the map's cells
     size: str  # one of `fasthamer.nn.mano_head.SIZES`
     tokenizer: Tokenizer | str | Path | None = None  # token decoders only: it, or what `load_tokenizer` takes
-    generator: str = "upsampled"  # token decoders only, see `TokenDecoder`
+    generator: str = "upsampled"  # token decoders only, see `TokenClassifier`
     view: float = 1.0  # the middle share of the crop's side that the map covers
 
 
 @DECODERS.register
 def mano(plan: Plan, hand: Hand) -> nn.Module:
-    """HaMeR's transformer head at any width, told where features lie; starts from the hand's mean pose."""
+    """HaMeR's transformer head at any width, with position embeddings; starts from the hand's mean pose."""
     head = ManoHead(plan.channels, _size(plan.size), plan.grid)
     head.start_from(hand)
     return head
@@ -77,7 +77,7 @@ def flat(plan: Plan, hand: Hand) -> nn.Module:
 
 @DECODERS.register
 def token(plan: Plan, hand: Hand) -> nn.Module:
-    """TokenHand's: a word of a codebook for each of M tokens, and a frozen decoder from words to a mesh."""
+    """TokenHand's: a code of the codebook for each of M tokens, and a frozen decoder from codes to a mesh."""
     if plan.size != "full":
         raise ValueError(f"the decoder token comes in one size, full, not {plan.size}")
     tokenizer = plan.tokenizer
@@ -106,13 +106,13 @@ def build_student(
         decoder: one of `DECODERS`.
         decoder_size: one of `fasthamer.nn.mano_head.SIZES`.
         image_size: pixels; images of other sizes are resized.
-        view: the middle share of the crop's side that the student looks at.
-        pretrained: ImageNet weights for the backbone where timm can load them; says so where it cannot.
+        view: the middle share of the crop's side that the student takes.
+        pretrained: ImageNet weights for the backbone where timm can load them; logs a warning where it cannot.
         hand: the hand model; None is the embedded one.
         feature_layer: the backbone layer whose map is `HandOutput.features`; `last`, or one of timm's names.
         backbone_file: a local file of timm's weights for the backbone, instead of `pretrained`.
         tokenizer: of the decoder `token`: one, or its file; None is the shipped one of the embedded hand.
-        generator: of the decoder `token`: where it reads tokens, see `TokenDecoder`.
+        generator: of the decoder `token`: the map that it samples, see `TokenClassifier`.
 
     Raises:
         KeyError: no such student, decoder, size or generator; the message offers the nearest.
@@ -144,7 +144,7 @@ class StudentRow(NamedTuple):
     name: str
     backbone_params: int
     head_params: int  # of the decoder mano
-    token_params: int  # of the decoder token with the default tokenizer: its codes and mesh decoder count
+    token_params: int  # of the decoder token with the default tokenizer: codes and mesh decoder included
     gflops: float  # multiplications and additions of backbone and decoder mano, 2 per multiply-add
     channels: int
     height: int
@@ -154,7 +154,7 @@ class StudentRow(NamedTuple):
 def list_students(
     names: Iterable[str] = tuple(STUDENTS), decoder_size: str = "full", image_size: int = 256
 ) -> list[StudentRow]:
-    """What each student costs; computed on shapes alone, no weights are made."""
+    """Size and arithmetic of each student; computed on shapes alone, no weights are allocated."""
     return [_measure(name, decoder_size, image_size) for name in names]
 
 

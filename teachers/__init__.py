@@ -1,4 +1,4 @@
-"""Heavy hand models that students learn from."""
+"""Teachers: hand models whose outputs students are distilled from."""
 
 from fasthamer.teachers.hamer import random_hamer
 from fasthamer.teachers.teacher import Teacher

@@ -12,11 +12,11 @@ from fasthamer.runtime.deploy import Deployed
 from fasthamer.teachers.vit import HEIGHT, WIDTH, PoseViT
 from fasthamer.types import HandOutput, View
 
-MARGIN = (HEIGHT - WIDTH) // 2  # pixels at the crop's left and right that the ViT does not see
+MARGIN = (HEIGHT - WIDTH) // 2  # pixels at the crop's left and right that the ViT does not take
 
 
 class HaMeR(nn.Module):
-    """A 256-pixel crop, of which the ViT sees the middle 192 columns; see `fasthamer.types.HandModel`.
+    """Takes a 256-pixel crop; the ViT takes its middle 192 columns; see `fasthamer.types.HandModel`.
 
     Args:
         backbone: 1280 wide and 32 deep in the published model.
@@ -60,7 +60,7 @@ class _Middle(nn.Module):
 
 
 def hollow_hamer(hand: Hand) -> HaMeR:
-    """The published architecture on the meta device: names and shapes of 670 M parameters, no memory, no time."""
+    """The published architecture on the meta device: names and shapes of 670 M parameters, without memory."""
     with torch.device("meta"):
         backbone = PoseViT()
         head = ManoHead(backbone.channels, SIZES["full"])
@@ -68,7 +68,7 @@ def hollow_hamer(hand: Hand) -> HaMeR:
 
 
 def random_hamer(hand: Hand, seed: int = 0) -> HaMeR:
-    """The published architecture with random weights, in eval mode: for timing and tests, it knows nothing."""
+    """The published architecture with random weights, in eval mode: for timing and tests."""
     model = hollow_hamer(hand)
     model.backbone.to_empty(device="cpu")
     model.mano_head = ManoHead(model.feature_channels, SIZES["full"])

@@ -19,7 +19,7 @@ class Teacher(nn.Module):
         model: a hand model; it is frozen in place.
         precision: of the matrix products, whatever autocast surrounds the call: fp32, bf16, or
             auto = bf16 on cuda, else fp32. Meshes are skinned in fp32 always. With bf16 the backbone's matrices are
-            kept in it once it has answered: autocast would convert them at every pass, to the same numbers.
+            converted at the first call: autocast would convert them at every call, to the same numbers.
     """
 
     def __init__(self, model: nn.Module, precision: str = "auto") -> None:
@@ -35,7 +35,7 @@ class Teacher(nn.Module):
         self.hand: Hand = model.hand  # type: ignore[assignment]
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode: batch statistics and drop-path would make its answers noisy."""
+        """Stays in eval mode: batch statistics and drop-path would make its outputs noisy."""
         return super().train(False)
 
     @torch.no_grad()  # not inference_mode: a product with an inference tensor cannot be backpropagated

@@ -39,7 +39,7 @@ def hamer(checkpoint: str, hand: Hand | None) -> nn.Module:
         hand = load_hand(checkpoint)
     elif hand.is_embedded:
         logger.warning(
-            "HaMeR speaks MANO's parameters but the hand is the embedded one, so its meshes are only roughly right: "
+            "HaMeR predicts MANO's parameters but the hand is the embedded one, so its meshes are only approximate: "
             "set HAND.MODEL (--mano) to MANO_RIGHT.pkl or to hamer.ckpt itself"
         )
     return load_hamer(checkpoint, hand)
@@ -62,7 +62,7 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
 
     Raises:
         KeyError: no such teacher or precision.
-        FileNotFoundError: its file is not there; the message says how to get it.
+        FileNotFoundError: its file is not there; the message names the source.
         ValueError: its file is not usable.
     """
     name, _ = resolve_teacher(name, checkpoint)
@@ -72,7 +72,7 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
 
 
 def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
-    """What a teacher's name stands for, and one line why.
+    """The teacher that a name stands for, and one line with the reason.
 
     Args:
         name: as for `build_teacher`.
@@ -95,7 +95,7 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
 
 
 def hand_for(teacher: str, checkpoint: str = "") -> str:
-    """The hand model that HAND.MODEL auto stands for: a student must speak the parameters of its teacher.
+    """The hand model that HAND.MODEL auto stands for: a student must predict its teacher's parameters.
 
     Args:
         teacher: a resolved name.

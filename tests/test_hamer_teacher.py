@@ -8,6 +8,7 @@ from fasthamer.nn.mano_head import SIZES, ManoHead
 from fasthamer.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from fasthamer.students import build_student, save_student
 from fasthamer.teachers import Teacher, build_teacher, random_hamer, resolve_teacher
+from fasthamer.teachers.embedded import load_embedded
 from fasthamer.teachers.hamer import HaMeR
 from fasthamer.teachers.hamer_checkpoint import published_shapes, to_ours
 from fasthamer.teachers.vit import PoseViT
@@ -178,7 +179,7 @@ def test_a_students_file_can_teach(tmp_path, hand):
         torch.testing.assert_close(teacher(image).vertices, student(image).vertices)
 
 
-def test_a_student_of_hamer_speaks_the_mano_in_its_checkpoint(monkeypatch):
+def test_a_student_of_hamer_uses_the_mano_in_its_checkpoint(monkeypatch):
     monkeypatch.delenv(HAMER_VARIABLE, raising=False)
     assert hand_for("hamer", "there/hamer.ckpt") == "there/hamer.ckpt"
     assert hand_for("hamer") == "embedded"
@@ -187,15 +188,13 @@ def test_a_student_of_hamer_speaks_the_mano_in_its_checkpoint(monkeypatch):
     assert hand_for("hamer") == "elsewhere.ckpt"
 
 
-def test_the_embedded_teacher_says_when_it_is_missing_or_given_another_hand(tmp_path, monkeypatch, hand):
-    monkeypatch.setattr("fasthamer.teachers.embedded.FILE", tmp_path / "gone.safetensors")
+def test_the_embedded_teacher_is_refused_when_it_is_missing_or_given_another_hand(tmp_path, hand):
     with pytest.raises(FileNotFoundError, match="no embedded teacher"):
-        build_teacher("embedded", "", hand)
+        load_embedded(hand, tmp_path / "gone.safetensors")
     student = build_student("timm:test_resnet", decoder_size="tiny", image_size=64, hand=hand)
     save_student(tmp_path / "here.safetensors", student, {}, "fp16")
-    monkeypatch.setattr("fasthamer.teachers.embedded.FILE", tmp_path / "here.safetensors")
-    assert build_teacher("embedded", "", hand).image_size == 64
+    assert load_embedded(hand, tmp_path / "here.safetensors").image_size == 64
     stranger = load_hand("embedded")
     stranger.name = "MANO_RIGHT"
-    with pytest.raises(ValueError, match=r"speaks of the embedded hand, not of 'MANO_RIGHT'"):
+    with pytest.raises(ValueError, match=r"predicts the embedded hand's parameters, not those of 'MANO_RIGHT'"):
         build_teacher("embedded", "", stranger)

@@ -5,8 +5,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-import fasthamer.students.backbone as backbone_module
-from fasthamer.students.backbone import SHIPPED, Backbone
+from fasthamer.students.backbone import SHIPPED, Backbone, Hub
 from fasthamer.tools.assets import make_backbone
 
 NAME = "mobilenetv3_large_100"
@@ -20,14 +19,9 @@ def test_shipped_weights_are_all_of_the_backbone_and_nothing_else():
         torch.testing.assert_close(value, stored[key].to(value.dtype))
 
 
-def test_without_a_network_mobilenetv3_starts_from_them_and_says_so(monkeypatch, caplog):
-    def unreachable(repository):
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(backbone_module, "_cached", lambda config: None)
-    monkeypatch.setattr(backbone_module, "_knock", unreachable)
-    network = Backbone(NAME, 64, pretrained=True).network
-    assert "no route" in caplog.text and "starts from the shipped weights" in caplog.text
+def test_without_a_network_mobilenetv3_starts_from_them_and_warns(tmp_path, caplog):
+    network = Backbone(NAME, 64, pretrained=True, hub=Hub("http://127.0.0.1:9", tmp_path)).network
+    assert "refused" in caplog.text and "starts from the shipped weights" in caplog.text
     stored = load_file(SHIPPED[NAME])["conv_stem.weight"]
     torch.testing.assert_close(network.state_dict()["conv_stem.weight"], stored.float())
 
@@ -56,9 +50,8 @@ def test_the_maps_compared_are_those_that_timm_hands_out():
 def test_a_few_steps_write_weights_that_the_student_starts_from(tmp_path, capsys, monkeypatch):
     source, out = tmp_path / "source.safetensors", tmp_path / "made.safetensors"
     save_file(timm.create_model(make_backbone.SOURCE).state_dict(), source)
-    words = ["--source", source, "--out", out, "--images", tmp_path / "drawn", "--size", "4", "--steps", "2"]
-    monkeypatch.setattr(make_backbone, "BATCH", 2)
-    assert make_backbone.main([*map(str, words), "--workers", "0"]) == 0
+    paths = ["--source", source, "--out", out, "--images", tmp_path / "drawn"]
+    assert make_backbone.main([*map(str, paths), "--size", "4", "--steps", "2", "--batch", "2", "--workers", "0"]) == 0
     assert "of the variance" in capsys.readouterr().out
     monkeypatch.setitem(SHIPPED, NAME, out)
     Backbone(NAME, 64, weights="shipped")

@@ -1,17 +1,18 @@
 """Every student works and costs what the paper says; backbones, decoders and pretrained weights behave."""
 
 import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-import fasthamer.students.backbone as backbone_module
 from fasthamer.hand.mano import load_hand
 from fasthamer.nn.normalise import Normalise
 from fasthamer.students import STUDENTS, build_student, list_students
-from fasthamer.students.backbone import Backbone
+from fasthamer.students.backbone import HUB_TIMEOUT, Backbone, Hub
 from fasthamer.students.zoo import student_table
 from fasthamer.types import View
 
@@ -165,30 +166,36 @@ def test_frozen_stages_keep_weights_and_statistics_and_the_rest_trains(hand):
         student.backbone.freeze(5)
 
 
-def test_without_a_network_pretrained_says_so_at_once_and_starts_from_scratch(hand, monkeypatch, caplog):
+def test_without_a_network_pretrained_warns_once_and_starts_from_scratch(tmp_path, caplog):
     attempts = []
 
-    def unreachable(*_, timeout, **__):
-        attempts.append(timeout)
-        raise OSError("Name or service not known")
+    class Unavailable(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            attempts.append(self.path)
+            self.send_error(503)
 
-    monkeypatch.setattr(backbone_module, "_cached", lambda _: None)
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
-    with caplog.at_level(logging.WARNING):
-        small(hand, "resnet18", pretrained=True)
-    assert len(attempts) == 1 and attempts[0] <= 10  # seconds; the hub's own client would try again for a minute
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with caplog.at_level(logging.WARNING):
+            Backbone("resnet18", 64, pretrained=True, hub=Hub(f"http://127.0.0.1:{server.server_port}", tmp_path))
+        server.shutdown()
+    assert len(attempts) == 1 and HUB_TIMEOUT <= 10  # seconds; the hub's own client would try again for a minute
     assert len(caplog.records) == 1
-    assert "no ImageNet weights for resnet18 (Name or service not known)" in caplog.text
+    assert "no ImageNet weights for resnet18 (" in caplog.text and "503" in caplog.text
     assert "from scratch" in caplog.text
 
 
-def test_cached_pretrained_weights_are_used_without_asking_the_network(tmp_path, monkeypatch, caplog):
+def test_cached_pretrained_weights_are_used_without_the_network(tmp_path, caplog):
     torch.manual_seed(1)
     source = timm.create_model("test_resnet")
-    save_file(source.state_dict(), tmp_path / "model.safetensors")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda _, filename: str(tmp_path / filename))
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: pytest.fail("asked the network"))
-    loaded = Backbone("test_resnet", 64, pretrained=True).network.state_dict()
+    repository = timm.get_pretrained_cfg("test_resnet").hf_hub_id
+    folder = tmp_path / f"models--{repository.replace('/', '--')}"  # the hub client's own layout
+    (folder / "snapshots" / "1234").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("1234")
+    save_file(source.state_dict(), folder / "snapshots" / "1234" / "model.safetensors")
+    hub = Hub("http://127.0.0.1:9", tmp_path)
+    loaded = Backbone("test_resnet", 64, pretrained=True, hub=hub).network.state_dict()
     assert not caplog.records
     for key, value in loaded.items():
         torch.testing.assert_close(value, source.state_dict()[key])

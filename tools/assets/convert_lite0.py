@@ -71,9 +71,9 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     with torch.device("meta"):
         network = timm.create_model(NETWORK)
-    places = [name for name, _ in network.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
+    blocks = [name for name, _ in network.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
     expanded = {name.split(".")[1] for name in state if "._expand_conv." in name}
-    renamed = {_timm_name(name, places, expanded): value.contiguous() for name, value in state.items()}
+    renamed = {_timm_name(name, blocks, expanded): value.contiguous() for name, value in state.items()}
     try:
         network.load_state_dict(renamed, assign=True)
     except RuntimeError as error:
@@ -81,7 +81,7 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _timm_name(name: str, places: list[str], expanded: set[str]) -> str:
+def _timm_name(name: str, blocks: list[str], expanded: set[str]) -> str:
     match = re.fullmatch(r"(?:_blocks\.(?P<block>\d+)\.)?(?P<part>_\w+)\.(?P<leaf>\w+)", name)
     if match is None:
         raise ValueError(f"not a tensor of EfficientNet-Lite0: {name}")
@@ -89,7 +89,7 @@ def _timm_name(name: str, places: list[str], expanded: set[str]) -> str:
     if block is None:
         return f"{AROUND_BLOCKS[part]}.{leaf}"
     parts = IN_BLOCK if block in expanded else IN_BLOCK_WITHOUT_EXPANSION
-    return f"{places[int(block)]}.{parts[part]}.{leaf}"
+    return f"{blocks[int(block)]}.{parts[part]}.{leaf}"
 
 
 if __name__ == "__main__":

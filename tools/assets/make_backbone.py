@@ -1,12 +1,12 @@
-"""A MobileNetV3-L that sees as EfficientNet-Lite0's ImageNet weights do: the shipped start of that student.
+"""A MobileNetV3-L distilled from EfficientNet-Lite0's ImageNet weights: the shipped initial weights of that student.
 
     python tools/assets/convert_lite0.py --out runs/lite0.safetensors
     python tools/assets/make_backbone.py --source runs/lite0.safetensors --out runs/mobilenetv3_l.safetensors
 
 For when ImageNet weights cannot be downloaded. The two networks' stages end at the same strides with the same widths
-(16, 24, 40 and 112 channels), so a stage of the one can stand in for a stage of the other. First every stage learns
-apart, fed with the source's own maps (blockwise distillation: Li et al. 2020, "Blockwisely supervised neural
-architecture search with knowledge distillation"); then the whole network learns all maps at once, fed with its own.
+(16, 24, 40 and 112 channels), so a stage of the one can replace a stage of the other. First every stage is
+trained apart, on the source's own maps (blockwise distillation: Li et al. 2020, "Blockwisely supervised neural
+architecture search with knowledge distillation"); then the whole network is trained on all maps at once.
 The images are synthetic hands; no label is used.
 """
 
@@ -34,14 +34,13 @@ from fasthamer.hand.mano import load_hand
 from fasthamer.students.backbone import normalisation
 
 SOURCE, TARGET = "tf_efficientnet_lite0", "mobilenetv3_large_100"
-STAGES = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))  # of `blocks`: each ends where the map is handed out
-IMAGE, VIEW = 192, 128  # pixels drawn, and of the middle that is looked at
-BATCH = 32
-APART = 0.5  # share of the steps in which the stages learn apart
+STAGES = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))  # of `blocks`: each ends where timm returns a map
+IMAGE, VIEW = 192, 128  # pixels of an image, and of its middle that is used
+APART = 0.5  # share of the steps in which the stages are trained apart
 
 
 class Stages(nn.Module):
-    """A timm EfficientNet-like network cut where its maps are handed out."""
+    """A timm EfficientNet-like network split where timm returns its maps."""
 
     mean: Tensor  # of the pixels, 0 to 255
     std: Tensor
@@ -58,7 +57,7 @@ class Stages(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std)[:, None, None])
 
     def maps(self, image: Tensor, given: list[Tensor] | None = None) -> list[Tensor]:
-        """The map at the end of each stage; `given` replaces what each stage but the first is fed with."""
+        """The map at the end of each stage; `given` replaces the input of each stage but the first."""
         found = [self.stages[0](self.stem((image - self.mean) / self.std))]
         for number, stage in enumerate(self.stages[1:]):
             found.append(stage((given or found)[number]))
@@ -66,7 +65,7 @@ class Stages(nn.Module):
 
 
 class Learner(nn.Module):
-    """The network that learns, and a projection of its last map, which is wider than the source's."""
+    """The trained network, and a projection of its last map, which is wider than the source's."""
 
     def __init__(self, source: Stages) -> None:
         super().__init__()
@@ -79,18 +78,18 @@ class Learner(nn.Module):
 
         Args:
             image: (B, 3, S, S), 0 to 255.
-            apart: feed each stage with the source's maps, so that it does not wait for those before it.
+            apart: feed each stage with the source's maps.
         """
         with torch.no_grad():
-            wanted = self.source.maps(image)
-        found = self.network.maps(image, wanted if apart else None)
+            target = self.source.maps(image)
+        found = self.network.maps(image, target if apart else None)
         found[-1] = self.projection(found[-1])
-        return torch.stack([_error(*pair) for pair in zip(found, wanted, strict=True)])
+        return torch.stack([_error(*pair) for pair in zip(found, target, strict=True)])
 
 
-def _error(found: Tensor, wanted: Tensor) -> Tensor:
-    variance = wanted.var((0, 2, 3), keepdim=True) + 1e-6
-    return ((found - wanted).square() / variance).mean()
+def _error(found: Tensor, target: Tensor) -> Tensor:
+    variance = target.var((0, 2, 3), keepdim=True) + 1e-6
+    return ((found - target).square() / variance).mean()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write, half precision")
     parser.add_argument("--images", type=Path, default=Path("runs/drawn"), help="keeps the synthetic images")
     parser.add_argument("--size", type=int, default=12000, help="how many of them")
-    parser.add_argument("--steps", type=int, default=800, help=f"of {BATCH} images")
+    parser.add_argument("--steps", type=int, default=800, help="of --batch images")
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args(argv)
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no file {args.source}; tools/assets/convert_lite0.py makes it")
     torch.manual_seed(0)
     hands = SyntheticDataset(load_hand("embedded"), args.size, image_size=IMAGE, scale=0.0, shift=0.0)
-    stream = Stream(args.size, BATCH, seed=0)
+    stream = Stream(args.size, args.batch, seed=0)
     loader = DataLoader(
         CachedSyntheticDataset(hands, args.images, Strength()),  # type: ignore[arg-type]
         batch_sampler=stream,  # type: ignore[arg-type]
@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     with replacing(args.out) as draft:
         about = {"source": "EfficientNet-Lite0, ImageNet", "license": "Apache-2.0"}
         save_file(_stored(stage_weights(learner.network)), draft, about)
-    told = ", ".join(f"{100 * (1 - error):.0f} %" for error in errors)
-    print(f"{args.out}: explains {told} of the variance of the source's maps, from the first to the last")
+    shares = ", ".join(f"{100 * (1 - error):.0f} %" for error in errors)
+    print(f"{args.out}: explains {shares} of the variance of the source's maps, from the first to the last")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Corrective pose directions: what linear blend skinning loses when a joint bends, read off the posed implicit surface.
 
-Each joint is bent through its range, the volumes of the implicit surface ride along, and the skinned vertices move onto
-the surface they should lie on. A ridge regression on MANO's features (R - I) makes that linear. Millimetres.
+Each joint is bent through its range, the volumes of the implicit surface move along, and the skinned vertices are
+projected onto that surface. A ridge regression on MANO's features (R - I) makes that linear. Millimetres.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ TIPS = ((320, 317, 333), (443, 444, 445), (671, 672, 673), (554, 555, 556), (744
 def renumber(vertices: np.ndarray, faces: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
     """The same mesh, ordered from wrist to tips by bone, with the tips at MANO's indices."""
     n = len(vertices)
-    place = np.full(n, -1)
+    index = np.full(n, -1)
     axes = skeleton.ends - skeleton.joints
     for number, wanted in enumerate(TIPS):
         bone = 3 + 3 * number
@@ -24,15 +24,15 @@ def renumber(vertices: np.ndarray, faces: np.ndarray, skeleton: Skeleton) -> tup
         ring = ring[ring != tip]
         # neighbours that stay closest to the end of the finger
         ring = ring[np.argsort(-((vertices[ring] - vertices[tip]) @ along), kind="stable")]
-        for index, vertex in zip(wanted, [tip, *ring[: len(wanted) - 1].tolist()], strict=True):
-            place[vertex] = index
+        for tip_index, vertex in zip(wanted, [tip, *ring[: len(wanted) - 1].tolist()], strict=True):
+            index[vertex] = tip_index
     owner = np.argmin(
         [np.linalg.norm(vertices - 0.5 * (skeleton.joints[b] + skeleton.ends[b]), axis=1) for b in range(16)], axis=0
     )
-    rest = np.flatnonzero(place < 0)
+    rest = np.flatnonzero(index < 0)
     rest = rest[np.lexsort((vertices[rest, 2], -vertices[rest, 0], owner[rest]))]
-    free = np.setdiff1d(np.arange(n), place[place >= 0])
-    place[rest] = free
+    free = np.setdiff1d(np.arange(n), index[index >= 0])
+    index[rest] = free
     moved = np.empty_like(vertices)
-    moved[place] = vertices
-    return moved, place[faces]
+    moved[index] = vertices
+    return moved, index[faces]

@@ -1,4 +1,4 @@
-"""What each vertex is to a painter: back, palm or nail."""
+"""The skin region of each vertex: back, palm or nail."""
 
 from __future__ import annotations
 

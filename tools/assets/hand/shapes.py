@@ -8,7 +8,7 @@ import numpy as np
 
 from fasthamer.tools.assets.hand.skeleton import FINGERS, Skeleton
 
-# what varies -> its standard deviation in adults (relative, or degrees and mm where said)
+# what varies -> its standard deviation in adults (relative, or degrees and mm where noted)
 SPREADS = {
     "size": 0.054,
     "fingers": 0.028,
