@@ -7,7 +7,7 @@ from miniatures_capture import left_arrays, mano
 from scipy.spatial.transform import Rotation
 
 from fasthamer.data.crop import mirror_points
-from fasthamer.hand.fit import _Chain, fit_mano, mirror_fit
+from fasthamer.hand.fit import MeshFitter, fit_mano, mirror_fit
 from fasthamer.hand.left import left_hand
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
@@ -154,7 +154,7 @@ def test_a_batch_is_its_hands_one_by_one_and_the_same_every_time(hand):
 def test_the_derivatives_are_those_of_skinning(arrays, hand):
     params, _ = parameters(1)
     local, betas = torch.cat((params.global_orient, params.hand_pose), 1), params.betas
-    chain, poser = _Chain(hand), Poser(arrays)
+    chain, poser = MeshFitter(hand), Poser(arrays)
     posed = chain.pose(local, betas)
     before = posed.before[0].double().numpy()
 

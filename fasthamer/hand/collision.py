@@ -1,4 +1,4 @@
-"""A cheap test whether fingers run into each other or into the palm: bones as capsules."""
+"""A cheap test whether fingers intersect each other or the palm: bones as capsules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KNUCKLES = (1, 4, 7, 10)  # the metacarpals run from the wrist to these joints
 
 
 def _pairs() -> np.ndarray:
-    """Capsules (P, 2) worth testing; bones 1..15 as 0..14, metacarpals as 15..18."""
+    """Pairs of capsules (P, 2) that are tested; bones 1..15 as 0..14, metacarpals as 15..18."""
     pairs = []
     for a in range(15):
         for b in range(a + 1, 15):
@@ -32,13 +32,13 @@ _PAIRS = _pairs()
 
 
 class Capsules(NamedTuple):
-    """Rest joints (16, 3) and fingertips (5, 3) of the hand whose bones are tested, metres."""
+    """The hand whose bones are tested: rest joints (16, 3) and fingertips (5, 3) in MANO's order, metres."""
 
     joints: np.ndarray
     tips: np.ndarray
 
     def depth(self, pose: np.ndarray) -> float:
-        """How deep (m) the worst pair of capsules overlaps in the pose (15, 3); negative when all are apart."""
+        """The deepest overlap (m) of two capsules in the pose (15, 3) axis-angle; negative when all are apart."""
         joints, ends = self.posed(pose)
         wrist = np.broadcast_to(joints[0], (4, 3))
         knuckles = joints[list(_KNUCKLES)]

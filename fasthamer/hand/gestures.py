@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# what the rest mesh already has, degrees: subtracted before rotating
+# angles of the rest mesh, degrees: subtracted before rotating
 REST = np.array([[4, 7, 5, 4], [4, 0.5, 5, 4], [4, -14, 5, 4], [4, -5.5, 5, 4], [0, 0, 0, 0]], float)
 # limits of healthy adults, active motion, with a few degrees of passive reach
 LOWEST = np.array(

@@ -1,8 +1,8 @@
-"""Left hands: every left hand is worked on as its mirror image, a right hand.
+"""Left hands: every left hand is processed as its mirror image, a right hand.
 
 MANO_LEFT as released is not the mirror image of MANO_RIGHT: template, pose directions and components are, but the
-x part of its shape directions has the right hand's sign (vchoutas/smplx issue 48), so the same betas make another
-hand. Labels made with it, DexYCB's for one, are reproduced only with it as `released`; fitting left and right hands
+x part of its shape directions has the right hand's sign (vchoutas/smplx issue 48), so the same betas give another
+hand. Labels made with it, such as DexYCB's, are reproduced only with it as `released`; fitting left and right hands
 with one set of betas needs it `mirrored`, that is with the sign corrected.
 """
 
@@ -22,7 +22,7 @@ _FLIP = np.array([-1.0, 1.0, 1.0])
 
 
 def mirror_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of the mirror image (about x = 0) of a hand; twice is the hand itself.
+    """The arrays of the mirror image (about x = 0) of a hand; applied twice, those of the hand itself.
 
     Posed with `crop.mirror_axis_angle` of some rotations it gives `crop.mirror_points` of what the hand gives.
     """
@@ -41,7 +41,7 @@ def left_hand(right: Hand, path: str | Path = "", shape: str = "released") -> Ha
 
     Args:
         right: MANO's right hand.
-        path: MANO_LEFT.pkl, or a converted one, in either convention; empty takes `right` for its mirror image.
+        path: MANO_LEFT.pkl, or a converted one, in either convention; empty mirrors `right`.
         shape: a convention of LEFT_SHAPES.
 
     Raises:

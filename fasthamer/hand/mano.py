@@ -1,4 +1,4 @@
-"""The hand: `smplx.MANOLayer` on checked arrays, with the joints that the rest of fasthamer speaks of."""
+"""The hand: `smplx.MANOLayer` on checked arrays, with 21 joints in OpenPose order."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fasthamer.types import ManoParams
 class Hand(nn.Module):
     """Parameters to mesh and joints; a right hand, metres, no translation.
 
-    Nothing of it goes into a state dict: MANO's arrays must not travel inside a student's file, and whoever loads a
-    student brings a hand. It has no trainable parameter either, so a model may hold it as a submodule.
+    None of its buffers is in the state dict: MANO's arrays must not be part of a student's file, and loading a student
+    takes a hand. It has no trainable parameter, so a model may hold it as a submodule.
 
     Args:
         arrays: with MANO's keys, see `fasthamer.hand.mano_files.SHAPES`.
-        name: "embedded" for the procedural hand, else what to call it.
+        name: "embedded" for the procedural hand, else the name for messages.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], name: str) -> None:
@@ -50,7 +50,7 @@ class Hand(nn.Module):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this is the procedural hand, whose surface and parameters are not MANO's."""
+        """Whether this is the procedural hand, whose mesh and parameters are not MANO's."""
         return self.name == "embedded"
 
     @property
@@ -84,9 +84,9 @@ def load_hand(source: str | Path = "embedded") -> Hand:
 
 
 def fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    """Twelve hex digits that tell hands apart, the same whatever file or precision they came from.
+    """Twelve hex digits that identify a hand, the same for every file format and precision.
 
-    Only what shapes the mesh counts: a checkpoint has fewer pose components than the official file.
+    Only arrays that shape the mesh are hashed: a checkpoint has fewer pose components than the official file.
     """
     digest = hashlib.sha256()
     for key in ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "hands_mean"):

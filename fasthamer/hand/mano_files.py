@@ -1,4 +1,4 @@
-"""Reads the arrays of a MANO hand from any file that carries them, without executing anything in it.
+"""Reads the arrays of a MANO hand from any file that contains them, without executing anything in it.
 
 Accepted: the official `MANO_RIGHT.pkl` (chumpy inside; chumpy is not needed), a converted `.npz`, and HaMeR's
 checkpoint, whose `mano.*` buffers are the hand. The result has MANO's own keys as plain NumPy arrays.
@@ -15,6 +15,7 @@ import numpy as np
 
 from fasthamer.files import safe_pickle
 from fasthamer.hand.conventions import MANO_PARENTS
+from fasthamer.hand.procedural import embedded_arrays
 from fasthamer.types import N_BETAS, N_FACES, N_VERTICES
 
 SHAPES: dict[str, tuple[int | None, ...]] = {  # None: any length
@@ -55,15 +56,13 @@ def read_hand_arrays(path: str | Path, side: str = "right") -> dict[str, np.ndar
     Args:
         path: `MANO_RIGHT.pkl` or a converted .pkl or .npz, or `hamer.ckpt`; or "embedded" for the hand that fasthamer
             ships.
-        side: which hand is wanted, right or left.
+        side: right or left.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: damaged, unsafe, incomplete, of wrong shape, or the other hand.
     """
     if str(path) == "embedded":
-        from fasthamer.hand.procedural import embedded_arrays
-
         return check_hand_arrays(embedded_arrays(), "the embedded hand")
     path = Path(path)
     if not path.is_file():
@@ -129,7 +128,7 @@ def _from_pickle(path: Path, side: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The array that a chumpy or SciPy record of the file stands for."""
+    """The array of a chumpy or SciPy record of the file."""
     if not isinstance(value, safe_pickle.Record):
         return value
     kind, state = f"{value.module}.{value.name}", value.state

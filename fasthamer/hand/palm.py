@@ -1,4 +1,4 @@
-"""The palm as a frame of reference: what a mesh alone says about where a hand is and how it is turned."""
+"""The palm as a frame of reference: position and orientation of a hand from its mesh alone."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from fasthamer.hand.mano import Hand
 
 
-class Placed(NamedTuple):
-    """A mesh, told apart into what it is and where it is: `vertices @ rotation^T + wrist` is the mesh itself."""
+class PalmAligned(NamedTuple):
+    """A mesh without its rotation and translation: `vertices @ rotation^T + wrist` is the input mesh."""
 
-    vertices: Tensor  # (B, 778, 3) metres, wrist at the origin, palm turned as the template's
+    vertices: Tensor  # (B, 778, 3) metres, wrist at the origin, palm oriented as the template's
     rotation: Tensor  # (B, 3, 3)
-    wrist: Tensor  # (B, 3)
+    wrist: Tensor  # (B, 3) metres
 
 
 class PalmFrame(nn.Module):
-    """Finds the rotation that turns the template's palm onto a mesh's (Kabsch 1976), weighted by the wrist's skin.
+    """The rotation from the template's palm to a mesh's (Kabsch 1976), weighted by the skin weights of the wrist.
 
-    It needs no MANO parameters, so it serves a teacher's mesh as well as a label's. The wrist joint is regressed from
-    the mesh; the skin around it hardly deforms (0.02 mm on posed hands). Nothing of it goes into a state dict.
+    It needs no MANO parameters, so it works for teachers' meshes and for labels. The wrist joint is regressed from the
+    mesh; the skin around it hardly deforms (0.02 mm on posed hands). Its buffers are not in the state dict.
     """
 
-    template: Tensor  # (778, 3) the weighted mean is the origin
+    template: Tensor  # (778, 3) metres, weighted mean at the origin
     weights: Tensor  # (778, 1) sum to 1
     wrist: Tensor  # (1, 778)
 
@@ -40,8 +40,9 @@ class PalmFrame(nn.Module):
         self.register_buffer("weights", weights.float(), persistent=False)
         self.register_buffer("wrist", hand.J_regressor.detach()[:1].clone(), persistent=False)
 
-    def forward(self, vertices: Tensor) -> Placed:
-        """
+    def forward(self, vertices: Tensor) -> PalmAligned:
+        """Aligns meshes.
+
         Args:
             vertices: (B, 778, 3) metres, any origin and orientation.
         """
@@ -53,4 +54,4 @@ class PalmFrame(nn.Module):
         sign[:, 2] = torch.linalg.det(u @ vh).sign()  # a rotation, not a reflection
         rotation = (u * sign[:, None]) @ vh
         wrist = self.wrist @ vertices  # (B, 1, 3)
-        return Placed((vertices - wrist) @ rotation, rotation, wrist[:, 0])
+        return PalmAligned((vertices - wrist) @ rotation, rotation, wrist[:, 0])

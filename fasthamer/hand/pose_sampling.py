@@ -1,4 +1,4 @@
-"""Random natural hand poses: a mixture of gesture families with noise, without fingers in one another's place.
+"""Random natural hand poses: a mixture of gesture families with noise, rejecting fingers that intersect.
 
 Angles are the anatomical degrees of `fasthamer.hand.gestures`. Fingers here are numbered in MANO's order: index 0,
 middle 1, pinky 2, ring 3, thumb 4.
@@ -38,8 +38,8 @@ _PINCH = (
 def sample(rng: np.random.Generator, axes: Axes, capsules: Capsules) -> np.ndarray:
     """One random pose: absolute axis-angle (15, 3).
 
-    A family is drawn first; poses in which fingers run into one another are drawn anew within it, so that crowded
-    gestures (fists) stay as frequent as open ones. After a dozen tries the least crowded one is taken.
+    A family is drawn first; poses in which fingers intersect are drawn anew within it, so that closed gestures (fists)
+    stay as frequent as open ones. After a dozen tries the pose with the least overlap is taken.
     """
     family = _FAMILIES[rng.choice(len(_FAMILIES), p=_SHARES)]
     best, least = None, np.inf

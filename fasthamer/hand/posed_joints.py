@@ -1,4 +1,4 @@
-"""The joints of the kinematic chain, read off a posed mesh."""
+"""A regressor of the kinematic chain's joints from a posed mesh."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HANDS, _BEND, _RIDGE = 400, 0.5, 1e-6  # random hands; radians, standard deviat
 
 @torch.no_grad()
 def joints_of_vertices(hand: Hand) -> Tensor:
-    """(21, 778): times a posed mesh gives its joints in OpenPose order, HaMeR's fingertips.
+    """The regressor (21, 778) of joints in OpenPose order, HaMeR's fingertips, from a posed mesh.
 
     MANO's own regressor is meant for the unposed mesh; on bent fingers it is off by 1 to 3 mm. This one is fitted by
     least squares to random poses of this very hand, each joint from the skin of the two bones that meet there, with

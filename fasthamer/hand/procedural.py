@@ -26,8 +26,8 @@ def _load() -> dict[str, np.ndarray]:
 def embedded_arrays() -> dict[str, np.ndarray]:
     """The embedded hand's arrays under MANO's keys (metres), floats as float32.
 
-    Beside MANO's: `region` (778,) uint8 with 0 back, 1 palm side, 2 nail; `flexion_axes` and `dorsal_axes` (15, 3),
-    the unit axes about which each joint flexes and abducts.
+    Beside MANO's arrays: `region` (778,) uint8 with 0 back, 1 palm side, 2 nail; `flexion_axes` and `dorsal_axes`
+    (15, 3), the unit axes of each joint's flexion and abduction.
     """
     return {
         key: value.astype(np.float32) if value.dtype == np.float16 else value.copy() for key, value in _load().items()

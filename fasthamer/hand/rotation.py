@@ -38,7 +38,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     """
     squared = axis_angle.square().sum(-1)[..., None, None]
     small = squared < 1e-8
-    safe = torch.where(small, torch.ones_like(squared), squared)  # keeps sqrt's gradient finite where unused
+    safe = torch.where(small, torch.ones_like(squared), squared)  # keeps sqrt's gradient finite in the unused branch
     angle = safe.sqrt()
     # sin(a)/a and (1 - cos(a))/a^2; the second as half-angle sine, which loses no digits at small angles
     first = torch.where(small, 1 - squared / 6, angle.sin() / angle)

@@ -1,4 +1,4 @@
-"""From crops as datasets yield them to what a backbone was trained on."""
+"""Resizes and normalises crops for a backbone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Normalise(nn.Module):
     Shrinking is antialiased, as an image taken at the smaller size would be.
 
     Args:
-        size: pixels that the backbone takes.
+        size: pixels of the backbone's input.
         mean: of the pixels the backbone was trained on, 0..1.
         std: their standard deviation.
-        share: the middle part of the crop's side that is kept; what lies outside is never looked at.
+        share: the middle part of the crop's side that is used; the rest is cut off.
     """
 
     scale: Tensor  # (1, 3, 1, 1)
@@ -36,7 +36,7 @@ class Normalise(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < share <= 1:
-            raise ValueError(f"a model sees a share of the crop between 0 and 1, not {share}")
+            raise ValueError(f"a model's share of the crop is between 0 and 1, not {share}")
         self.size, self.share = size, share
         deviation = torch.tensor(std).reshape(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * deviation), persistent=False)

@@ -1,1 +1,1 @@
-"""Running finished models: timing."""
+"""Inference of trained models: folding, export, quantisation, and sessions in every runtime."""

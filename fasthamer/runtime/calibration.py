@@ -1,4 +1,4 @@
-"""Crops to calibrate and check exported models with: synthetic hands with their truth, or images of hands."""
+"""Crops for int8 calibration and for parity checks: synthetic hands with labels, or images of hands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class LabelledCrops(NamedTuple):
-    """Synthetic crops and what they show. N = crops."""
+    """Synthetic crops and their labels. N = crops."""
 
     images: NDArray[np.uint8]  # (N, 3, S, S)
     joints: NDArray[np.float32]  # (N, 21, 3) metres

@@ -1,4 +1,4 @@
-"""What an exported model takes and gives, and what is written into it about that. Needs neither torch nor a runtime."""
+"""Inputs and outputs of an exported model, and the header that describes them. Needs neither torch nor a runtime."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fasthamer import __version__
 FORMAT = "fasthamer-export-1"
 KEY = "fasthamer"  # under which an exported file holds this module's JSON
 INPUT = "image"
-MESH = ("vertices", "joints", "keypoints_2d", "camera")  # what every model gives
-PARAMETERS = ("camera", "global_orient", "hand_pose", "betas")  # what a decoder of MANO parameters gives
+MESH = ("vertices", "joints", "keypoints_2d", "camera")  # outputs of every model
+PARAMETERS = ("camera", "global_orient", "hand_pose", "betas")  # outputs of a decoder of MANO parameters
 OUTPUTS = (*MESH, *PARAMETERS[1:])
 MEANING = {
     "vertices": "(B, 778, 3) metres, x right, y down, z forward, hand-centred; of a right hand",
@@ -35,8 +35,8 @@ LICENCE_WITHOUT = "No hand model is inside: the outputs are parameters, which ne
 class Contract(NamedTuple):
     """The header of an exported model."""
 
-    image_size: int  # S of the crops (B, 3, S, S) that it takes
-    view: tuple[float, float, float, float]  # left, top, right, bottom of what it looks at, crop units
+    image_size: int  # S of its input crops (B, 3, S, S)
+    view: tuple[float, float, float, float]  # left, top, right, bottom of the part of the crop that it uses, crop units
     outputs: tuple[str, ...]
     precision: str  # fp32, fp16 or int8
     hand: str  # fingerprint of the hand model

@@ -1,4 +1,4 @@
-"""A hand model as it is deployed: one graph from crop to mesh, folded, without anything that only training needs."""
+"""A hand model for inference: one folded graph from crop to mesh, without parts that only training needs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Deployed(nn.Module):
     """`fasthamer.types.HandModel` in eval mode, for inference alone; `student.deploy()` makes it.
 
     Args:
-        normalise: image to what the backbone takes.
-        backbone: gives (features to hand out, features to decode); already folded.
-        decoder: unfolded.
+        normalise: image to the backbone's input.
+        backbone: gives (features to return, features to decode); already folded.
+        decoder: not yet folded.
         hand: the hand model.
-        view: what the features cover.
-        channels: of the features that are handed out.
+        view: the part of the crop that the features cover.
+        channels: of the returned features.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Deployed(nn.Module):
         """The same with backbone and decoder in another precision; read-outs, mesh and camera stay in float32."""
         if dtype == self.dtype:
             return self
-        other = self.parts(self._modules)  # a plain copy shares the table of its submodules
+        other = self.parts(self._modules)  # a plain copy would share the dictionary of submodules
         other.backbone = copy.deepcopy(self.backbone).to(dtype)
         other.head = copy.deepcopy(self.head)
         other.head.round_to(dtype)  # type: ignore[operator]
@@ -58,14 +58,14 @@ class Deployed(nn.Module):
         return other
 
     def read(self, image: Tensor) -> tuple[tuple[Any, ...], Tensor]:
-        """What the mesh is made of (MANO parameters and a camera, or tokens), and features; needs no mesh."""
-        tapped, last = self.backbone(self.normalise(image).to(self.dtype))
-        return self.head(last), tapped
+        """The head's outputs (MANO parameters and a camera, or tokens), and features; skins no mesh."""
+        features, last = self.backbone(self.normalise(image).to(self.dtype))
+        return self.head(last), features
 
     def forward(self, image: Tensor) -> HandOutput:
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
-        read, tapped = self.read(image)
-        return self.mesh(*read, tapped)
+        outputs, features = self.read(image)
+        return self.mesh(*outputs, features)
 
 
 def inference_graph(model: nn.Module) -> Deployed:
@@ -83,7 +83,7 @@ def inference_graph(model: nn.Module) -> Deployed:
 
 
 def named(output: HandOutput) -> dict[str, Tensor]:
-    """A model's output under the names of `fasthamer.runtime.contract.OUTPUTS`, as far as it has them."""
+    """A model's output under the names of `fasthamer.runtime.contract.OUTPUTS`, without those it does not have."""
     return {
         "vertices": output.vertices,
         "joints": output.joints,
@@ -94,7 +94,7 @@ def named(output: HandOutput) -> dict[str, Tensor]:
 
 
 def crop_size(graph: Deployed) -> int:
-    """Pixels of the smallest crop of which the graph sees `image_size` without resizing."""
+    """Pixels of the smallest crop whose view has `image_size` pixels, so that nothing is resized."""
     share, size = graph.normalise.share, graph.image_size
-    # With every second side, the part that is seen grows by 0 or 2 pixels, so it hits each size of its parity.
+    # With every second side, the view grows by 0 or 2 pixels, so it takes each size of its parity.
     return next(side for side in itertools.count(size, 2) if side - 2 * round(side * (1 - share) / 2) == size)

@@ -1,4 +1,4 @@
-"""Hand models as files: ONNX, OpenVINO's IR, torch.export's archive; each with its contract inside."""
+"""Writes hand models as ONNX, OpenVINO's IR or torch.export's archive, each with its contract inside."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMATS = {  # by the file's suffix: packages that writing takes, precisions
 class ExportGraph(nn.Module):
     """The inference graph with a plain tuple as its result, in the order of `outputs`.
 
-    It holds nothing that those do not need: of an export without mesh, the hand model is no part.
+    It has only the modules that these need: an export without mesh has no hand model.
     """
 
     def __init__(self, graph: Deployed, outputs: tuple[str, ...]) -> None:
@@ -52,11 +52,12 @@ class ExportGraph(nn.Module):
 
 
 class TooLarge(ValueError):
-    """This model is, others are not."""
+    """A model too large for a precision; smaller ones are not."""
 
 
 def check_int8(graph: Deployed) -> None:
-    """
+    """Checks the size before anything is computed.
+
     Raises:
         TooLarge: the graph cannot be quantised.
     """
@@ -65,7 +66,7 @@ def check_int8(graph: Deployed) -> None:
 
 
 def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Contract:
-    """What the export of a graph says about itself.
+    """The contract of a graph's export.
 
     Raises:
         ValueError: an export without mesh of a model that gives no MANO parameters.

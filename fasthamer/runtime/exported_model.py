@@ -1,4 +1,4 @@
-"""An exported model for the Python API: mesh, keypoints and camera whatever the file holds. Needs no torch."""
+"""An exported model for the Python API: gives mesh, keypoints and camera of every kind of file. Needs no torch."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class ExportedModel:
         self.faces, self._poser = arrays["f"], Poser(arrays)
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelArrays:
-        found = self.session(crops)
+        outputs = self.session(crops)
         if self._poser is None:
-            return found["vertices"], found["joints"], found["keypoints_2d"], found["camera"]
-        rotations = np.concatenate((found["global_orient"], found["hand_pose"]), axis=1)  # (B, 16, 3, 3)
-        posed = [self._poser(turned, betas) for turned, betas in zip(rotations, found["betas"], strict=True)]
+            return outputs["vertices"], outputs["joints"], outputs["keypoints_2d"], outputs["camera"]
+        rotations = np.concatenate((outputs["global_orient"], outputs["hand_pose"]), axis=1)  # (B, 16, 3, 3)
+        posed = [self._poser(turned, betas) for turned, betas in zip(rotations, outputs["betas"], strict=True)]
         vertices, joints = (np.stack(parts) for parts in zip(*posed, strict=True))
-        return vertices, joints, project(joints, weak_to_translation(found["camera"])), found["camera"]
+        return vertices, joints, project(joints, weak_to_translation(outputs["camera"])), outputs["camera"]

@@ -10,7 +10,7 @@ import numpy as np
 from fasthamer.runtime.contract import INPUT, KEY, Contract
 from fasthamer.runtime.session import ArraySession, Setting
 
-# What the CPU computes in: by itself, OpenVINO would take bf16 wherever the CPU has it.
+# The arithmetic of the CPU: by default, OpenVINO takes bf16 wherever the CPU has it.
 HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -23,7 +23,7 @@ class OpenVinoSession(ArraySession):
 
     Raises:
         ImportError: openvino is not installed.
-        ValueError: not such a file, or another device or precision than can be.
+        ValueError: not such a file, or an unsupported device or precision.
     """
 
     def __init__(self, path: Path, setting: Setting) -> None:
@@ -67,9 +67,9 @@ def open_openvino(model: Any, setting: Setting) -> OpenVinoSession:
 
 
 def _header(model: Any) -> str | None:
-    for place in ([KEY], ["framework", KEY]):  # of an .xml, and as the ONNX reader keeps a file's properties
-        if model.has_rt_info(place):
-            return model.get_rt_info(place).astype(str)
+    for path in ([KEY], ["framework", KEY]):  # of an .xml, and as the ONNX reader keeps a file's properties
+        if model.has_rt_info(path):
+            return model.get_rt_info(path).astype(str)
     return None
 
 

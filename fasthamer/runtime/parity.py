@@ -30,13 +30,13 @@ class ExportRequest(NamedTuple):
     path: Path
     precision: str = "fp32"
     with_mesh: bool = True
-    images: Path | None = None  # folder to compare on; None: synthetic crops
-    calibrate: Path | None = None  # folder to calibrate int8 with; None: synthetic crops
+    images: Path | None = None  # folder of images to compare on; None: synthetic crops
+    calibrate: Path | None = None  # folder of images to calibrate int8 with; None: synthetic crops
     crops: int = 100  # how many synthetic ones, for either
 
 
 def export_and_compare(model: nn.Module, request: ExportRequest) -> dict[str, Any]:
-    """Writes the file and gives the report: its contract, its size, `differences` and `cost` (see `parity`).
+    """Writes the file and returns a report: its contract, its size, `differences` and `cost`.
 
     Args:
         model: a student or teacher in eval mode, on the CPU.
@@ -93,7 +93,7 @@ def run_session(session: Session, crops: NDArray[np.uint8]) -> dict[str, NDArray
 def differences(original: Outputs, exported: Outputs) -> dict[str, float]:
     """Mean and largest distances of points, largest angle of rotations, largest differences of betas and camera.
 
-    What the export does not give is left out.
+    Outputs that the export does not have are left out.
     """
     found: dict[str, float] = {}
     for name, unit in (("vertices", "mm"), ("joints", "mm"), ("keypoints_2d", "crop_widths")):
@@ -110,7 +110,7 @@ def differences(original: Outputs, exported: Outputs) -> dict[str, float]:
 
 
 def cost(original: Outputs, exported: Outputs, truth: LabelledCrops) -> dict[str, float]:
-    """PA-MPJPE and PA-MPVPE (mm) of both, and what the export loses; empty for an export without mesh."""
+    """PA-MPJPE and PA-MPVPE (mm) of both, and their differences; empty for an export without mesh."""
     if "vertices" not in exported:
         return {}
     found: dict[str, float] = {}

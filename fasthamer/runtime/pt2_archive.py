@@ -1,7 +1,7 @@
-"""torch.export's archive (.pt2) of an inference graph: written as torch does, read only after a look inside.
+"""torch.export's archive (.pt2) of an inference graph: written by torch, read only after its content is checked.
 
-torch's own loader unpickles what an archive tells it to, evaluates its size expressions and calls whatever function a
-node names. An archive passes here if it holds nothing but plain tensors and a graph of aten operators.
+torch's own loader unpickles members of the archive, evaluates its size expressions and calls the functions that nodes
+name. An archive is accepted here if it contains only plain tensors and a graph of aten operators.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
     """The program and its contract.
 
     Raises:
-        ValueError: not an archive of this module's making, damaged, or with something in it that would run code.
+        ValueError: not an archive that this module wrote, damaged, or with content that would run code.
     """
     header = _checked(path)
     try:
@@ -54,7 +54,7 @@ def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
 
 
 def _checked(path: Path) -> str | None:
-    """Looks at all that torch's loader would act on, and gives the header."""
+    """Checks every member that torch's loader acts on, and returns the header."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.split("/", 1)[-1]: name for name in archive.namelist()}  # without the archive's own folder

@@ -11,13 +11,13 @@ from fasthamer.runtime.contract import Contract
 
 
 class Setting(NamedTuple):
-    """How a session computes."""
+    """The settings of a session."""
 
     backend: str
     precision: str  # of backbone and decoder; the hand is skinned in fp32
     device: str
     batch: int  # the number of images that graphs of fixed size are made for
-    threads: int  # of the CPU; 0 = as many as the runtime takes by itself
+    threads: int  # of the CPU; 0 = the runtime's default
 
 
 class Session(ABC):
@@ -29,7 +29,7 @@ class Session(ABC):
 
     setting: Setting
     size_bytes: int  # of the exported file or, in torch, of the weights
-    image_size: int | None = None  # S, where only one will do
+    image_size: int | None = None  # S, where the graph has a fixed size
     contract: Contract | None = None  # of an exported file
 
     def __call__(self, images: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Session(ABC):
 
 
 class ArraySession(Session):
-    """A runtime that takes and gives NumPy arrays."""
+    """A session of a runtime on NumPy arrays."""
 
     def _run(self, images: Any) -> dict[str, Any]:
         if isinstance(images, np.ndarray):

@@ -1,4 +1,4 @@
-"""One call for every way to run a hand model: `open_session(model, backend)(crops)`.
+"""Opens a hand model in any runtime: `open_session(model, backend)(crops)`.
 
 Opening an exported .onnx or .xml file needs NumPy and its runtime, not torch.
 """
@@ -30,20 +30,20 @@ def open_session(
 
     Args:
         model: a student or teacher (a module in eval mode; it is moved to `device`), or an exported .onnx, .xml or
-            .pt2 file. A module is folded and exported as the backend needs, which takes a while.
+            .pt2 file. A module is folded and exported as the backend needs, which takes seconds to minutes.
         backend: torch (the training graph), folded (the inference graph in torch), compile (that, compiled),
             cudagraphs (that, recorded; on cuda), onnxruntime, tensorrt (in ONNX Runtime, on cuda), openvino (CPU).
         precision: fp32, bf16, fp16 or int8; auto = a file's own, fp32 of a module.
-        device: a torch device, or auto = the best that the backend can use here. One that it cannot use is an error,
-            never a slower one instead.
+        device: a torch device, or auto = the fastest that the backend can use here. A device that it cannot use is an
+            error, never replaced by a slower one.
         batch: for graphs of fixed size (cudagraphs); the others take any.
-        threads: of the CPU; 0 = as many as the runtime takes by itself, which differs between them.
+        threads: of the CPU; 0 = the runtime's default.
 
     Raises:
         KeyError: no such backend or precision.
-        ValueError: the combination, the device or the file cannot be used here; the message says why.
+        ValueError: the combination, the device or the file cannot be used here; the message gives the reason.
         FileNotFoundError: no such file.
-        ImportError: the runtime is not installed; the message says how to get it.
+        ImportError: the runtime is not installed; the message gives the command.
     """
     if backend not in BACKENDS:
         raise KeyError(unknown("backend", backend, BACKENDS))
@@ -57,7 +57,7 @@ def open_session(
 
 
 def _open(model: Any, setting: Setting) -> Session:
-    """Imports only the runtime that is asked for: the others may not be installed, torch included."""
+    """Imports only the requested runtime: the others may not be installed, torch included."""
     if setting.backend in ("onnxruntime", "tensorrt"):
         from fasthamer.runtime.onnx_sessions import open_onnx
 

@@ -1,4 +1,4 @@
-"""Files made in passing, for sessions of modules: each model is exported once a precision, while it lives."""
+"""Temporary ONNX files for sessions of modules: each model is exported once per precision, while it exists."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fasthamer.runtime.deploy import crop_size, inference_graph
 from fasthamer.runtime.export import check_int8, export
 from fasthamer.runtime.quantise import quantise
 
-CALIBRATION = 32  # synthetic crops; an export to keep takes more (tools/export.py)
+CALIBRATION = 32  # synthetic crops; tools/export.py uses more
 _files: weakref.WeakKeyDictionary[nn.Module, dict[str, Path]] = weakref.WeakKeyDictionary()
 
 
 def temporary_onnx_file(model: nn.Module, precision: str) -> Path:
-    """A temporary .onnx file of the model as it was when first asked for; it goes when the model does."""
+    """A temporary .onnx file of the model as it was at the first call; deleted with the model."""
     made = _files.setdefault(model, {})
     if precision not in made:
         folder = tempfile.mkdtemp(prefix="fasthamer-")

@@ -1,4 +1,4 @@
-"""Sessions in torch: the training graph, the inference graph, and that one compiled or recorded."""
+"""Sessions in torch: the training graph, and the inference graph in eager mode, compiled, or as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _eager(graph: Deployed, setting: Setting) -> Run:
 
 
 def _compiled(graph: Deployed, setting: Setting) -> Run:
-    """Compiles at once for the setting's batch; another batch compiles anew when it comes."""
+    """Compiles at once for the setting's batch; another batch is compiled at its first call."""
     options: dict[str, Any] | None = {"freezing": True} if setting.device == "cpu" else None  # packs weights
 
     def run(images: Tensor) -> HandOutput:
@@ -98,23 +98,23 @@ def _compiled(graph: Deployed, setting: Setting) -> Run:
 
 def _recorded(graph: Deployed, setting: Setting) -> Run:
     """The kernels of one pass as one CUDA graph, for exactly the setting's batch: no overhead of Python or launches."""
-    place = _example(graph, setting)  # what the graph reads
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.no_grad(), torch.cuda.stream(aside):
+    buffer = _example(graph, setting)  # the graph's input
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(stream):
         for _ in range(3):  # libraries allocate in their first calls
-            graph(place)
-    torch.cuda.current_stream().wait_stream(aside)
+            graph(buffer)
+    torch.cuda.current_stream().wait_stream(stream)
     record = torch.cuda.CUDAGraph()
     with torch.no_grad(), torch.cuda.graph(record):
-        results = named(graph(place))
+        results = named(graph(buffer))
 
     def run(images: Tensor) -> dict[str, Tensor]:
-        if len(images) != len(place):
+        if len(images) != len(buffer):
             raise ValueError(
-                f"this session was recorded for {len(place)} images, not {len(images)}: batch={len(images)}"
+                f"this session was recorded for {len(buffer)} images, not {len(images)}: batch={len(images)}"
             )
-        place.copy_(images)
+        buffer.copy_(images)
         record.replay()
         return {name: value.clone() for name, value in results.items()}
 
