@@ -249,7 +249,7 @@ def _try_pretrained(name: str, config: Any, options: dict[str, Any], hub: Hub) -
     """The network with ImageNet weights, or None after a warning with the reason; never waits long for the hub."""
     try:
         cached = hub.cached(config)
-        if cached:  # by file: asked by name, the hub client would retry for a minute when offline
+        if cached:  # by file: by name, the hub client would retry for a minute when offline
             options = {**options, "pretrained_cfg_overlay": {"file": cached}}
         elif config.hf_hub_id:
             hub.reach(config.hf_hub_id)

@@ -88,9 +88,9 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
             return "hamer", f"chosen since {source} names its checkpoint {configured}"
         return "embedded", f"chosen since neither --teacher-ckpt nor {HAMER_VARIABLE} names a HaMeR checkpoint"
     if name in TEACHERS:
-        return name, "as asked"
+        return name, "as given"
     if Path(name).is_file():
-        return name, "as asked, a student's file"
+        return name, "as given, a student's file"
     raise KeyError(unknown("teacher", name, ["auto", *TEACHERS]) + "; or the path of a student's file")
 
 

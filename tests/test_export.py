@@ -291,7 +291,7 @@ def test_the_command_writes_the_file_and_its_report(student, tmp_path, capsys):
     save_student(tmp_path / "student.safetensors", student, {})
     cv2.imwrite(str(tmp_path / "a.png"), IMAGE_SIZE)
     given = [str(tmp_path), "--format", "torch", "--out", str(tmp_path / "out.pt2"), "--crops", "3"]
-    assert command.main([*given, "--photos", str(tmp_path)]) == 0
+    assert command.main([*given, "--images", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "out.pt2.report.json").read_text())
     assert report["differences"]["vertices_mm_max"] < 0.001
     assert report["compared_on"].startswith("1 images of")
@@ -299,7 +299,7 @@ def test_the_command_writes_the_file_and_its_report(student, tmp_path, capsys):
     assert "vertices_mm_max" in capsys.readouterr().out
     for wrong, message in (
         (["--out", "hand.onnx"], r"a torch export is called *.pt2"),
-        (["--photos", str(tmp_path / "gone")], "no images"),
+        (["--images", str(tmp_path / "gone")], "no images"),
         (["--precision", "int8"], "not in int8"),
         (["--crops", "0"], "at least 1"),
     ):

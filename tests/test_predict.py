@@ -18,7 +18,7 @@ BOX = [100.0, 60.0, 200.0, 140.0]
 
 
 class Finds(nn.Module):
-    """A hand in rest pose whose place follows the brightest spot of the crop, so that crops can be told apart."""
+    """A hand in rest pose whose place follows the brightest spot of the crop, so that crops differ."""
 
     image_size = 64
     view = View()
@@ -96,18 +96,18 @@ def test_several_hands_keep_their_order_and_sides(hands):
 
 
 def test_the_drawing_covers_the_hand_and_leaves_the_photograph(hands):
-    photo = dark_with_a_spot(160, 110)
-    before = photo.copy()
-    found = hands(photo, [BOX], right=False)
-    picture = found.draw(photo)
-    np.testing.assert_array_equal(photo, before)
-    touched = np.argwhere((picture != photo).any(-1))[:, ::-1]
+    dark = dark_with_a_spot(160, 110)
+    before = dark.copy()
+    found = hands(dark, [BOX], right=False)
+    rendered = found.draw(dark)
+    np.testing.assert_array_equal(dark, before)
+    touched = np.argwhere((rendered != dark).any(-1))[:, ::-1]
     low, high = found.keypoints_2d[0].min(0), found.keypoints_2d[0].max(0)
     assert (touched.min(0) > low - 25).all() and (touched.max(0) < high + 25).all()
     assert np.ptp(touched, 0) == pytest.approx(high - low, abs=40)
-    inside = picture[(picture != photo).any(-1)]
+    inside = rendered[(rendered != dark).any(-1)]
     assert np.median(inside.max(-1)) > 110  # lit from outside: a mesh turned inside out would be dark
-    assert (found.draw(photo, skeleton=True) != photo).any()
+    assert (found.draw(dark, skeleton=True) != dark).any()
 
 
 def test_no_box_is_no_hand(hands):
@@ -145,7 +145,7 @@ def test_models_open_from_files_and_run_folders(tmp_path):
 
 
 def test_the_demo_writes_a_picture(tmp_path, capsys):
-    path, image, out = tmp_path / "student.safetensors", tmp_path / "photo.png", tmp_path / "out.png"
+    path, image, out = tmp_path / "student.safetensors", tmp_path / "image.png", tmp_path / "out.png"
     save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
     cv2.imwrite(str(image), IMAGE_SIZE)
     given = [str(image), "--model", str(path), "--out", str(out), "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""The decoder of words: where it looks, what it says, what stays as the tokenizer left it."""
+"""The token decoder: where it samples, what it predicts, which parts stay frozen."""
 
 import numpy as np
 import pytest
@@ -153,12 +153,12 @@ def test_the_maps_gradient_comes_from_joints_that_no_gradient_moves(hand, tokeni
 @torch.no_grad()
 def test_sure_of_its_words_soft_inference_is_hard_inference(hand, tokenizer):
     decoder = TokenDecoder(8, tokenizer, hand).eval()
-    words = torch.randint(16, (3, 6), generator=torch.Generator().manual_seed(0))
-    unsure = torch.nn.functional.one_hot(words, 16).float()
+    codes = torch.randint(16, (3, 6), generator=torch.Generator().manual_seed(0))
+    unsure = torch.nn.functional.one_hot(codes, 16).float()
     soft, between = decoder.mesh_of(60 * unsure), decoder.mesh_of(unsure)
     decoder.hard = True
     hard = decoder.mesh_of(60 * unsure)
-    torch.testing.assert_close(hard, tokenizer.decode(tokenizer.codebook.codes[words]))
+    torch.testing.assert_close(hard, tokenizer.decode(tokenizer.codebook.codes[codes]))
     torch.testing.assert_close(soft, hard, atol=1e-6, rtol=0)
     assert torch.equal(decoder.mesh_of(unsure), hard)
     assert 1000 * (between - hard).norm(dim=2).max() > 1
@@ -266,7 +266,7 @@ def test_a_students_file_with_another_hand_is_refused(student, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"generator": "upsampeld"}, "no token generator named 'upsampeld'.*did you mean 'upsampled'"),
         ({"decoder_size": "tiny"}, "the decoder token comes in one size, full, not tiny"),
@@ -274,8 +274,8 @@ def test_a_students_file_with_another_hand_is_refused(student, tmp_path):
         ({"tokenizer": "/nowhere/t.safetensors"}, "tokenizer file /nowhere/t.safetensors: no such file"),
     ],
 )
-def test_a_mistake_is_told_with_what_fits(hand, tokenizer, options, words):
-    with pytest.raises((KeyError, ValueError, FileNotFoundError), match=words):
+def test_a_mistake_is_answered_with_what_fits(hand, tokenizer, options, message):
+    with pytest.raises((KeyError, ValueError, FileNotFoundError), match=message):
         build_student(
             **{"name": BACKBONE, "decoder": "token", "image_size": 64, "hand": hand, "tokenizer": tokenizer, **options}
         )

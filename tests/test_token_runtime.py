@@ -75,7 +75,7 @@ def exported(student, tmp_path_factory):
 
 
 def as_trained(module: nn.Module, spread: float = 0.01) -> nn.Module:
-    """No norm is neutral, no read-out as it starts: images differ in words, joints and rotation (by `spread`)."""
+    """No norm is neutral, no read-out as it starts: images differ in codes, joints and rotation (by `spread`)."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, part in module.named_modules():

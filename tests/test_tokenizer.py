@@ -1,4 +1,4 @@
-"""A hand in words and back: encoder, mesh decoder, the frames."""
+"""A hand to tokens and back: encoder, mesh decoder, the frames."""
 
 import json
 
@@ -176,9 +176,9 @@ def test_in_the_palms_frame_words_do_not_depend_on_the_rotation(palm, camera, po
         rtol=0,
     )
 
-    spoken = camera.encode(moved)
+    encoded = camera.encode(moved)
     assert (camera.labels(moved) != camera.labels(posed)).any()
-    assert torch.equal(spoken.rotation, torch.eye(3).expand(8, 3, 3))
+    assert torch.equal(encoded.rotation, torch.eye(3).expand(8, 3, 3))
     shifted = camera.encode(posed + torch.tensor([0.3, -0.1, 0.9])).tokens  # where it is does not matter
     torch.testing.assert_close(shifted, camera.encode(posed).tokens, atol=2e-3, rtol=0)
 
@@ -224,7 +224,7 @@ def test_the_commitment_moves_the_encoder_alone(hand, posed):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"frame": "plam"}, "did you mean 'palm'"),
         ({"codes": 0}, "codes is of whole numbers of at least 1, not 0"),
@@ -243,8 +243,8 @@ def test_the_commitment_moves_the_encoder_alone(hand, posed):
         ({"point_widths": [19, 16]}, "19 channels cannot be split among 2 heads: take a multiple of 8"),
     ],
 )
-def test_numbers_that_make_no_tokenizer_are_refused_with_a_reason(hand, changes, words):
-    with pytest.raises((ValueError, KeyError), match=words):
+def test_numbers_that_make_no_tokenizer_are_refused_with_a_reason(hand, changes, message):
+    with pytest.raises((ValueError, KeyError), match=message):
         Tokenizer(SPEC._replace(**changes), hand)
 
 

@@ -65,9 +65,9 @@ def test_in_half_precision_the_file_is_half_and_the_hand_nearly_the_same(hand, p
     loaded = load_tokenizer(tmp_path / "half.safetensors", hand)
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
     assert loaded.codebook.steps.dtype == torch.int64
-    words = palm.labels(posed)
-    assert (loaded.labels(posed) == words).float().mean() > 0.9
-    found, expected = (each.decode(each.codebook.codes[words]) for each in (loaded, palm))
+    codes = palm.labels(posed)
+    assert (loaded.labels(posed) == codes).float().mean() > 0.9
+    found, expected = (each.decode(each.codebook.codes[codes]) for each in (loaded, palm))
     assert 1000 * (found - expected).norm(dim=2).max() < 0.5
 
 
@@ -124,7 +124,7 @@ def test_files_that_are_no_tokenizers_are_refused_with_reasons(hand, palm, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (
             lambda spec: spec.update(codes=32),
@@ -137,7 +137,7 @@ def test_files_that_are_no_tokenizers_are_refused_with_reasons(hand, palm, tmp_p
         (lambda spec: spec.update(colour=3), "a tokenizer of another version of fasthamer.*colour"),
     ],
 )
-def test_weights_of_another_description_say_what_differs(hand, palm, tmp_path, change, words):
+def test_weights_of_another_description_say_what_differs(hand, palm, tmp_path, change, message):
     path = tmp_path / "tokenizer.safetensors"
     save_tokenizer(path, palm, {})
     with safe_open(path, "pt") as file:
@@ -145,5 +145,5 @@ def test_weights_of_another_description_say_what_differs(hand, palm, tmp_path, c
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     change(header["tokenizer"])
     save_file(tensors, path, {"fasthamer": json.dumps(header)})
-    with pytest.raises((ValueError, KeyError), match=words):
+    with pytest.raises((ValueError, KeyError), match=message):
         load_tokenizer(path, hand)

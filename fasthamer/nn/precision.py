@@ -10,7 +10,7 @@ from torch import Tensor
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """A block without autocast on the tensor's device."""
-    kind = like.device.type  # asked first: an autocast block that does nothing still hinders torch.export
+    kind = like.device.type  # checked first: an autocast block that does nothing still hinders torch.export
     active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
     return torch.autocast(kind, enabled=False) if active else nullcontext()
 
