@@ -1,7 +1,7 @@
 """Hands in an image, for users of a finished model.
 
 from fasthamer.predict import HandMesh
-hands = HandMesh("runs/mine")                              # or student.safetensors, "embedded", "hamer", "wilor", x.onnx
+hands = HandMesh("runs/mine")                              # or "embedded", "hamer", "wilor", x.onnx
 found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
 found.vertices, found.keypoints_2d                         # metres; pixels of the image
 image = found.draw(image)
