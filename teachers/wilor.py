@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +161,7 @@ class FoldedRefinement(nn.Module):
     def __init__(self, decoder: RefiningDecoder, hand: Hand) -> None:
         super().__init__()
         exact = copy.deepcopy(decoder).double().eval()
+        layers: Any
         for layers in exact.refine_net.deconv.deconv:
             for index in range(0, len(layers), 3):
                 layers[index] = fuse_conv_bn_eval(layers[index], layers[index + 1], transpose=True)
