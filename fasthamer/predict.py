@@ -212,7 +212,7 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
-            f"no model {str(source)!r}: give {', '.join(TEACHERS)}, a {STUDENT_FILE} or a run directory"
+            f"no model {str(source)!r}: give {', '.join(sorted(TEACHERS))}, a {STUDENT_FILE} or a run directory"
         )
     return load_student(path, load_hand(hand or "embedded"))
 
