@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -20,21 +19,21 @@ from fasthamer.registry import unknown
 from fasthamer.students import STUDENTS, Student, build_student
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 from fasthamer.students.zoo import DECODERS
-from fasthamer.teachers import Teacher, random_hamer
-from fasthamer.teachers.zoo import HAMER_VARIABLE
+from fasthamer.teachers import TEACHERS, Teacher, random_hamer, random_wilor
+from fasthamer.teachers.zoo import checkpoint_of
 
-TEACHERS = ("hamer", "embedded")
+RANDOM_TEACHERS = {"hamer": random_hamer, "wilor": random_wilor}  # without a checkpoint
 ALL_STUDENTS = "all-students"
 
 
 class Wanted(NamedTuple):
     """What the user asked for."""
 
-    names: Sequence[str]  # hamer, embedded, a student's file, a run directory, a student's name, or ALL_STUDENTS
+    names: Sequence[str]  # hamer, wilor, embedded, a student's file, a run directory, a student's name, or ALL_STUDENTS
     decoders: Sequence[str] = ("mano",)  # of students given by name
     decoder_sizes: Sequence[str] = ("full",)  # the decoder token has this one only
     hand: str | None = None  # embedded or a MANO file; None is each model's own
-    checkpoint: str = ""  # hamer.ckpt; without one HaMeR has random weights
+    checkpoint: str = ""  # hamer.ckpt or wilor_final.ckpt; without one the teacher has random weights
 
 
 def benchmark_models(wanted: Wanted, device: torch.device) -> tuple[list[BenchmarkModel], str]:
@@ -64,16 +63,22 @@ def _named(name: str, wanted: Wanted, device: torch.device) -> list[BenchmarkMod
         pairs = product(wanted.decoders, wanted.decoder_sizes)
         sizes = dict.fromkeys((decoder, "full" if decoder == "token" else size) for decoder, size in pairs)
         return [_random_student(name, decoder, size, wanted.hand, device) for decoder, size in sizes]
-    if name == "hamer" and not (wanted.checkpoint or os.environ.get(HAMER_VARIABLE)):
-        build = _on(device, lambda: random_hamer(load_hand(wanted.hand or "embedded")))
-        return [BenchmarkModel(name, "mano full", "random", build)]
+    if name in RANDOM_TEACHERS and not checkpoint_of(name, wanted.checkpoint):
+        build = _on(device, lambda: RANDOM_TEACHERS[name](load_hand(wanted.hand or "embedded")))
+        return [BenchmarkModel(name, _decoder_of(name), "random", build)]
     if name not in TEACHERS and not Path(name).exists():
         known = [*TEACHERS, *STUDENTS, ALL_STUDENTS]
         raise KeyError(unknown("model", name, known) + "; timm:<name>, a student's file or a run's folder")
     model = open_model(name, wanted.hand, wanted.checkpoint)  # now, so that a bad file does not wait for its turn
     model = model.model if isinstance(model, Teacher) else model  # without its fixed precision
-    decoder = f"{model.spec['decoder']} {model.spec['decoder_size']}" if isinstance(model, Student) else "mano full"
+    decoder = (
+        f"{model.spec['decoder']} {model.spec['decoder_size']}" if isinstance(model, Student) else _decoder_of(name)
+    )
     return [BenchmarkModel(name, decoder, "trained", _on(device, lambda: model))]
+
+
+def _decoder_of(teacher: str) -> str:
+    return "refinement" if teacher == "wilor" else "mano full"
 
 
 def _random_student(name: str, decoder: str, size: str, hand: str | None, device: torch.device) -> BenchmarkModel:

@@ -17,7 +17,7 @@ from fasthamer.render.overlay import (
     turned_view,
 )
 
-COLUMNS = ("photo", "prediction", "mesh from the right", "keypoints (truth grey)")
+COLUMNS = ("image", "prediction", "mesh from the right", "keypoints (truth grey)")
 COLUMNS_3D = (*COLUMNS[:3], "skeletons (truth grey)", "skeletons from the right")
 GREY = (150, 150, 150)
 
@@ -53,8 +53,8 @@ def case_sheet(
             else [_keypoints(crop, predicted, sample)]
         )
         images.append([crop, overlay, turned_view(vertices, faces, 90, colour=colour), *views])
-        told = "no labels" if np.isnan(errors[sample]) else f"{errors[sample]:.1f} {unit}"
-        captions.append([f"{title}: sample {sample}", told, *[""] * (len(views) + 1)])
+        caption = "no labels" if np.isnan(errors[sample]) else f"{errors[sample]:.1f} {unit}"
+        captions.append([f"{title}: sample {sample}", caption, *[""] * (len(views) + 1)])
     return sheet(images, COLUMNS_3D if deep else COLUMNS, captions)
 
 

@@ -34,7 +34,7 @@ def comparison(batch: Batch, models: Mapping[str, nn.Module], faces: NDArray, ce
                 overlay_hand(image, hand.vertices[index].cpu().numpy(), hand.camera[index].cpu().numpy(), faces, colour)
             )
         rows.append(row)
-    return sheet(rows, ["photo", "truth", *outputs], cell=cell)
+    return sheet(rows, ["image", "truth", *outputs], cell=cell)
 
 
 def _truth(batch: Batch, index: int, image: NDArray[np.uint8], faces: NDArray) -> NDArray[np.uint8]:

@@ -28,9 +28,10 @@ from fasthamer.types import Batch
 
 
 class Predicted(NamedTuple):
-    """What a model said about each sample of a dataset, in its order, and what is true. N = samples.
+    """A model's predictions for the samples of a dataset, in its order, and the labels. N = samples.
 
-    3D points are those of the crop, where every hand is a right hand; `hands` and `truth` give them as photographed.
+    3D points are those of the crop, where every hand is a right hand; `hands` and `truth` undo the mirroring of left
+    hands.
     """
 
     joints: NDArray  # (N, 21, 3) metres, the model's own joints
@@ -76,10 +77,10 @@ def predict(
     for samples in tqdm(readable(loader), "evaluating", len(groups), leave=False, mininterval=2, unit="batch"):
         samples = Batch(*samples)
         hand = model(samples.image.to(device))
-        said = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
+        outputs = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
         known = samples.joints, samples.vertices, samples.keypoints_2d, samples.has_vertices
         geometry = samples.crop, samples.mirrored
-        parts.append([each.float().cpu().numpy() for each in (*said, *known, *geometry)])
+        parts.append([each.float().cpu().numpy() for each in (*outputs, *known, *geometry)])
         size = samples.image.shape[-1]
     joints, vertices, camera, points, true_joints, true_vertices, true_points, has_vertices, crop, mirrored = (
         np.concatenate(each) for each in zip(*parts, strict=True)
@@ -153,7 +154,7 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
 
 
 def hands(predicted: Predicted, joints: str, regressor: NDArray) -> Hands:
-    """The predicted hands as photographed: left hands are left ones, before the camera where that is known."""
+    """The predicted hands in the image: left hands unmirrored, in the camera's frame where the intrinsics are known."""
     left = predicted.mirrored > 0
     points = protocol_joints(predicted.joints, predicted.vertices, joints, regressor, left)
     seen, vertices = (_unmirrored(each, predicted.mirrored) for each in (points, predicted.vertices))
@@ -165,7 +166,7 @@ def hands(predicted: Predicted, joints: str, regressor: NDArray) -> Hands:
 
 
 def truth(predicted: Predicted) -> Hands:
-    """The labels as photographed."""
+    """The labels in the image, left hands unmirrored."""
     vertices = predicted.true_vertices
     return Hands(
         _unmirrored(predicted.true_joints[..., :3], predicted.mirrored),

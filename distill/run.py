@@ -26,7 +26,7 @@ from fasthamer.students import Student, build_student, load_student, save_studen
 from fasthamer.students.tokenhand.files import load_tokenizer
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
-from fasthamer.teachers import build_teacher, hand_for, resolve_teacher
+from fasthamer.teachers import build_teacher, hand_for, notice_of, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.accelerator import accelerator_for, precision_of
 from fasthamer.training.checkpoint import read_facts
@@ -88,6 +88,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         if cfg.TEACHER.COMPILE:
             live.model.backbone.compile()  # type: ignore[operator, union-attr]
         teacher, described = live, f"{name}: {why}"
+        if notice := notice_of(name):
+            described += f"; {notice}"
         if cfg.TEACHER.CACHE:
             teacher, images = cached_teacher(cfg, live, hand, images, keeps_maps=objective.features > 0)
             described += f"; its outputs are cached in {cfg.TEACHER.CACHE}"

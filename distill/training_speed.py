@@ -30,8 +30,8 @@ from fasthamer.students import build_student
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.teachers.cache.manifest import CacheRequest
-from fasthamer.teachers.hamer import MARGIN, HaMeR
-from fasthamer.teachers.vit import PoseViT
+from fasthamer.teachers.hamer import HaMeR
+from fasthamer.teachers.vit import MARGIN, PoseViT
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.types import Batch, HandOutput
 

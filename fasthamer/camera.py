@@ -16,34 +16,37 @@ if TYPE_CHECKING:  # exported models run without torch
 
 Array = TypeVar("Array", "np.ndarray", "Tensor")
 
-CROP_PIXELS = 256.0  # HaMeR's crop, in which its focal length is given
-CROP_FOCAL = 5000.0 / CROP_PIXELS  # focal length in crop widths
+FOCAL = 5000.0  # pixels; HaMeR's focal length, whatever the size of the image or map that is projected to
+CROP_PIXELS = 256.0  # side of HaMeR's crop
+CROP_FOCAL = FOCAL / CROP_PIXELS  # focal length in crop widths
 
 
-def weak_to_translation(camera: Array) -> Array:
+def weak_to_translation(camera: Array, side: float = CROP_PIXELS) -> Array:
     """Where a weak-perspective camera puts the hand in front of the crop's pinhole camera.
 
     Args:
         camera: (B, 3) s, tx, ty; array or tensor.
+        side: pixels of the crop, or cells of the map, that is projected to.
 
     Returns:
-        (B, 3) metres: tx, ty and the depth at which `CROP_FOCAL` gives the scale s/2.
+        (B, 3) metres: tx, ty and the depth at which the focal length `FOCAL` / side gives the scale s/2.
     """
-    return _behind(camera[..., 1:], 2 * CROP_FOCAL / (camera[..., :1] + 1e-9 / CROP_PIXELS))
+    return _behind(camera[..., 1:], 2 * (FOCAL / side) / (camera[..., :1] + 1e-9 / side))
 
 
-def project(points: Array, translation: Array) -> Array:
+def project(points: Array, translation: Array, side: float = CROP_PIXELS) -> Array:
     """Points of the hand to the crop, with perspective.
 
     Args:
         points: (B, N, 3) metres; arrays or tensors.
-        translation: (B, 3) metres, as `weak_to_translation` gives it.
+        translation: (B, 3) metres, as `weak_to_translation` gives it for the same `side`.
+        side: see `weak_to_translation`.
 
     Returns:
         (B, N, 2) crop units.
     """
     placed = points + translation[:, None]
-    return CROP_FOCAL * placed[..., :2] / placed[..., 2:]
+    return (FOCAL / side) * placed[..., :2] / placed[..., 2:]
 
 
 def fit_weak_camera(points: Tensor, keypoints: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -75,8 +75,8 @@ _C.TOKENIZER.HANDS = 40000  # sampled poses
 _C.TOKENIZER.HELD_OUT = 1024  # poses to score on, at most a tenth
 
 _C.TEACHER = CN()
-_C.TEACHER.NAME = "auto"  # auto = hamer if a checkpoint is configured, else embedded; or the path of a student file
-_C.TEACHER.CHECKPOINT = ""  # hamer.ckpt; or set FASTHAMER_HAMER_CKPT
+_C.TEACHER.NAME = "auto"  # auto = hamer if a checkpoint is configured, else embedded; hamer, wilor, or a student's file
+_C.TEACHER.CHECKPOINT = ""  # hamer.ckpt or wilor_final.ckpt; or set FASTHAMER_HAMER_CKPT, FASTHAMER_WILOR_CKPT
 _C.TEACHER.PRECISION = "auto"  # fp32, bf16; auto = bf16 on cuda, else fp32
 _C.TEACHER.COMPILE = False  # torch.compile its backbone
 _C.TEACHER.CACHE = ""  # folder of the teacher's answers, filled where incomplete; empty = it is asked at every step

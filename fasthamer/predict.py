@@ -1,7 +1,7 @@
 """Hands in an image, for users of a trained model.
 
 from fasthamer.predict import HandMesh
-hands = HandMesh("runs/mine")                              # or a student.safetensors, "embedded", "hamer", x.onnx
+hands = HandMesh("runs/mine")                              # or "embedded", "hamer", "wilor", x.onnx
 found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
 found.vertices, found.keypoints_2d                         # metres; pixels of the image
 image = found.draw(image)
@@ -99,7 +99,7 @@ class HandMesh:
     Args:
         model: what `open_model` takes, a file of tools/export.py, or a student or teacher (a module in eval mode).
         hand: a MANO file, if the student was trained with one (or exported without mesh); None is the model's own.
-        checkpoint: hamer.ckpt, for `hamer`.
+        checkpoint: hamer.ckpt or wilor_final.ckpt, for `hamer` or `wilor`.
         device: a torch device, or auto = cuda, then mps, then cpu.
         backend: of `fasthamer.runtime.sessions.BACKENDS`, for models that are not exported; predictions differ by
             rounding.
@@ -198,23 +198,25 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     """A teacher or a student in eval mode, by name, file or run directory.
 
     Args:
-        source: embedded (the teacher that fasthamer ships), hamer, a student's file, or a run directory.
-        hand: embedded or a MANO file; None is the embedded hand, for hamer the one in its checkpoint.
-        checkpoint: hamer.ckpt; empty looks at FASTHAMER_HAMER_CKPT.
+        source: embedded (the teacher that fasthamer ships), hamer, wilor, a student's file, or a run directory.
+        hand: embedded or a MANO file; None is the embedded hand, for hamer and wilor the one in the checkpoint.
+        checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at FASTHAMER_HAMER_CKPT or FASTHAMER_WILOR_CKPT.
 
     Raises:
         FileNotFoundError, ValueError, KeyError: nothing of that name, or not usable; the message names the remedy.
     """
     from fasthamer.hand.mano import load_hand
     from fasthamer.students import load_student
-    from fasthamer.teachers import build_teacher
+    from fasthamer.teachers import TEACHERS, build_teacher
 
-    if str(source) in ("embedded", "hamer"):
+    if str(source) in TEACHERS:
         return build_teacher(str(source), checkpoint, None if hand is None else load_hand(hand), "fp32")
     path = Path(source)
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"no model {str(source)!r}: give embedded, hamer, a {STUDENT_FILE} or a run directory")
+        raise FileNotFoundError(
+            f"no model {str(source)!r}: give {', '.join(sorted(TEACHERS))}, a {STUDENT_FILE} or a run directory"
+        )
     return load_student(path, load_hand(hand or "embedded"))
 
 

@@ -2,6 +2,16 @@
 
 from fasthamer.teachers.hamer import random_hamer
 from fasthamer.teachers.teacher import Teacher
-from fasthamer.teachers.zoo import TEACHERS, build_teacher, hand_for, resolve_teacher
+from fasthamer.teachers.wilor import random_wilor
+from fasthamer.teachers.zoo import TEACHERS, build_teacher, hand_for, notice_of, resolve_teacher
 
-__all__ = ["TEACHERS", "Teacher", "build_teacher", "hand_for", "random_hamer", "resolve_teacher"]
+__all__ = [
+    "TEACHERS",
+    "Teacher",
+    "build_teacher",
+    "hand_for",
+    "notice_of",
+    "random_hamer",
+    "random_wilor",
+    "resolve_teacher",
+]

@@ -9,10 +9,8 @@ from fasthamer.hand.mano import Hand
 from fasthamer.nn.mano_head import SIZES, ManoHead
 from fasthamer.nn.normalise import Normalise
 from fasthamer.runtime.deploy import Deployed
-from fasthamer.teachers.vit import HEIGHT, WIDTH, PoseViT
-from fasthamer.types import HandOutput, View
-
-MARGIN = (HEIGHT - WIDTH) // 2  # pixels at the crop's left and right that the ViT does not take
+from fasthamer.teachers.vit import HEIGHT, MARGIN, VIEW, PoseViT, fill_at_random
+from fasthamer.types import HandOutput
 
 
 class HaMeR(nn.Module):
@@ -25,7 +23,7 @@ class HaMeR(nn.Module):
     """
 
     image_size = HEIGHT
-    view = View(left=MARGIN / HEIGHT - 0.5, right=0.5 - MARGIN / HEIGHT)
+    view = VIEW
 
     def __init__(self, backbone: PoseViT, mano_head: ManoHead, hand: Hand) -> None:
         super().__init__()
@@ -68,16 +66,10 @@ def hollow_hamer(hand: Hand) -> HaMeR:
 
 
 def random_hamer(hand: Hand, seed: int = 0) -> HaMeR:
-    """The published architecture with random weights, in eval mode: for timing and tests."""
+    """The published architecture with random weights, in eval mode: for timing and tests, its meshes mean nothing."""
     model = hollow_hamer(hand)
     model.backbone.to_empty(device="cpu")
     model.mano_head = ManoHead(model.feature_channels, SIZES["full"])
     model.mano_head.start_from(hand)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.backbone.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.02, generator=generator)
-            else:
-                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+    fill_at_random(model.backbone, seed)
     return model.eval()

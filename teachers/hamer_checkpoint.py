@@ -31,6 +31,10 @@ def load_hamer(path: str | Path, hand: Hand) -> HaMeR:
     """
     state = read_state_dict(path)
     weights = {name: value for name, value in state.items() if name.startswith(PARTS)}
+    if any(name.startswith("refine_net.") for name in state):
+        raise ValueError(
+            f"{path} is not HaMeR's checkpoint but WiLoR's (it has refine_net.*): ask for wilor, not hamer"
+        )
     model = hollow_hamer(hand)
     check_weights(weights, published_shapes(model), f"{path} is not HaMeR's checkpoint")
     model.load_state_dict(to_ours(weights), assign=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -14,40 +16,66 @@ from fasthamer.students.files import load_student
 from fasthamer.teachers.embedded import load_embedded
 from fasthamer.teachers.hamer_checkpoint import load_hamer
 from fasthamer.teachers.teacher import Teacher
+from fasthamer.teachers.wilor import LICENCE as WILOR_LICENCE
+from fasthamer.teachers.wilor_checkpoint import load_wilor
 
 logger = logging.getLogger(__name__)
 
 TEACHERS = Registry("teacher")  # builder(checkpoint, hand) -> hand model
-HAMER_VARIABLE = "FASTHAMER_HAMER_CKPT"
-HOW_TO_GET_HAMER = (
-    "the teacher hamer needs its checkpoint: get hamer_demo_data.tar.gz from the HaMeR project's page "
-    "(github.com/geopavlakos/hamer, fetch_demo_data.sh), unpack _DATA/hamer_ckpts/checkpoints/hamer.ckpt and give it "
-    f"as --teacher-ckpt FILE (TEACHER.CHECKPOINT) or in the variable {HAMER_VARIABLE}. HaMeR's code is MIT; the MANO "
-    "model inside the checkpoint is for non-commercial research under its own licence (mano.is.tue.mpg.de)"
-)
+HAMER_VARIABLE, WILOR_VARIABLE = "FASTHAMER_HAMER_CKPT", "FASTHAMER_WILOR_CKPT"
+
+
+class Published(NamedTuple):
+    """A teacher whose weights its authors publish and the user has to get."""
+
+    title: str
+    file: str
+    variable: str  # of the environment: where the file is
+    source: str  # where to get it
+    terms: str
+    load: Callable[[str | Path, Hand], nn.Module]
+    notice: str = ""  # terms that are named whenever it teaches
+
+
+PUBLISHED = {
+    "hamer": Published(
+        "HaMeR",
+        "hamer.ckpt",
+        HAMER_VARIABLE,
+        "get hamer_demo_data.tar.gz from the HaMeR project's page (github.com/geopavlakos/hamer, fetch_demo_data.sh), "
+        "unpack _DATA/hamer_ckpts/checkpoints/hamer.ckpt",
+        "HaMeR's code is MIT; the MANO model inside the checkpoint is for non-commercial research under its own "
+        "licence (mano.is.tue.mpg.de)",
+        load_hamer,
+    ),
+    "wilor": Published(
+        "WiLoR",
+        "wilor_final.ckpt",
+        WILOR_VARIABLE,
+        "get wilor_final.ckpt from the WiLoR project's page (github.com/rolpotamias/WiLoR)",
+        f"{WILOR_LICENCE}; the MANO model inside the checkpoint is for non-commercial research under its own licence "
+        "(mano.is.tue.mpg.de)",
+        load_wilor,
+        WILOR_LICENCE,
+    ),
+}
 
 
 @TEACHERS.register
 def hamer(checkpoint: str, hand: Hand | None) -> nn.Module:
     """ViT-H and transformer head, 670 M parameters; needs the published checkpoint."""
-    checkpoint = _hamer_checkpoint(checkpoint)
-    if not checkpoint:
-        raise FileNotFoundError(HOW_TO_GET_HAMER)
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no HaMeR checkpoint {checkpoint!r}; {HOW_TO_GET_HAMER}")
-    if hand is None:
-        hand = load_hand(checkpoint)
-    elif hand.is_embedded:
-        logger.warning(
-            "HaMeR predicts MANO's parameters but the hand is the embedded one, so its meshes are only approximate: "
-            "set HAND.MODEL (--mano) to MANO_RIGHT.pkl or to hamer.ckpt itself"
-        )
-    return load_hamer(checkpoint, hand)
+    return _load_published("hamer", checkpoint, hand)
+
+
+@TEACHERS.register
+def wilor(checkpoint: str, hand: Hand | None) -> nn.Module:
+    """ViT-H with parameter tokens and refinement, 639 M parameters; needs the published checkpoint."""
+    return _load_published("wilor", checkpoint, hand)
 
 
 @TEACHERS.register
 def embedded(checkpoint: str, hand: Hand | None) -> nn.Module:
-    """The small teacher that ships with fasthamer; `checkpoint` is HaMeR's and not used."""
+    """The small teacher that ships with fasthamer; `checkpoint` is another teacher's and not used."""
     return load_embedded(load_hand("embedded") if hand is None else hand)
 
 
@@ -56,7 +84,8 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
 
     Args:
         name: one of `TEACHERS`, auto, or the path of a student's file.
-        checkpoint: hamer.ckpt; empty looks at the variable FASTHAMER_HAMER_CKPT.
+        checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at the variables FASTHAMER_HAMER_CKPT and
+            FASTHAMER_WILOR_CKPT.
         hand: the hand model; None is the teacher's own.
         precision: see `Teacher`.
 
@@ -76,17 +105,20 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
 
     Args:
         name: as for `build_teacher`.
-        checkpoint: hamer.ckpt, if configured.
+        checkpoint: hamer.ckpt or wilor_final.ckpt, if configured. `auto` takes it for HaMeR's.
 
     Raises:
         KeyError: neither a teacher's name nor a file.
     """
-    configured = _hamer_checkpoint(checkpoint)
     if name == "auto":
-        if configured:
-            source = "TEACHER.CHECKPOINT" if checkpoint else HAMER_VARIABLE
-            return "hamer", f"chosen since {source} names its checkpoint {configured}"
-        return "embedded", f"chosen since neither --teacher-ckpt nor {HAMER_VARIABLE} names a HaMeR checkpoint"
+        for known, published in PUBLISHED.items():
+            if configured := checkpoint_of(known, checkpoint):
+                source = "TEACHER.CHECKPOINT" if checkpoint else published.variable
+                return known, f"chosen since {source} names its checkpoint {configured}"
+        return "embedded", (
+            f"chosen since neither --teacher-ckpt nor {HAMER_VARIABLE} names a HaMeR checkpoint, "
+            f"nor {WILOR_VARIABLE} one of WiLoR"
+        )
     if name in TEACHERS:
         return name, "as given"
     if Path(name).is_file():
@@ -95,14 +127,44 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
 
 
 def hand_for(teacher: str, checkpoint: str = "") -> str:
-    """The hand model that HAND.MODEL auto stands for: a student must predict its teacher's parameters.
+    """The hand model that HAND.MODEL auto stands for: a student must predict the parameters of its teacher's hand.
 
     Args:
         teacher: a resolved name.
-        checkpoint: hamer.ckpt, if configured; MANO is in it.
+        checkpoint: hamer.ckpt or wilor_final.ckpt, if configured; MANO is in it.
     """
-    return (_hamer_checkpoint(checkpoint) if teacher == "hamer" else "") or "embedded"
+    return checkpoint_of(teacher, checkpoint) or "embedded"
 
 
-def _hamer_checkpoint(checkpoint: str) -> str:
-    return checkpoint or os.environ.get(HAMER_VARIABLE, "")
+def notice_of(teacher: str) -> str:
+    """The terms to be named whenever a teacher teaches; empty where there are none.
+
+    Args:
+        teacher: a resolved name.
+    """
+    return PUBLISHED[teacher].notice if teacher in PUBLISHED else ""
+
+
+def checkpoint_of(teacher: str, checkpoint: str = "") -> str:
+    """The file of a published teacher's weights: the one that is configured, else its variable's; empty if neither."""
+    return (checkpoint or os.environ.get(PUBLISHED[teacher].variable, "")) if teacher in PUBLISHED else ""
+
+
+def _load_published(name: str, checkpoint: str, hand: Hand | None) -> nn.Module:
+    published, checkpoint = PUBLISHED[name], checkpoint_of(name, checkpoint)
+    how = (
+        f"the teacher {name} needs its checkpoint: {published.source} and give it as --teacher-ckpt FILE "
+        f"(TEACHER.CHECKPOINT) or in the variable {published.variable}. {published.terms}"
+    )
+    if not checkpoint:
+        raise FileNotFoundError(how)
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"no {published.title} checkpoint {checkpoint!r}; {how}")
+    if hand is None:
+        hand = load_hand(checkpoint)
+    elif hand.is_embedded:
+        logger.warning(
+            f"{published.title} predicts MANO's parameters but the hand is the embedded one, so its meshes are only "
+            f"roughly right: set HAND.MODEL (--mano) to MANO_RIGHT.pkl or to {published.file} itself"
+        )
+    return published.load(checkpoint, hand)

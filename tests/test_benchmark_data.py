@@ -31,9 +31,9 @@ def test_it_runs_for_anybody_and_tells_time_on_the_clock_and_of_the_processor(ca
     form = r"workers (\d): (\d+) crops/s of 64 px on the clock; ([\d.]+) ms of processor time each, so (\d+) a second"
     (zero, two) = (re.match(form, line).groups() for line in lines)
     assert (zero[0], two[0]) == ("0", "2")
-    for cores, told in ((1, zero), (2, two)):  # milliseconds are printed to a hundredth
-        fastest, slowest = (1000 * cores / (float(told[2]) + half) for half in (-0.005, 0.005))
-        assert slowest - 1 <= int(told[3]) <= fastest + 1
+    for cores, printed in ((1, zero), (2, two)):  # milliseconds are printed to a hundredth
+        fastest, slowest = (1000 * cores / (float(printed[2]) + half) for half in (-0.005, 0.005))
+        assert slowest - 1 <= int(printed[3]) <= fastest + 1
     assert "on 2 undisturbed cores" in lines[1]
 
 
@@ -46,7 +46,7 @@ def test_any_set_can_be_measured_and_shown(tmp_path, capsys):
     assert "crops/s of 64 px" in capsys.readouterr().out
 
 
-def test_the_photographs_it_makes_have_labels_that_fit(tmp_path):
+def test_the_images_it_makes_have_labels_that_fit(tmp_path):
     embedded, mano = load_hand("embedded"), Hand(read_hand_arrays("embedded"), "a MANO file")
     benchmark_data.write_images(tmp_path / "a.tar", embedded, images=2)
     for item, _ in islice(TarDataset(tmp_path, mano, 64).walk(0, 1, None, []), 4):
@@ -57,7 +57,7 @@ def test_the_photographs_it_makes_have_labels_that_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--workers", "two"], "invalid literal"),
         (["--count", "0"], "at least one crop"),
@@ -67,11 +67,11 @@ def test_the_photographs_it_makes_have_labels_that_fit(tmp_path):
         (["--data", "synthetic", "--image-size", "3"], "image_size is 3"),
     ],
 )
-def test_wrong_flags_are_explained_in_one_line(arguments, words, capsys):
+def test_wrong_flags_are_explained_in_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         benchmark_data.main(arguments)
     assert stopped.value.code == 2
-    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_unreadable_shards_are_one_line_and_exit_1(tmp_path, capsys):

@@ -65,9 +65,9 @@ def test_the_command_times_prints_and_saves(tiny_hamer, tmp_path, capsys, monkey
     monkeypatch.setattr(tool, "_peak", lambda *_: 123.0)
     options = ["--student", "timm:test_resnet", "--modes", "output", "--loops", "naive,cached", "--repeats", "3"]
     assert tool.main([*options, "--depth", "1", "--out", str(tmp_path), *SMALL]) == 0
-    said = capsys.readouterr().out
-    assert "stand-in: 1 of 32 blocks" in said
-    assert "| output | cached |" in said
+    output = capsys.readouterr().out
+    assert "stand-in: 1 of 32 blocks" in output
+    assert "| output | cached |" in output
     saved = json.loads((tmp_path / "training.json").read_text())
     assert saved["about"]["batch"] == 2
     rows = [Row(**row) for row in saved["rows"]]
@@ -78,7 +78,7 @@ def test_the_command_times_prints_and_saves(tiny_hamer, tmp_path, capsys, monkey
 
 
 def test_peak_memory_is_that_of_the_steps(tiny_hamer, tmp_path):
-    """Of the whole process, torch and all; a bound on both sides is all that can be said."""
+    """Of the whole process, torch and all; a bound on both sides is all that can be tested."""
     assert 50 < peak_mb(load_config(None, SMALL), "output", "once", 1, tmp_path) < 20000
 
 
@@ -88,7 +88,7 @@ def test_the_table_leaves_out_what_was_not_measured():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--loops", "naive,twice"], "no loop named 'twice'"),
         (["--modes", "hybird"], "did you mean 'hybrid'"),
@@ -98,11 +98,11 @@ def test_the_table_leaves_out_what_was_not_measured():
         (["TRAIN.BATHC", "3"], "did you mean TRAIN.BATCH"),
     ],
 )
-def test_a_users_mistake_is_one_line(tiny_hamer, capsys, arguments, words):
+def test_a_users_mistake_is_one_line(tiny_hamer, capsys, arguments, message):
     with pytest.raises(SystemExit) as refused:
         tool.main(["--depth", "1", *arguments])
     assert refused.value.code == 2
-    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_every_loop_is_explained():

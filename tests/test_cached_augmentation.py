@@ -95,22 +95,20 @@ def test_no_motion_changes_nothing():
         torch.testing.assert_close(getattr(again, name), getattr(answer, name), atol=1e-7, rtol=1e-6)
 
 
-def test_the_deviation_of_an_equivariant_teacher_is_zero_and_of_another_is_reported(tmp_path):
+def test_the_deviation_of_a_teacher_that_turns_with_its_image_is_nothing_and_of_another_is_measured(tmp_path):
     cached, augmented = opened(tmp_path, ImageDataset()), ImageDataset(strength=STRONG)
     teacher = LabelTeacher(augmented)
     batch = collated(augmented, [(0, index) for index in range(6)])
     found = deviation(cached, teacher, batch)
     assert found.joints_mm < 0.01 and found.vertices_mm < 0.01 and found.keypoints_px < 0.01
     unaugmented = LabelTeacher(ImageDataset())  # predicts the unaugmented labels for every crop
-    measured = deviation(cached, unaugmented, batch)
+    found = deviation(cached, unaugmented, batch)
     ours, own = cached.recall(batch), unaugmented(batch.image)
     difference = (ours.joints - ours.joints[:, :1] - own.joints + own.joints[:, :1]).square().sum(-1).sqrt().mean()
-    assert measured.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
-    assert measured.joints_mm > 5
-    assert measured.error_mm == pytest.approx(
-        (0, measured.joints_mm), abs=0.01
-    )  # the cache is right, the teacher is not
-    assert "differ from the teacher's own by" in str(measured)
+    assert found.joints_mm == pytest.approx(1000 * difference.item(), rel=1e-4)
+    assert found.joints_mm > 5
+    assert found.error_mm == pytest.approx((0, found.joints_mm), abs=0.01)  # the cache is right, the teacher is not
+    assert "differ from the teacher's own by" in str(found)
     unknown = batch._replace(joints=batch.joints * 0)
     assert deviation(cached, teacher, unknown).error_mm is None
 
@@ -124,7 +122,7 @@ def test_feature_maps_are_recalled_for_plain_crops_and_refused_for_moved_ones(tm
         cached.recall(collated(ImageDataset(strength=STRONG), [(0, 4)]))
 
 
-def test_what_cannot_be_cached_is_reported_before_the_teacher_works():
+def test_what_cannot_be_cached_raises_before_the_teacher_runs():
     plain, augmented = ImageDataset(), ImageDataset(strength=STRONG)
     check_images(plain, augmented, keeps_maps=False)
     check_images(plain, ImageDataset(strength=augment.Strength(0.0, 0.0, 0.0, 0.0, 0.2)), keeps_maps=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fasthamer.config
-from fasthamer.config import defaults, differing, load_config
+from fasthamer.config import defaults, differing, load_config, replaced
 
 
 def test_pairs_win_over_a_recipe_which_wins_over_the_defaults(tmp_path):
@@ -122,3 +122,12 @@ def test_every_section_or_setting_says_what_it_means():
         if setting and number not in comments and setting[1] not in ("LOSS", "KD"):
             silent.append(line)
     assert not silent
+
+
+def test_a_replaced_config_is_a_frozen_copy_with_checked_values():
+    cfg = defaults()
+    other = replaced(cfg, {"TRAIN.BATCH": 3, "KD.MODE": "output", "TRAIN.CHANNELS_LAST": False})
+    assert differing(cfg, other) == {"TRAIN.BATCH": 3, "KD.MODE": "output", "TRAIN.CHANNELS_LAST": False}
+    assert other.is_frozen() and not cfg.is_frozen()
+    with pytest.raises(ValueError, match=r"unknown key TRAIN\.BACH; did you mean TRAIN\.BATCH"):
+        replaced(cfg, {"TRAIN.BACH": 3})

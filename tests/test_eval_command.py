@@ -10,6 +10,7 @@ from torch import nn
 
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
+from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.distill.cases import choose
 from fasthamer.distill.evaluate import rules_for
 from fasthamer.distill.scoring import Evaluation, examine
@@ -29,6 +30,21 @@ def student_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "student.safetensors"
     save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
     return path
+
+
+class Mirrored(HandDataset):
+    """The items of a dataset, marked as mirrored left hands."""
+
+    info = DatasetInfo("Mirrored")
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, key):
+        return self.dataset[key]._replace(mirrored=torch.tensor(1.0))
 
 
 class Knows(nn.Module):
@@ -53,8 +69,7 @@ def exam(alter=lambda points: points, mirrored=False):
     cfg, hand = load_config(None, SMALL), load_hand("embedded")
     dataset = build_dataset(cfg, hand, train=False)
     if mirrored:
-        items = [dataset[(0, index)]._replace(mirrored=torch.tensor(1.0)) for index in range(len(dataset))]
-        dataset = {(0, index): item for index, item in enumerate(items)}
+        dataset = Mirrored(dataset)
     about = {"model": "stub", "hand": hand.name, "data": "synthetic", "split": "evaluation"}
     return Evaluation(Knows(dataset, hand, alter), dataset, cfg, about, rules_for(dataset))
 

@@ -95,7 +95,7 @@ def test_a_bare_state_dict_loads_too_and_the_zoo_warns_of_the_embedded_hand(offi
     torch.save(weights(official), tmp_path / "weights.pth")
     teacher = build_teacher("hamer", str(tmp_path / "weights.pth"), hand, "fp32")
     assert teacher.feature_channels == 1280
-    assert "HaMeR speaks MANO" in caplog.text
+    assert "HaMeR predicts MANO" in caplog.text
 
 
 def test_every_missing_unexpected_and_misshapen_tensor_is_named_in_one_error(official, hand, tmp_path):

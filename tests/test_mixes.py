@@ -64,7 +64,7 @@ def test_hamers_mix_has_its_ten_sets_and_weights():
     assert load_config("data/hamer_mix") == cfg  # as a recipe it is the same
 
 
-def test_a_training_on_hamers_mix_and_what_is_said_of_a_part_that_is_missing(tmp_path, hand):
+def test_a_training_on_hamers_mix_and_the_error_for_a_part_that_is_missing(tmp_path, hand):
     cfg = load_config(None, ["DATA.NAME", "hamer_mix", "DATA.ROOT", str(tmp_path)])
     write_shards(tmp_path / "one", shards=1, samples=2)
     for entry in cfg.DATA.MIX:
@@ -107,7 +107,7 @@ def test_synthetic_hands_join_a_stream(root, hand):
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "message"),
     [
         ({"data": "freihnad", "root": "x", "weight": 1}, "did you mean 'freihand'"),
         ({"data": "tars", "root": "tars", "wieght": 1}, r"MIX\[0\]: .*did you mean 'weight'"),
@@ -119,9 +119,9 @@ def test_synthetic_hands_join_a_stream(root, hand):
         ("tars", "expected a mapping"),
     ],
 )
-def test_an_entry_that_cannot_be_says_which_and_why(root, tmp_path, hand, entry, words):
+def test_an_entry_that_cannot_be_says_which_and_why(root, tmp_path, hand, entry, message):
     cfg = load_config(None, ["DATA.NAME", write_mix(tmp_path / "mine.yaml", entry), "DATA.ROOT", str(root)])
-    with pytest.raises((ValueError, KeyError, FileNotFoundError), match=words):
+    with pytest.raises((ValueError, KeyError, FileNotFoundError), match=message):
         build_training_set(cfg, hand)
 
 
@@ -143,8 +143,8 @@ def test_a_training_on_a_mix_that_is_resumed_ends_in_the_same_weights(root, tmp_
     file = write_mix(tmp_path / "mine.yaml", TARS, FREIHAND)
     options = [*SMALL, "--data", file, "--data-root", str(root), "TRAIN.LR", "1e-3"]
     assert main([*options, "--steps", "6", "--out", str(tmp_path / "straight")]) == 0
-    said = capsys.readouterr()
-    assert "2 shards in " in said.out and "2 to evaluate on" in said.out
+    output = capsys.readouterr()
+    assert "2 shards in " in output.out and "2 to evaluate on" in output.out
     assert main([*options, "--steps", "2", "--out", str(tmp_path / "parts")]) == 0
     facts = json.loads((tmp_path / "parts/checkpoints/step_2/state.json").read_text())
     assert facts["step"] == 2 and facts["lanes"][0][0][0] == 4  # four samples drawn

@@ -15,7 +15,7 @@ def whole(tmp_path, embedded):
     return FreiHAND(write_freihand(tmp_path), "training", embedded)
 
 
-def test_a_fraction_of_the_pictures_keeps_its_labels_the_same_in_every_epoch(whole):
+def test_a_fraction_of_the_images_keeps_its_labels_the_same_in_every_epoch(whole):
     kept = choose_labelled(len(whole), 1 / 3, seed=0)
     part = PartlyLabelled(whole, kept)
     labelled = [i for i in range(12) if part[(0, i)].joints[:, 3].any()]
@@ -26,7 +26,7 @@ def test_a_fraction_of_the_pictures_keeps_its_labels_the_same_in_every_epoch(who
         choose_labelled(len(whole), 0.0, seed=0)
 
 
-def test_without_a_teacher_only_the_labelled_pictures_are_learnt_from(whole):
+def test_without_a_teacher_only_the_labelled_images_are_trained_on(whole):
     kept = choose_labelled(len(whole), 1 / 3, seed=0)
     only = LabelledOnly(whole, kept)
     assert [int(only[(0, i)].index) for i in range(len(only))] == kept.tolist()

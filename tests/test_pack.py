@@ -38,9 +38,9 @@ def assert_same(found, wanted, image_tolerance=0):
 
 
 def test_packed_hands_are_read_back_with_the_same_labels_and_pixels(tmp_path, freihand, mano):
-    said: list[str] = []
-    packed = pack.pack(freihand, tmp_path / "out", "freihand", embedded=False, shard=3, say=said.append)
-    assert (packed.hands, packed.shards, packed.skipped) == (8, 3, []) and len(said) == 3
+    lines: list[str] = []
+    packed = pack.pack(freihand, tmp_path / "out", "freihand", embedded=False, shard=3, say=lines.append)
+    assert (packed.hands, packed.shards, packed.skipped) == (8, 3, []) and len(lines) == 3
     found = items(tmp_path / "out", mano)
     assert len(found) == 8
     for index, item in found.items():
@@ -86,7 +86,7 @@ def painted(path, width, height, centre, side, seed=0, left=False):
     ("width", "height", "centre", "side", "limit"),
     [(640, 480, (300, 250), 120, 240), (2000, 1500, (900, 700), 1000, 768), (640, 480, (20, 460), 120, 240)],
 )
-def test_pictures_are_cut_to_what_augmentation_reaches(tmp_path, width, height, centre, side, limit):
+def test_images_are_cut_to_what_augmentation_reaches(tmp_path, width, height, centre, side, limit):
     hands = [painted(tmp_path / f"{left}.png", width, height, centre, side, left=left) for left in (False, True)]
     dataset = Painted(hands)
     pack.pack(dataset, tmp_path / "out", "painted", embedded=False, say=lambda text: None)
@@ -104,7 +104,7 @@ def test_pictures_are_cut_to_what_augmentation_reaches(tmp_path, width, height, 
 
 
 @pytest.mark.parametrize(("width", "height"), [(900, 700), (3000, 2000)])
-def test_keypoints_stay_on_what_they_mark_when_a_picture_is_cut_and_shrunk(tmp_path, width, height):
+def test_keypoints_stay_on_what_they_mark_when_an_image_is_cut_and_shrunk(tmp_path, width, height):
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     shown, radius = np.array([width * 0.45, height * 0.55]), width / 60
     spot = 255 * np.exp(-((x - shown[0]) ** 2 + (y - shown[1]) ** 2) / (2 * radius**2))
@@ -143,9 +143,9 @@ def test_an_interrupted_packing_goes_on_and_gives_the_same_shards(tmp_path, frei
         TarDataset(parts, mano)
     before = {path.name: path.stat().st_mtime_ns for path in find_shards(parts)}
     assert list(before) == ["000000.tar", "000001.tar"]
-    said: list[str] = []
-    assert pack.pack(freihand, parts, "freihand", embedded=False, shard=3, say=said.append).hands == 8
-    assert len(said) == 1 and all((parts / name).stat().st_mtime_ns == then for name, then in before.items())
+    lines: list[str] = []
+    assert pack.pack(freihand, parts, "freihand", embedded=False, shard=3, say=lines.append).hands == 8
+    assert len(lines) == 1 and all((parts / name).stat().st_mtime_ns == then for name, then in before.items())
     for path in find_shards(whole):
         assert path.read_bytes() == (parts / path.name).read_bytes()
     assert sorted(path.name for path in parts.iterdir()) == [*(f"{i:06d}.tar" for i in range(3)), "pack.json"]
@@ -182,7 +182,7 @@ def test_a_shard_that_reads_back_otherwise_is_an_error_and_leaves_nothing(tmp_pa
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pack.json"]
 
 
-def test_only_photographs_are_packed(tmp_path):
+def test_only_image_datasets_are_packed(tmp_path):
     with pytest.raises(ValueError, match="only sets of images"):
         pack.pack(object(), tmp_path / "out", "synthetic", embedded=True)
     assert not (tmp_path / "out").exists()

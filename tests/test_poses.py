@@ -54,7 +54,7 @@ def test_a_process_that_starts_from_nothing_reads_the_same_poses(tmp_path, mano)
     assert all(map(torch.equal, poses_of_dataset(dataset), spawned))
 
 
-def test_a_users_mistake_in_another_process_is_told_as_if_it_were_here(tmp_path, mano):
+def test_a_users_mistake_in_another_process_raises_the_same_error_as_in_this_one(tmp_path, mano):
     root = write_ho3d(tmp_path)
     dataset = HO3D(root, "training", mano)
     path = root / "train" / "ABF10" / "meta" / "0002.pkl"
@@ -193,7 +193,7 @@ def test_the_held_out_hands_are_the_same_whatever_the_seed(tmp_path, embedded):
         (["TOKENIZER.HANDS", "1"], r"HANDS is 1"),
     ],
 )
-def test_settings_of_no_use_are_told(overrides, message, embedded):
+def test_settings_out_of_range_raise(overrides, message, embedded):
     with pytest.raises(ValueError, match=message):
         build_poses(config("sampled", *overrides), embedded)
 

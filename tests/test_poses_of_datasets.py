@@ -31,8 +31,8 @@ BROKEN = b"\xff\xd8\xff no image"
 
 
 def config(**data):
-    words = [word for key, value in data.items() for word in (f"DATA.{key}", str(value))]
-    return load_config(None, ["TOKENIZER.POSES", "data", "DATA.WORKERS", "0", *words])
+    overrides = [text for key, value in data.items() for text in (f"DATA.{key}", str(value))]
+    return load_config(None, ["TOKENIZER.POSES", "data", "DATA.WORKERS", "0", *overrides])
 
 
 def rows(found):
@@ -48,7 +48,7 @@ def labels_of(dataset):
     return HandPoses(torch.stack([item.hand_pose for item in items]), torch.stack([item.betas for item in items]))
 
 
-def break_pictures(*folders):
+def break_images(*folders):
     for folder in folders:
         for path in [*folder.rglob("*.jpg"), *folder.rglob("*.png")]:
             path.write_bytes(BROKEN)
@@ -60,10 +60,10 @@ def spread(points):
     return torch.cdist(points, points)
 
 
-def test_freihands_poses_make_its_own_meshes_and_broken_pictures_do_not_matter(tmp_path, mano):
+def test_freihands_poses_make_its_own_meshes_and_broken_images_do_not_matter(tmp_path, mano):
     root = write_freihand(tmp_path)
     vertices = json.loads((root / "training_verts.json").read_text())  # by smplx, of the whole MANO parameters
-    break_pictures(root)
+    break_images(root)
     train, held_out = build_poses(config(NAME="freihand", ROOT=root), mano)
     found = HandPoses(*(torch.cat(part) for part in zip(train, held_out, strict=True)))
     assert len(found.betas) == 3 and len(held_out.betas) == 1  # three hands before four backgrounds each
@@ -72,7 +72,7 @@ def test_freihands_poses_make_its_own_meshes_and_broken_pictures_do_not_matter(t
     assert (error.min(1).values < 1e-5).all() and error.argmin(1).sort().values.tolist() == [0, 1, 2]
 
 
-def test_freihand_without_mano_is_told_what_to_do(tmp_path, embedded):
+def test_freihand_without_mano_raises_an_error_with_the_remedy(tmp_path, embedded):
     root = write_freihand(tmp_path, count=2)
     with pytest.raises(ValueError, match=r"no hand poses: .* freihand and dexycb for MANO, .*MANO_RIGHT\.pkl"):
         build_poses(config(NAME="freihand", ROOT=root), embedded)
@@ -107,7 +107,7 @@ def test_dexycb_gives_each_moment_once_and_left_hands_mirrored(dexycb_root, mano
 def test_ho3ds_poses_serve_any_hand_but_its_shapes_only_mano(version, tmp_path, mano, embedded):
     root = write_ho3d(tmp_path, version)
     seen = labels_of(HO3D(root, "training", mano, meshes=False))
-    break_pictures(root)
+    break_images(root)
     found = poses_of_dataset(HO3D(root, "training", mano))
     assert len(found.betas) == 2 and rows(found) == rows(seen)  # the second of three frames is not annotated
     other = poses_of_dataset(HO3D(root, "training", embedded))
@@ -132,7 +132,7 @@ def records():
     return [hand_record(rng, left=number == 1) for number in range(5)]
 
 
-def test_shards_are_read_without_their_pictures_and_left_hands_mirrored(tmp_path, records, mano, embedded):
+def test_shards_are_read_without_their_images_and_left_hands_mirrored(tmp_path, records, mano, embedded):
     root = write_records(tmp_path, [pickle.dumps([record]) for record in records])
     expected = np.stack([record["hand_pose"].reshape(16, 3)[1:] for record in records])
     expected[1] *= [1, -1, -1]

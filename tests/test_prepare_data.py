@@ -95,7 +95,7 @@ def test_synthetic_hands_and_mixes_are_checked_too(tmp_path, capsys):
     assert sum("hands sampled" in line for line in lines) == 2
 
 
-def test_missing_truncated_and_foreign_pictures_are_one_line_each(tmp_path, capsys):
+def test_missing_truncated_and_foreign_files_are_one_line_each(tmp_path, capsys):
     write_coco(tmp_path, 4)
     images = tmp_path / "images"
     (images / "000000000001.jpg").unlink()
@@ -196,9 +196,9 @@ def test_packing_writes_shards_that_check_and_goes_on_where_it_stopped(tmp_path,
     (tmp_path / "set" / "images" / "000000000001.jpg").unlink()
     command = ("pack", "--data", "coco", "--data-root", tmp_path / "set", "--out", tmp_path / "shards", "--shard", "2")
     code = prepare_data.main([*map(str, command)])
-    said = capsys.readouterr()
-    assert code == 0 and said.out.splitlines()[-1].startswith("3 hands in 2 shards")
-    assert "000000000001.jpg" in said.err
+    output = capsys.readouterr()
+    assert code == 0 and output.out.splitlines()[-1].startswith("3 hands in 2 shards")
+    assert "000000000001.jpg" in output.err
     first = (tmp_path / "shards" / "000000.tar").stat().st_mtime_ns
     assert run(capsys, *command)[0] == 0
     assert (tmp_path / "shards" / "000000.tar").stat().st_mtime_ns == first
@@ -236,7 +236,7 @@ def test_item_problems_are_found_one_by_one():
         assert message in problem
 
 
-def test_boxes_and_keypoints_outside_of_the_picture_are_found():
+def test_boxes_and_keypoints_outside_of_the_image_are_found():
     points = np.column_stack((np.full((21, 2), 50.0), np.ones(21)))
     middle = np.array([50.0, 50.0])
     assert list(sample_problems(Labels(points), (middle, 60.0), 100, 80)) == []
@@ -277,7 +277,7 @@ def test_the_page_shows_hands_from_all_over_a_set_however_many_were_sampled():
     assert contact_sheet(Report()) is None
 
 
-def test_real_photographs_have_no_problem(shared_data):
+def test_real_images_have_no_problem(shared_data):
     report = check(real("freihand", shared_data("realhand")), 20)
     assert report.problems == [] and len(report.shown) == 20
     assert report.facts[0] == "80 hands (80 right, 0 left) in 80 images"

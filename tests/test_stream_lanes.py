@@ -149,7 +149,7 @@ def test_a_resumed_feed_meets_what_the_uninterrupted_one_would_have_met(shards, 
             assert torch.equal(one.index, other.index) and torch.equal(one.image, other.image)
 
 
-def test_what_a_worker_skips_is_told_to_the_main_process(shards, tmp_path):
+def test_what_a_worker_skips_is_reported_to_the_main_process(shards, tmp_path):
     (keys,) = write_shards(tmp_path, shards=1, samples=5)
     path = tmp_path / "000000.tar"
     content = bytearray(path.read_bytes())

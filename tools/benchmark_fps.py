@@ -127,7 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", default="5", help="stop after so many for each row, but not before 3 rounds")
     add("--threads", help="on the CPU, of every backend and of the peaks; by default torch's choice")
     add("--mano", help="MANO_RIGHT.pkl or the like, if a student was trained with it")
-    add("--teacher-ckpt", default="", help="hamer.ckpt; without it HaMeR is timed with random weights")
+    add(
+        "--teacher-ckpt",
+        default="",
+        help="hamer.ckpt or wilor_final.ckpt; without it these teachers are timed with random weights",
+    )
     add("--out", type=Path, default=Path("runs/benchmark"), help="folder for the results")
     return parser
 

@@ -20,9 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("image", type=Path)
     parser.add_argument("--box", action="append", default=[], help="x1,y1,x2,y2 or x1,y1,x2,y2,left; may be repeated")
-    parser.add_argument("--model", default="embedded", help="embedded, hamer, a student's file or a run directory")
+    parser.add_argument(
+        "--model", default="embedded", help="embedded, hamer, wilor, a student's file or a run directory"
+    )
     parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
-    parser.add_argument("--teacher-ckpt", default="", help="hamer.ckpt, for --model hamer")
+    parser.add_argument("--teacher-ckpt", default="", help="hamer.ckpt or wilor_final.ckpt, for --model hamer or wilor")
     parser.add_argument("--device", default="auto", help="auto = cuda, then mps, then cpu")
     parser.add_argument("--skeleton", action="store_true", help="draw joints instead of meshes")
     parser.add_argument("--out", type=Path, default=Path("hands.png"))

@@ -4,7 +4,7 @@
     python tools/eval.py --model embedded --data synthetic DATA.SYNTHETIC_EVAL_SIZE 128
     python tools/eval.py --pred pred.json --gt FreiHAND_pub_v2_eval --out runs/official
 
-A model is embedded, hamer, a student's file or a run directory. Writes scores.json, the official submission
+A model is embedded, hamer, wilor, a student's file or a run directory. Writes scores.json, the official submission
 (pred.json of FreiHAND and HO-3D, results.txt of DexYCB; keypoints.json for HInt) and images/cases.png with the worst
 and the typical cases. Trailing KEY VALUE pairs change the configuration.
 """
@@ -23,7 +23,7 @@ FLAGS = {  # flag: (config key, help)
     "--data-root": ("DATA.ROOT", "the dataset's folder"),
     "--split": ("DATA.EVAL_SPLIT", "evaluation, training, or as the set calls it"),
     "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
-    "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt, for --model hamer"),
+    "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt or wilor_final.ckpt, for --model hamer or wilor"),
 }
 
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--model", help="embedded, hamer, a student's file or a run directory")
+    parser.add_argument("--model", help="embedded, hamer, wilor, a student's file or a run directory")
     parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
     for flag, (key, text) in FLAGS.items():
         parser.add_argument(flag, help=f"{text} ({key})")

@@ -4,8 +4,9 @@
     python tools/export.py embedded --format openvino --precision int8 --out hand.xml
     python tools/export.py runs/mine --format onnx --without-mano --out parameters.onnx
 
-MODEL is a run directory, a student's file, embedded or hamer. The file takes crops (B, 3, S, S) uint8; its units, joint
-order and licence are written into it (docs/export.md). fasthamer.predict.HandMesh opens it as it opens a checkpoint.
+MODEL is a run directory, a student's file, embedded, hamer or wilor. The file takes crops (B, 3, S, S) uint8; its
+units, joint order and licence are written into it (docs/export.md). fasthamer.predict.HandMesh opens it as it opens a
+checkpoint.
 The report goes to <out>.report.json: differences on images (--images) or synthetic crops, and the cost in mm on
 synthetic crops, whose truth is known.
 """
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("model", help="a run directory, a student's file, embedded or hamer")
+    add("model", help="a run directory, a student's file, embedded, hamer or wilor")
     add("--format", default="onnx", choices=tuple(SUFFIX))
     add("--out", type=Path, help="default: hand.onnx, hand.xml or hand.pt2")
     add("--precision", default="fp32", choices=("fp32", "fp16", "bf16", "int8"), help="of backbone and decoder")
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--calibrate", type=Path, help="folder of images to calibrate int8 with; default: synthetic crops")
     add("--crops", type=int, default=100, help="synthetic crops to calibrate with, and as many others to compare on")
     add("--mano", help="MANO_RIGHT.pkl or the like, if the student was trained with it")
-    add("--teacher-ckpt", default="", help="hamer.ckpt, for hamer")
+    add("--teacher-ckpt", default="", help="hamer.ckpt or wilor_final.ckpt, for hamer or wilor")
     return parser
 
 

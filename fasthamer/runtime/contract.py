@@ -44,6 +44,7 @@ class Contract(NamedTuple):
     faces: list[list[int]] | None  # of the mesh; None without one
     mean: tuple[float, float, float]  # of the normalisation inside the graph, values 0..1
     std: tuple[float, float, float]
+    weights_licence: str = ""  # terms of the network's weights, where they are known to be restricted
 
     def to_json(self) -> str:
         licence = LICENCE_OF_HAND[self.hand_name == "embedded"] if self.faces else LICENCE_WITHOUT
@@ -54,7 +55,7 @@ class Contract(NamedTuple):
             "input": f"{INPUT}: (B, 3, {self.image_size}, {self.image_size}) uint8 RGB, a square crop of a right hand "
             "(mirror left ones); (image / 255 - mean) / std is inside the graph",
             "meaning": {name: MEANING[name] for name in self.outputs},
-            "licence": licence,
+            "licence": f"{licence} {self.weights_licence}".strip(),
         }
         return json.dumps(described)
 
@@ -71,6 +72,7 @@ class Contract(NamedTuple):
             header: Mapping[str, Any] = json.loads(text)
             if header["format"] != FORMAT:
                 raise ValueError(f"{source}: exported by another version ({header['format']!r}, not {FORMAT!r})")
+            header = {**cls._field_defaults, **header}  # files of earlier versions have fewer fields
             return cls(*(_tupled(name, header[name]) for name in cls._fields))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{source}: a damaged fasthamer header ({type(error).__name__}: {error})") from None

@@ -38,6 +38,7 @@ class Deployed(nn.Module):
         self.hand = hand
         self.view, self.image_size, self.feature_channels = view, normalise.size, channels
         self.dtype = torch.float32
+        self.licence = ""  # of the weights, where their owner's terms must travel with them
         self.eval()
 
     def in_precision(self, dtype: torch.dtype) -> Deployed:

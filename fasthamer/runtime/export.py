@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasthamer.files.atomic import replacing
+from fasthamer.hand.skinning import Skinning
 from fasthamer.runtime.contract import INPUT, KEY, PARAMETERS, Contract
 from fasthamer.runtime.deploy import Deployed, crop_size, inference_graph, named
 from fasthamer.runtime.pt2_archive import save_pt2
@@ -69,12 +70,17 @@ def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Cont
     """The contract of a graph's export.
 
     Raises:
-        ValueError: an export without mesh of a model that gives no MANO parameters.
+        ValueError: an export without mesh of a model that gives no MANO parameters, or not without a mesh.
     """
     if not (with_mesh or set(PARAMETERS) <= set(graph.outputs)):
         raise ValueError(
             "--without-mano exports MANO parameters, and a token decoder has none: export its mesh, and fit parameters "
             "to that where they are needed (fasthamer.hand.fit.fit_mano)"
+        )
+    if not with_mesh and any(isinstance(part, Skinning) for part in graph.head.modules()):
+        raise ValueError(
+            "--without-mano leaves the hand model out, but this network needs it to predict its parameters (WiLoR "
+            "refines them at the vertices of a first mesh): export it with its mesh"
         )
     normalise, hand = graph.normalise, graph.hand
     std = 1 / (255 * normalise.scale.flatten())
@@ -88,6 +94,7 @@ def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Cont
         faces=hand.faces.tolist() if with_mesh else None,
         mean=tuple((-normalise.shift.flatten() * std).tolist()),
         std=tuple(std.tolist()),
+        weights_licence=graph.licence,
     )
 
 
