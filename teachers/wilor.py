@@ -18,8 +18,8 @@ from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import rot6d_to_matrix
 from fasthamer.hand.skinning import SkinnedHand, Skinning
 from fasthamer.nn.mano_head import N_ROTATIONS, mano_output
-from fasthamer.nn.precision import full_precision
 from fasthamer.nn.normalise import Normalise
+from fasthamer.nn.precision import full_precision
 from fasthamer.runtime.contract import OUTPUTS
 from fasthamer.runtime.deploy import Deployed
 from fasthamer.runtime.fold import Folded

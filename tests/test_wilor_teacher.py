@@ -156,7 +156,7 @@ def test_students_learn_from_a_wilor_through_the_command(tiny_file, tmp_path, ca
     ]
     assert distill(command) == 0
     announced = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert "wilor: as asked; WiLoR's weights are under CC BY-NC-ND 4.0" in announced["teacher"]
+    assert "wilor: as given; WiLoR's weights are under CC BY-NC-ND 4.0" in announced["teacher"]
     assert "wilor_final" in announced["hand"]  # the MANO of the checkpoint
     terms = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     trained = next(line for line in terms if line["phase"] == "train")
@@ -182,7 +182,7 @@ def test_evaluation_and_the_python_interface_open_it(tiny_file, tmp_path, capsys
 
 
 def test_it_is_found_by_name_and_by_its_variable(monkeypatch):
-    assert resolve_teacher("wilor") == ("wilor", "as asked")
+    assert resolve_teacher("wilor") == ("wilor", "as given")
     monkeypatch.setenv(WILOR_VARIABLE, "there/wilor_final.ckpt")
     name, why = resolve_teacher("auto")
     assert name == "wilor" and WILOR_VARIABLE in why and "there/wilor_final.ckpt" in why
