@@ -26,8 +26,8 @@ SMALL = ["--models", "timm:test_resnet", "--decoder-size", "tiny"]
 
 @pytest.fixture(autouse=True)
 def small_probes(monkeypatch):
-    monkeypatch.setattr(peak, "_SIDES", {"cpu": (64,)})
-    monkeypatch.setattr(peak, "_READ_MB", (1, 2))
+    monkeypatch.setattr(peak, "SIDES", {"cpu": (64,)})
+    monkeypatch.setattr(peak, "READ_MB", (1, 2))
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

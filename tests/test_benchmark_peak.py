@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fasthamer.benchmark import memory as peak
-from fasthamer.benchmark.memory import Peaks, Probes
+from fasthamer.benchmark.memory import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.timing import in_blocks
 
 PEAKS = Peaks({"fp32": 100.0, "int8": 400.0}, {10: 40.0, 1000: 10.0})
@@ -32,20 +31,16 @@ def test_what_bounds_a_pass_is_its_largest_part(milliseconds, gflops, weights_mb
     assert bound.bound == expected[3]
 
 
-def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds(monkeypatch):
-    monkeypatch.setattr(peak, "_SIDES", {"cpu": (100,)})
-    monkeypatch.setattr(peak, "_READ_MB", (4,))
-    probes = Probes(torch.device("cpu"), ["fp32"])
+def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds():
+    probes = PeakProbes(torch.device("cpu"), ["fp32"], sides=(100,), read_mb=(4,))
     assert set(probes.calls) == {("product", "fp32"), ("read", 4)}
     measured = probes.peaks({("product", "fp32"): [[0.5, 0.1], [0.2, 0.9], [0.4]], ("read", 4): [[0.004]]})
     assert measured.gflops["fp32"] * 1e9 == pytest.approx(2 * 100**3 / 0.2)  # of 0.1, 0.2, 0.4
     assert measured.read_gbs[4] == pytest.approx(0.004 / 0.004)  # 4e6 bytes in 4 ms
 
 
-def test_every_precision_has_a_product_that_runs(monkeypatch):
-    monkeypatch.setattr(peak, "_SIDES", {"cpu": (64, 128)})
-    monkeypatch.setattr(peak, "_READ_MB", (1,))
-    probes = Probes(torch.device("cpu"), peak.BYTES)
+def test_every_precision_has_a_product_that_runs():
+    probes = PeakProbes(torch.device("cpu"), BYTES, sides=(64, 128), read_mb=(1,))
     measured = probes.peaks(in_blocks(probes.calls, 3, spell=0.0))
     assert set(measured.gflops) == {"fp32", "bf16", "fp16", "int8"}
     assert all(rate > 0 for rate in measured.gflops.values()) and measured.read_gbs[1] > 0

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fasthamer.benchmark.costs import Work
-from fasthamer.benchmark.memory import Peaks, Probes
+from fasthamer.benchmark.memory import PeakProbes, Peaks
 from fasthamer.benchmark.passes import PARTS, PartsPass, Passes, before_the_model, jpeg_image
 from fasthamer.benchmark.timing import Blocks, Timing, flat, in_blocks, random_crops, times_faster
 from fasthamer.runtime.session import Session
@@ -65,7 +65,7 @@ class Group:
         probes: the machine's peaks, timed along.
     """
 
-    def __init__(self, batch: int, setting: Setting, probes: Probes) -> None:
+    def __init__(self, batch: int, setting: Setting, probes: PeakProbes) -> None:
         self.batch, self.setting, self.probes = batch, setting, probes
         self.entries: list[Entry] = []
         self._jpeg = jpeg_image()

@@ -18,8 +18,8 @@ from fasthamer.benchmark.timing import interleaved, synchronise
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of a weight
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
-_SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square products that are tried
-_READ_MB = (8, 64, 512)  # 1e6 bytes, of the matrices that are read
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square products that are tried
+READ_MB = (8, 64, 512)  # 1e6 bytes, of the matrices that are read
 _ROW = 1000  # float32 numbers
 _TRIES = 3
 
@@ -66,22 +66,30 @@ class Bound(NamedTuple):
     bound: str
 
 
-class Probes:
+class PeakProbes:
     """Calls to be timed in turn with the models.
 
     Args:
         device: where.
         precisions: whose products are measured; of `BYTES`.
+        sides: of the square products that are tried; None: those of `SIDES` for the device.
+        read_mb: 1e6 bytes, of the matrices that are read; None: `READ_MB`.
     """
 
-    def __init__(self, device: torch.device, precisions: Iterable[str]) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        precisions: Iterable[str],
+        sides: Sequence[int] | None = None,
+        read_mb: Sequence[int] | None = None,
+    ) -> None:
         self._operations: dict[Probe, float] = {}
         self.calls: dict[Probe, Callable[[], object]] = {}
         for precision in dict.fromkeys(precisions):
-            call, operations = _best_product(device, precision)
+            call, operations = _best_product(device, precision, sides or SIDES.get(device.type, SIDES["cpu"]))
             self._add(("product", precision), call, operations)
         vector = torch.randn(_ROW, 1, device=device)
-        for size in _READ_MB:
+        for size in read_mb or READ_MB:
             matrix = torch.randn(size * 1_000_000 // (4 * _ROW), _ROW, device=device)
             self._add(("read", size), _synchronised(torch.matmul, matrix, vector, device), matrix.numel() * 4)
 
@@ -98,11 +106,11 @@ class Probes:
         return Peaks(products, {int(key): rate for (kind, key), rate in rates.items() if kind == "read"})
 
 
-def _best_product(device: torch.device, precision: str) -> tuple[Callable[[], object], float]:
+def _best_product(device: torch.device, precision: str, sides: Sequence[int]) -> tuple[Callable[[], object], float]:
     """The square product that runs at the highest rate, and its operations."""
     product = torch._int_mm if precision == "int8" else torch.matmul
     calls = {}
-    for side in _SIDES.get(device.type, _SIDES["cpu"]):
+    for side in sides:
         left, right = (_numbers(side, _DTYPES[precision], device) for _ in range(2))
         calls[side] = _synchronised(product, left, right, device)
     times = interleaved(calls, _TRIES, warmup=1)

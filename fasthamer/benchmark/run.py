@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fasthamer.benchmark.costs import Work, peak_memory, work_of
 from fasthamer.benchmark.footprint import footprint_mb
 from fasthamer.benchmark.group import EAGER, Entry, Group, Setting
-from fasthamer.benchmark.memory import BYTES, Peaks, Probes
+from fasthamer.benchmark.memory import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.passes import MESH, PARTS, stage_modules
 from fasthamer.benchmark.timing import random_crops
 from fasthamer.runtime.deploy import inference_graph
@@ -76,18 +76,18 @@ def benchmark(
         ValueError: a backend or a precision that the first model cannot be timed with; the message says why.
     """
     report = Report([], [], [])
-    probes = Probes(setting.device, setting.precisions)
+    probes = PeakProbes(setting.device, setting.precisions)
     first = next(model for model in benchmark_models if model.name == teacher)
-    reference = _Lineup(first, setting)
+    reference = _ModelRuns(first, setting)
     for number, model in enumerate(benchmark_models):
-        lineup = reference if model is first else _Lineup(model, setting)
+        runs = reference if model is first else _ModelRuns(model, setting)
         for batch in setting.batches:
             progress(f"{model.name}, {model.decoder}, batch {batch}")
             group = Group(batch, setting, probes)
-            for entry in lineup.entries(batch, report.left_out):
-                group.add(entry, is_teacher=lineup is reference)
+            for entry in runs.entries(batch, report.left_out):
+                group.add(entry, is_teacher=runs is reference)
             if number == 0:
-                _check_opened(group.entries, report.left_out, set(setting.must) - lineup.too_large_for)
+                _check_opened(group.entries, report.left_out, set(setting.must) - runs.too_large_for)
                 group.add_shared()
             if not group.has_teacher:
                 group.add_teacher(reference.eager(batch))
@@ -95,13 +95,13 @@ def benchmark(
             report.rows.extend(rows)
             report.peaks.append(peaks)
             del group  # it holds sessions
-        lineup.close()
-        del lineup
+        runs.close()
+        del runs
         keep(report)
     return report
 
 
-class _Lineup:
+class _ModelRuns:
     """One model in every backend and precision that takes it."""
 
     def __init__(self, model: BenchmarkModel, setting: Setting) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 
 from fasthamer.files.index import Arrays, cached
 
-_LARGE = 4 << 20  # bytes; smaller files are searched faster than an index is kept
-_BLOCK = 8 << 20  # bytes read at once
-_GAP = 4096  # bytes; longer than any space between brackets
+LARGE = 4 << 20  # bytes; smaller files are searched faster than an index is kept
+BLOCK = 8 << 20  # bytes read at once
+GAP = 4096  # bytes; longer than any space between brackets
 _BETWEEN = re.compile(rb"\]\s*\](\s*,\s*)\[\s*\[")  # the end of one record, the comma, the start of the next
 
 
@@ -28,18 +28,29 @@ class JsonRecords:
     Args:
         path: the file.
         shape: rows and columns that every record must have.
-        cache: where the places of the records are kept, see `fasthamer.files.index.cached`.
+        cache: where the records' positions are kept, see `fasthamer.files.index.cached`.
+        large: bytes; of a smaller file no index is kept.
+        block: bytes read at once.
+        gap: bytes; longer than any space between brackets.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not such a list, or cut short.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], cache: str = "auto") -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int],
+        cache: str = "auto",
+        large: int = LARGE,
+        block: int = BLOCK,
+        gap: int = GAP,
+    ) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
-        self.path, self.shape = path, shape
-        if path.stat().st_size < _LARGE:
+        self.path, self.shape, self.block, self.gap = path, shape, block, gap
+        if path.stat().st_size < large:
             cache = "none"
         places = cached(f"json records {path.resolve()}", [path], self._find_records, cache)
         self.starts, self.stops = places["starts"], places["stops"]
@@ -72,28 +83,28 @@ class JsonRecords:
         if not path.stat().st_size:
             raise ValueError(f"{path}: empty file")
         with open(path, "rb") as file:
-            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", file.read(_GAP))
+            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", file.read(self.gap))
             if opening is None:
                 raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
-            tail = file.seek(max(0, path.stat().st_size - _GAP))
+            tail = file.seek(max(0, path.stat().st_size - self.gap))
             ending = file.read()
             if not b"".join(ending.split()).endswith(b"]]]"):
                 raise ValueError(f"{path}: cut short, its last brackets are missing; download or copy it again")
             file.seek(0)
-            commas = list(_commas(file))
+            commas = list(_commas(file, self.block, self.gap))
         starts = [opening.end(), *(stop for _, stop in commas)]
         stops = [*(start for start, _ in commas), tail + ending.rfind(b"]")]
         return {"starts": np.array(starts), "stops": np.array(stops)}
 
 
-def _commas(file: BinaryIO) -> Iterator[tuple[int, int]]:
+def _commas(file: BinaryIO, block_size: int, gap: int) -> Iterator[tuple[int, int]]:
     """Where in the file the commas between records start and stop, with the space around them."""
     buffer, place = b"", 0  # what is looked at, and where in the file it begins
-    while block := file.read(_BLOCK):
+    while block := file.read(block_size):
         buffer += block
         done = 0
         for match in _BETWEEN.finditer(buffer):
             yield place + match.start(1), place + match.end(1)
             done = match.end()
-        done = max(done, len(buffer) - _GAP)  # a comma may be cut in two by the end of the block
+        done = max(done, len(buffer) - gap)  # a comma may be cut in two by the end of the block
         buffer, place = buffer[done:], place + done
