@@ -1,4 +1,4 @@
-"""Students that speak tokens, deployed: the training graph's hands in every runtime, and honest costs."""
+"""Token students, deployed: the training graph's hands in every runtime, and honest costs."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import torch
 from tiny_tokenizers import tiny_tokenizer
 from torch import nn
 
-from fasthamer.benchmark import memory as peak
+from fasthamer.benchmark import memory
 from fasthamer.benchmark.passes import stage_modules
 from fasthamer.config import defaults
 from fasthamer.distill.benchmark_models import Wanted, benchmark_models
@@ -259,8 +259,7 @@ def test_token_students_come_by_name_in_their_one_size():
 
 
 def test_the_benchmark_times_token_students_stage_by_stage(tmp_path, monkeypatch):
-    monkeypatch.setattr(peak, "_SIDES", {"cpu": (64,)})
-    monkeypatch.setattr(peak, "_READ_MB", (1, 2))
+    monkeypatch.setitem(memory.SIDES, "cpu", (64,))  # small probes of the machine's peak
     threads = torch.get_num_threads()
     asked = ["--models", BACKBONE, "--decoder", "token", "--backends", "torch,folded", "--device", "cpu"]
     quick = ["--rounds", "3", "--seconds", "0.01", "--threads", "1", "--out", str(tmp_path)]
