@@ -51,3 +51,9 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert weights.features == pytest.approx(0.3 * 6)
     assert (cfg.LOSS.ADVERSARIAL, cfg.TRAIN.LR, cfg.TRAIN.WEIGHT_DECAY, cfg.TRAIN.BATCH) == (0.0005, 1e-5, 1e-4, 8)
     assert (cfg.KD.DIRECTION, cfg.KD.ALIGNMENT) == ("teacher_to_student", "stretch")
+
+
+def test_recipes_for_the_embedded_hand_share_their_loss_weights():
+    first, *others = (load_config(name).LOSS for name in ("embedded_teacher", "drawn", "real_images", "quickstart"))
+    assert all(loss == first for loss in others)
+    assert load_config("quickstart").KD.FEATURES == load_config("real_images").KD.FEATURES == 0.5

@@ -16,11 +16,13 @@ import os
 import sys
 from pathlib import Path
 
+from fasthamer.tools import cli
+
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 interrupted or a training failed, 2 the user's mistake."""
     parser = _parser()
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = cli.parse(parser, argv)
 
     from fasthamer.distill.ablation import Plan, ablate, check, estimate
     from fasthamer.distill.ablation_points import chosen_points, listing
@@ -37,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
             arguments.out.resolve(), points, arguments.steps, arguments.student_steps, arguments.jobs, overrides
         )
         check(plan)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
+    except cli.MISTAKES as error:
+        parser.error(cli.one_line(error))
     students = f" and a student of {plan.student_steps}" if plan.student_steps else ""
     print(f"{len(points)} points: a tokenizer of {plan.steps} steps{students}, {plan.jobs} at a time, in {plan.out}")
     print(f"about {duration(estimate(plan))} on two cores for what is not finished yet", flush=True)
@@ -56,12 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ablate_tokenhand",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.command("ablate_tokenhand", __doc__)
     parser.add_argument("--steps", type=int, default=250, help="of a tokenizer's training (%(default)s)")
     parser.add_argument("--student-steps", type=int, default=250, help="of a student's; 0 = none (%(default)s)")
     parser.add_argument("--only", default="", metavar="NAMES", help="points, separated by commas")

@@ -11,7 +11,6 @@ is printed: compare that on a machine that other jobs use too. From it follows t
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import matrix_to_axis_angle
+from fasthamer.tools import cli
 from fasthamer.types import Batch
 
 BATCH = 32
@@ -54,9 +54,7 @@ class Rate(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Prints one line per number of workers; --sheet also writes an image of 48 samples."""
-    parser = argparse.ArgumentParser(
-        prog="benchmark_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.command("benchmark_data", __doc__)
     parser.add_argument("--data", help="a dataset, or a mix; left out: synthetic images")
     parser.add_argument("--data-root", default="", help="its folder")
     parser.add_argument("--images", type=int, default=IMAGES, help="synthetic images that are made without --data")
@@ -65,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image-size", default="256", help="pixels of the crops")
     parser.add_argument("--hand", default="embedded", help="embedded, or a MANO file")
     parser.add_argument("--sheet", type=Path, help="a .jpg or .png to write")
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = cli.parse(parser, argv)
     with ExitStack() as stack:
         try:
             workers = [int(number) for number in arguments.workers.split(",")]
@@ -80,16 +78,15 @@ def main(argv: list[str] | None = None) -> int:
             settings = ["DATA.NAME", name, "IMAGE_SIZE", arguments.image_size, *(["DATA.ROOT", root] if root else [])]
             cfg = load_config(None, [*settings, *overrides])
             images = build_training_set(cfg, hand)
-        except (ValueError, KeyError, OSError) as error:
-            parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
+        except (*cli.MISTAKES, OSError) as error:
+            parser.error(cli.one_line(error))
         try:
             for number in workers:
                 print(_line(number, measure(images, number, arguments.count, cfg), cfg.IMAGE_SIZE), flush=True)
             if arguments.sheet:
                 write_image(arguments.sheet, sheet(images, cfg), quality=84)
         except BadSample as error:
-            print(f"benchmark_data: {error}", file=sys.stderr)
-            return 1
+            return cli.failed("benchmark_data", error)
     return 0
 
 

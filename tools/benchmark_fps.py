@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fasthamer.tools import cli
+
 if TYPE_CHECKING:
     from fasthamer.benchmark.group import Setting
 
@@ -64,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
             write(arguments.out, report, about, command)
 
         report = benchmark(models, setting, teacher, lambda line: print(line, file=sys.stderr), keep)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.error(str(error.args[0] if error.args else error))
+    except cli.MISTAKES as error:
+        parser.error(cli.one_line(error))
     print(write(arguments.out, report, about, command, points(report.rows, scores)))
     print(f"written to {arguments.out}")
     return 0

@@ -21,6 +21,7 @@ from fasthamer.device import pick_device
 from fasthamer.distill.training_speed import LOOPS, MEANING, WHOLE_DEPTH, Row, measure, peak_mb, table
 from fasthamer.files.atomic import write_json
 from fasthamer.registry import unknown
+from fasthamer.tools import cli
 
 STAND_IN_DEPTH = 8  # blocks, on a CPU
 
@@ -28,10 +29,10 @@ STAND_IN_DEPTH = 8  # blocks, on a CPU
 def main(argv: list[str] | None = None) -> int:
     """0 done, 2 the user's mistake."""
     parser = _parser()
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = cli.parse(parser, argv)
     modes, loops = arguments.modes.split(","), arguments.loops.split(",")
     try:
-        cfg = load_config(None, ["STUDENT.NAME", arguments.student, *overrides])
+        cfg = load_config(None, overrides)
         device = pick_device(cfg.DEVICE)
         for loop in loops:
             if loop not in LOOPS:
@@ -45,11 +46,11 @@ def main(argv: list[str] | None = None) -> int:
             for mode in modes:
                 measured = measure(cfg, mode, loops, depth, Path(caches), arguments.repeats, arguments.seconds)
                 for row in measured:
-                    peak = 0.0 if arguments.no_memory else _peak(row, arguments.student, depth, caches, overrides)
+                    peak = 0.0 if arguments.no_memory else _peak(row, depth, caches, overrides)
                     rows.append(row._replace(peak_mb=peak))
                     print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
+    except cli.MISTAKES as error:
+        parser.error(cli.one_line(error))
     whole = "all" if depth == WHOLE_DEPTH else "stand-in:"
     about = {
         **machine(device),
@@ -64,22 +65,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _peak(row: Row, student: str, depth: int, caches: str, overrides: list[str]) -> float:
+def _peak(row: Row, depth: int, caches: str, overrides: list[str]) -> float:
     """Measured in a process of its own."""
     command = [sys.executable, "-m", "fasthamer.tools.benchmark_training", "--peak-of", caches, "--modes", row.mode]
-    command += ["--loops", row.loop, "--student", student, "--depth", str(depth), *overrides]
+    command += ["--loops", row.loop, "--depth", str(depth), *overrides]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="benchmark_training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--student", default="mobilenetv3_l", help="see `tools/distill.py --list` (%(default)s)")
+    parser = cli.command("benchmark_training", __doc__)
+    cli.add_flags(parser, "--student")
     parser.add_argument("--modes", default="hybrid,output,feature", help="of KD.MODE (%(default)s)")
     parser.add_argument(
         "--loops", default="naive,once,once_bf16,cached", help=f"the first is compared with; of {', '.join(LOOPS)}"

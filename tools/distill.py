@@ -15,36 +15,23 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from fasthamer.config import load_config
+from fasthamer.tools import cli
 from fasthamer.training.run_dir import resumed_config
 
-FLAGS = {  # flag: (config key, help)
-    "--student": ("STUDENT.NAME", "see --list, or timm:<name>"),
-    "--decoder": ("STUDENT.DECODER", "mano (HaMeR's), flat, or token (TokenHand's)"),
-    "--tokenizer": ("STUDENT.TOKENIZER", "of the decoder token: a tokenizer.safetensors; else the embedded hand's"),
-    "--decoder-size": ("STUDENT.DECODER_SIZE", "full (HaMeR's own), medium, small or tiny"),
-    "--kd": ("KD.MODE", "none, output, feature or hybrid"),
-    "--teacher": ("TEACHER.NAME", "auto, hamer, wilor, embedded, or a student's file"),
-    "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt or wilor_final.ckpt"),
-    "--teacher-cache": ("TEACHER.CACHE", "folder of the teacher's answers, filled where it is incomplete"),
-    "--data": ("DATA.NAME", "auto, synthetic, freihand, dexycb, ho3d, ...: see docs/datasets.md; or a mix.yaml"),
-    "--data-root": ("DATA.ROOT", "the dataset's folder"),
-    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or a teacher's checkpoint; else the teacher's own"),
-    "--init": ("STUDENT.INIT", "a student.safetensors to start from"),
-    "--steps": ("TRAIN.STEPS", "optimizer steps"),
-}
+FLAGS = (
+    *("--student", "--decoder", "--tokenizer", "--decoder-size", "--kd", "--teacher", "--teacher-ckpt"),
+    *("--teacher-cache", "--data", "--data-root", "--mano", "--init", "--steps"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 failed or interrupted, 2 the user's mistake."""
     parser = _parser()
-    arguments, overrides = parser.parse_known_args(argv)
-    for flag, (key, _) in FLAGS.items():
-        value = getattr(arguments, flag[2:].replace("-", "_"))
-        overrides += [] if value is None else [key, value]
+    arguments, overrides = cli.parse(parser, argv)
     if arguments.list:
         from fasthamer.students.zoo import list_students, student_table
 
-        print(student_table(list_students(decoder_size=arguments.decoder_size or "full")))
+        print(student_table(list_students(decoder_size=getattr(arguments, "STUDENT.DECODER_SIZE") or "full")))
         return 0
 
     from fasthamer.data.loader import BadSample
@@ -54,23 +41,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         cfg, run = _settings(arguments, overrides)
         prepared = prepare(cfg, run, arguments.resume)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
-    speaks = prepared.trainer.accelerator.is_main_process
-    if speaks:
+    except cli.MISTAKES as error:
+        parser.error(cli.one_line(error))
+    main_process = prepared.trainer.accelerator.is_main_process
+    if main_process:
         print(prepared.announcement, flush=True)
         if prepared.resume_from:
             print(f"resumed from {prepared.resume_from}", flush=True)
     try:
         scores = execute(prepared)
     except Interrupted as stopped:
-        if speaks:
+        if main_process:
             print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
         return 1
     except (FloatingPointError, BadSample, OSError) as error:
-        print(f"distill: {error}", file=sys.stderr)
-        return 1
-    if speaks:
+        return cli.failed("distill", error)
+    if main_process:
         millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))
         print(f"{run / 'student.safetensors'}: {millimetres}")
     return 0
@@ -89,11 +75,8 @@ def _settings(arguments: argparse.Namespace, overrides: list[str]) -> tuple[CfgN
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="distill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    for flag, (key, text) in FLAGS.items():
-        parser.add_argument(flag, help=f"{text} ({key})")
+    parser = cli.command("distill", __doc__)
+    cli.add_flags(parser, *FLAGS)
     parser.add_argument("--config", help="a recipe: a YAML file, or the name of a shipped one")
     parser.add_argument("--out", type=Path, help="the run directory (runs/<student>_<decoder>_<kd>)")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")

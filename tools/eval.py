@@ -17,23 +17,13 @@ import warnings
 from pathlib import Path
 
 from fasthamer.config import load_config
-
-FLAGS = {  # flag: (config key, help)
-    "--data": ("DATA.NAME", "auto, synthetic, freihand, dexycb, ho3d, hint, ..."),
-    "--data-root": ("DATA.ROOT", "the dataset's folder"),
-    "--split": ("DATA.EVAL_SPLIT", "evaluation, training, or as the set calls it"),
-    "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
-    "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt or wilor_final.ckpt, for --model hamer or wilor"),
-}
+from fasthamer.tools import cli
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 failed, 2 the user's mistake."""
     parser = _parser()
-    arguments, overrides = parser.parse_known_args(argv)
-    for flag, (key, _) in FLAGS.items():
-        value = getattr(arguments, flag[2:].replace("-", "_"))
-        overrides += [] if value is None else [key, value]
+    arguments, overrides = cli.parse(parser, argv)
     if bool(arguments.model) == bool(arguments.pred) or bool(arguments.pred) != bool(arguments.gt):
         parser.error("give --model, or --pred with --gt")
 
@@ -52,13 +42,12 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 rules = arguments.protocol, arguments.joints
                 exam = prepare(cfg, arguments.model, arguments.mano, *rules, arguments.hard_tokens)
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            parser.error(str(error.args[0] if error.args else error))
+        except cli.MISTAKES as error:
+            parser.error(cli.one_line(error))
         try:
             scores = scores if arguments.pred else examine(exam, out)
         except (ValueError, OSError) as error:  # a damaged image, a model that answers NaN, a full disk
-            print(f"eval: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
-            return 1
+            return cli.failed("eval", error)
     print(table(scores))
     print(f"written to {out}")
     return 0
@@ -73,13 +62,10 @@ def _default_out(source: str | Path, cfg) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.command("eval", __doc__)
     parser.add_argument("--model", help="embedded, hamer, wilor, a student's file or a run directory")
     parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
-    for flag, (key, text) in FLAGS.items():
-        parser.add_argument(flag, help=f"{text} ({key})")
+    cli.add_flags(parser, "--data", "--data-root", "--split", "--device", "--teacher-ckpt")
     parser.add_argument("--protocol", default="auto", help="auto, freihand, dexycb, ho3d or hint")
     parser.add_argument("--joints", default="auto", help="what the labels mean by a joint: auto, hamer, freihand, ...")
     parser.add_argument(

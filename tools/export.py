@@ -18,6 +18,8 @@ import json
 import sys
 from pathlib import Path
 
+from fasthamer.tools import cli
+
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 EXACT_MM = 0.01  # of an fp32 export; beyond it something is wrong
 
@@ -40,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
             out, arguments.precision, not arguments.without_mano, arguments.images, arguments.calibrate, arguments.crops
         )
         report = export_and_compare(model, request)
-    except (ValueError, KeyError, FileNotFoundError, ImportError) as error:
-        parser.error(str(error.args[0] if error.args else error))
+    except (*cli.MISTAKES, ImportError) as error:
+        parser.error(cli.one_line(error))
     text = json.dumps({"model": arguments.model, **report}, indent=1) + "\n"
     write_text(out.with_name(f"{out.name}.report.json"), text)
     print(summary(report))

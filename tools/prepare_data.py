@@ -22,28 +22,20 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.registry import unknown
-
-FLAGS = {  # flag: (config key, help)
-    "--data": ("DATA.NAME", "freihand, dexycb, ho3d, hint, interhand, coco, folder, tars, ..."),
-    "--data-root": ("DATA.ROOT", "the dataset's folder"),
-    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl: MANO's parameters and meshes are labels too"),
-}
+from fasthamer.tools import cli
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 no problems, 1 problems or failed, 2 a mistake in the arguments."""
     parser = _parser()
-    arguments, overrides = parser.parse_known_args(argv)
-    for flag, (key, _) in FLAGS.items():
-        value = getattr(arguments, flag[2:].replace("-", "_"))
-        overrides += [] if value is None else [key, value]
+    arguments, overrides = cli.parse(parser, argv)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: print(f"prepare_data: warning: {message}", flush=True)
         try:
             cfg = load_config(None, overrides)
             hand = _hand(cfg)
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            parser.error(_message(error))
+        except cli.MISTAKES as error:
+            parser.error(cli.one_line(error))
         return {"check": _check, "pack": _pack}[arguments.command](cfg, hand, arguments)
 
 
@@ -61,7 +53,7 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         try:
             dataset = _open(cfg, split, hand)
         except (ValueError, KeyError, OSError) as error:
-            print(f"problem: {split}: {_message(error)}", flush=True)
+            print(f"problem: {split}: {cli.one_line(error)}", flush=True)
             problems += 1
             continue
         if identity(dataset) in known:  # a set without splits
@@ -91,8 +83,7 @@ def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         dataset = _open(cfg, split, hand)
         packed = pack(dataset, arguments.out, f"{cfg.DATA.NAME} {split}", hand.is_embedded, arguments.shard)
     except (ValueError, KeyError, OSError) as error:
-        print(f"prepare_data: {_message(error)}", file=sys.stderr)
-        return 1
+        return cli.failed("prepare_data", error)
     for line in packed.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{packed.hands} hands in {packed.shards} shards in {arguments.out}, {len(packed.skipped)} skipped")
@@ -128,10 +119,6 @@ def _hand(cfg: CfgNode) -> Any:
     return load_hand("embedded" if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
 
 
-def _message(error: Exception) -> str:
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-
-
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -140,15 +127,12 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.command("prepare_data", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="verify a dataset in place", allow_abbrev=False)
     pack = commands.add_parser("pack", help="write a dataset as tar shards", allow_abbrev=False)
     for command in (check, pack):
-        for flag, (key, text) in FLAGS.items():
-            command.add_argument(flag, help=f"{text} ({key})", required=flag == "--data")
+        cli.add_flags(command, "--data", "--data-root", "--mano", required=("--data",))
     check.add_argument("--split", help="one split instead of training and evaluation")
     check.add_argument("--sample", type=_positive, default=200, help="hands of each split to decode (200)")
     check.add_argument("--out", type=Path, default=Path("runs/check"), help="folder for the images (runs/check)")

@@ -9,9 +9,10 @@ untrained student on hands none of them has seen. Stopped halfway, the same comm
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+from fasthamer.tools import cli
 
 STUDENTS = {"no_kd": "none", "kd": "hybrid"}  # name in the table: KD.MODE
 COLUMNS = {"pa_mpjpe_mm": 1, "pa_mpvpe_mm": 1, "params_m": 2, "ms_per_image": 1}  # digits after the point
@@ -19,11 +20,9 @@ COLUMNS = {"pa_mpjpe_mm": 1, "pa_mpvpe_mm": 1, "params_m": 2, "ms_per_image": 1}
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 interrupted, 2 the user's mistake."""
-    parser = argparse.ArgumentParser(
-        prog="quickstart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.command("quickstart", __doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = cli.parse(parser, argv)
 
     from fasthamer.distill.quickstart import compare, train_students
     from fasthamer.training.interrupt import Interrupted
@@ -31,14 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train_students(arguments.out, STUDENTS, overrides)
         summary, image = compare(arguments.out, tuple(STUDENTS))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.error(str(error.args[0] if error.args else error))
+    except cli.MISTAKES as error:
+        parser.error(cli.one_line(error))
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
         return 1
     except RuntimeError as failure:
-        print(f"quickstart: {failure}", file=sys.stderr)
-        return 1
+        return cli.failed("quickstart", failure)
     print(table(summary))
     print(f"image, truth, teacher and student side by side: {image}")
     return 0

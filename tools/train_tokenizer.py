@@ -1,4 +1,4 @@
-"""Train TokenHand's first stage: a codebook of hand parts and a decoder from its words to a mesh.
+"""Train TokenHand's first stage: a codebook of hand parts and a decoder from its tokens to a mesh.
 
     python tools/train_tokenizer.py
     python tools/train_tokenizer.py --mano MANO_RIGHT.pkl --out runs/tokenizer_mano
@@ -15,26 +15,16 @@ import sys
 from pathlib import Path
 
 from fasthamer.config import load_config
+from fasthamer.tools import cli
 from fasthamer.training.run_dir import resumed_config
 
-FLAGS = {  # flag: (config key, help)
-    "--poses": ("TOKENIZER.POSES", "sampled, data (the labels of --data), or an .npz of hand_pose and betas"),
-    "--data": ("DATA.NAME", "with --poses data: freihand, dexycb, ho3d, ..., or a mix.yaml"),
-    "--data-root": ("DATA.ROOT", "the dataset's folder"),
-    "--mano": ("HAND.MODEL", "MANO_RIGHT.pkl, a converted .npz or hamer.ckpt; else the embedded hand"),
-    "--frame": ("TOKENIZER.FRAME", "palm or camera"),
-    "--steps": ("TRAIN.STEPS", "optimizer steps"),
-}
 DEFAULT = "tokenizer/default"
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 failed or interrupted, 2 the user's mistake."""
     parser = _parser()
-    arguments, overrides = parser.parse_known_args(argv)
-    for flag, (key, _) in FLAGS.items():
-        value = getattr(arguments, flag[2:].replace("-", "_"))
-        overrides += [] if value is None else [key, value]
+    arguments, overrides = cli.parse(parser, argv)
     run = arguments.out
 
     from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
@@ -46,23 +36,22 @@ def main(argv: list[str] | None = None) -> int:
         recipe = arguments.config or DEFAULT
         cfg = resumed_config(run, overrides) if arguments.resume else load_config(recipe, overrides)
         prepared = prepare_tokenizer(cfg, run, arguments.resume)
-    except (ValueError, KeyError, FileNotFoundError, ImportError) as error:
-        parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
-    speaks = prepared.trainer.accelerator.is_main_process
-    if speaks:
+    except (*cli.MISTAKES, ImportError) as error:
+        parser.error(cli.one_line(error))
+    main_process = prepared.trainer.accelerator.is_main_process
+    if main_process:
         print(prepared.announcement, flush=True)
         if prepared.resume_from:
             print(f"resumed from {prepared.resume_from}", flush=True)
     try:
         scores = train_tokenizer(prepared)
     except Interrupted as stopped:
-        if speaks:
+        if main_process:
             print(f"{stopped}; go on with: python tools/train_tokenizer.py --out {run} --resume", file=sys.stderr)
         return 1
     except (FloatingPointError, OSError) as error:
-        print(f"train_tokenizer: {error}", file=sys.stderr)
-        return 1
-    if speaks:
+        return cli.failed("train_tokenizer", error)
+    if main_process:
         print(
             f"{run / FILE}: PA-MPVPE {scores['pa_mpvpe_mm']:.2f} mm, MPVPE {scores['mpvpe_mm']:.2f} mm on "
             f"{scores['n']} held-out hands; {scores['codes_used_share']:.0%} of the codes in use"
@@ -71,14 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train_tokenizer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    for flag, (key, text) in FLAGS.items():
-        parser.add_argument(flag, help=f"{text} ({key})")
+    parser = cli.command("train_tokenizer", __doc__)
+    cli.add_flags(parser, "--poses", "--data", "--data-root", "--mano", "--frame", "--steps")
     parser.add_argument("--config", help=f"a recipe: a YAML file, or the name of a shipped one ({DEFAULT})")
     parser.add_argument("--out", type=Path, default=Path("runs/tokenizer"), help="the run directory (%(default)s)")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")

@@ -9,12 +9,12 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from fasthamer.config import load_config
+from fasthamer.config import RENAMED, load_config
 from fasthamer.training.checkpoint import checkpoints
 
 logger = logging.getLogger(__name__)
 
-# What a resumed run may change: where and how fast it runs and what it says, but nothing of what it computes.
+# What a resumed run may change: device, speed, length and how often it logs; nothing else of what it computes.
 FREE = (
     *("DEVICE", "DATA.ROOT", "DATA.WORKERS", "TEACHER.CHECKPOINT", "EVAL.BATCH"),
     *("TRAIN.STEPS", "TRAIN.LOG_EVERY", "TRAIN.EVAL_EVERY", "TRAIN.IMAGE_EVERY", "TRAIN.CHECKPOINT_EVERY"),
@@ -43,7 +43,7 @@ def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
     if not saved.is_file():
         raise FileNotFoundError(f"{run} holds no run to resume (no config.yaml); leave --resume out to start one there")
     before, after = load_config(saved), load_config(saved, overrides)
-    for key in overrides[::2]:
+    for key in (RENAMED.get(key, key) for key in overrides[::2]):
         if key not in FREE and _get(before, key) != _get(after, key):
             raise ValueError(
                 f"{run} was started with {key} {_get(before, key)}, a resumed run keeps it; for {_get(after, key)} "

@@ -1,0 +1,53 @@
+"""What the commands share: flags, `KEY VALUE` pairs, one-line errors, and the list of commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from fasthamer.config import load_config
+from fasthamer.tools import cli
+from fasthamer.tools.__main__ import commands
+
+
+def test_every_flag_sets_a_config_key():
+    for key, _ in cli.FLAGS.values():
+        load_config(None, [key, "7"])
+
+
+def test_flags_win_over_pairs_and_those_not_given_set_nothing():
+    parser = cli.command("tool", "What it does.")
+    cli.add_flags(parser, "--steps", "--data", "--teacher-ckpt")
+    _, pairs = cli.parse(parser, ["TRAIN.STEPS", "3", "--teacher-ckpt", "hamer.ckpt", "--steps", "5", "SEED", "1"])
+    assert pairs == ["TRAIN.STEPS", "3", "SEED", "1", "TEACHER.CHECKPOINT", "hamer.ckpt", "TRAIN.STEPS", "5"]
+    assert load_config(None, pairs).TRAIN.STEPS == 5
+    assert "--teacher-ckpt TEACHER_CKPT" in parser.format_help()
+
+
+def test_a_required_flag_is_asked_for(capsys):
+    parser = cli.command("tool", "What it does.")
+    cli.add_flags(parser, "--data", required=("--data",))
+    with pytest.raises(SystemExit) as exit_:
+        cli.parse(parser, [])
+    assert exit_.value.code == 2 and "--data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("no such student"), "no such student"),
+        (ValueError("from a worker:\n  File x\nValueError: damaged"), "ValueError: damaged"),
+        (FileNotFoundError(2, "No such file", "a.tar"), "[Errno 2] No such file: 'a.tar'"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_an_error_is_one_line(error, line, capsys):
+    assert cli.one_line(error) == line
+    assert cli.failed("tool", error) == 1
+    assert capsys.readouterr().err == f"tool: {line}\n"
+
+
+def test_the_list_of_commands_has_commands_only():
+    names = commands()
+    assert {"distill", "eval", "train_tokenizer", "quickstart", "export", "demo"} <= names.keys()
+    assert not names.keys() & {"cli", "assets", "convert_lite0", "make_backbone", "make_hand"}
+    assert all(names.values())  # each with its summary
