@@ -58,6 +58,23 @@ def test_every_tensor_of_the_network_reaches_ours(state, embedded, tmp_path):
     assert torch.equal(before["decoder.init_cam"], state["backbone.init_cam"])
 
 
+def test_a_checkpoint_of_the_published_size_loads_strictly(embedded, tmp_path):
+    shapes = published_shapes(hollow_wilor(embedded))
+    state = {  # each tensor is one stored number, repeated
+        name: torch.tensor(i if name.endswith("num_batches_tracked") else 0.001 * i).expand(shape)
+        for i, (name, shape) in enumerate(shapes.items(), start=1)
+    }
+    loaded = load_wilor(checkpoint(tmp_path / "wilor_final.ckpt", state), embedded).state_dict()
+    assert not any(value.is_meta for value in loaded.values())
+    weight = "blocks.31.mlp.fc2.weight"
+    assert torch.equal(loaded[f"backbone.network.{weight}"], state[f"backbone.{weight}"])
+    assert loaded["backbone.network.pos_embed"].shape == (1, 192, 1280)
+    assert loaded["backbone.network.pos_embed"][0, 0, 0] == 2 * state["backbone.pos_embed"][0, 0, 0]
+    mean, layer = (state[f"backbone.{name}"] for name in ("init_cam", "cam_emb.weight"))
+    expected = mean[0] @ layer[0] + state["backbone.cam_emb.bias"][0]
+    torch.testing.assert_close(loaded["backbone.parameter_tokens"][0, 17, 0], expected)
+
+
 def test_half_precision_and_a_bare_state_dict_load_too(state, embedded, tmp_path):
     halved = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     torch.save(halved, tmp_path / "weights.pth")
