@@ -205,7 +205,8 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
             if before.spec.get(key) != student.spec.get(key):
                 raise ValueError(
                     f"{cfg.STUDENT.INIT} holds a student whose {key} is {before.spec.get(key)!r}; this run has "
-                    f"{student.spec.get(key)!r}"
+                    f"{student.spec.get(key)!r}. It needs STUDENT.NAME {before.spec['name']}, STUDENT.DECODER "
+                    f"{before.spec['decoder']}, STUDENT.DECODER_SIZE {before.spec['decoder_size']}"
                 )
         # Half precision, in which a student may be stored, moves codes by less than this.
         if tokenizer and not torch.allclose(before.decoder.codes, tokenizer.codebook.codes, atol=0.01):  # type: ignore[arg-type, union-attr]

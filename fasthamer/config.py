@@ -43,15 +43,15 @@ _C.AUGMENT.SHIFT = 0.02  # of the crop's width, standard deviation, clipped at o
 _C.AUGMENT.COLOUR = 0.2  # each channel is multiplied by 1 +- this
 
 _C.STUDENT = CN()
-_C.STUDENT.NAME = "mobilenetv3_l"  # see `tools/distill.py --list`, or timm:<name>
-_C.STUDENT.DECODER = "mano"  # mano: HaMeR's transformer head; flat: two layers; token: TokenHand's codebook
-_C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), medium, small or tiny
+_C.STUDENT.NAME = "mobilenetv3_l"  # see `tools/distill.py --list`; or timm:<name>; or fast_hamer:<name>
+_C.STUDENT.DECODER = "mano"  # mano: HaMeR's head with positions; hamer: without; flat: two layers; token: TokenHand's
+_C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), full_mlp768, full_mlp512, medium, small or tiny
 _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
 _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
-_C.STUDENT.BACKBONE_FILE = ""  # instead of PRETRAINED: a file of timm weights, a student's file, or `shipped`
-_C.STUDENT.INIT = ""  # a student.safetensors to start from
+_C.STUDENT.BACKBONE_FILE = ""  # instead of PRETRAINED: a file of weights, a student's file, `shipped` or `torchvision`
+_C.STUDENT.INIT = ""  # a student.safetensors, or Fast-HaMeR's .ckpt, to start from
 _C.STUDENT.TOKENIZER = "auto"  # of the decoder token: a tokenizer.safetensors; auto = the embedded hand's, shipped
 _C.STUDENT.GENERATOR = "upsampled"  # where it reads tokens: global, map, upsampled (TokenHand's A, 7x7, D)
 

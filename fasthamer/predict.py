@@ -198,8 +198,9 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     """A teacher or a student in eval mode, by name, file or run directory.
 
     Args:
-        source: embedded (the teacher that fasthamer ships), hamer, wilor, a student's file, or a run directory.
-        hand: embedded or a MANO file; None is the embedded hand, for hamer and wilor the one in the checkpoint.
+        source: embedded (the teacher that fasthamer ships), hamer, wilor, a student's file, a run
+            directory, or a checkpoint of Fast-HaMeR (.ckpt).
+        hand: embedded or a MANO file; None is the embedded hand, for checkpoints the one inside.
         checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at FASTHAMER_HAMER_CKPT or FASTHAMER_WILOR_CKPT.
 
     Raises:
@@ -215,9 +216,10 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
-            f"no model {str(source)!r}: give {', '.join(sorted(TEACHERS))}, a {STUDENT_FILE} or a run directory"
+            f"no model {str(source)!r}: give {', '.join(sorted(TEACHERS))}, a {STUDENT_FILE}, a run directory or a "
+            "checkpoint of Fast-HaMeR (.ckpt)"
         )
-    return load_student(path, load_hand(hand or "embedded"))
+    return load_student(path, None if hand is None else load_hand(hand))
 
 
 def _checked(

@@ -72,6 +72,8 @@ class Backbone(nn.Module):
         weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or a
             student's file, whose backbone is used, whatever its decoder; or `shipped`.
         hub: where pretrained weights come from.
+        batch_norm_eps: of every batch norm; None: timm's.
+        end: layers behind the network's last map.
     """
 
     def __init__(
@@ -82,15 +84,21 @@ class Backbone(nn.Module):
         pretrained: bool = False,
         weights: str | Path | None = None,
         hub: Hub = HUB,
+        batch_norm_eps: float | None = None,
+        end: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         stored = _of_student(weights)
         self.network = _create(name, image_size, pretrained and not stored, None if stored else weights, hub)
+        self.end = nn.Identity() if end is None else end
+        for part in self.network.modules():
+            if isinstance(part, nn.BatchNorm2d) and batch_norm_eps is not None:
+                part.eps = batch_norm_eps
         if stored:
             source = f"{weights}: its student's backbone is not {name}"
-            check_weights(stored, shapes(self.network.state_dict()), source)
-            self.network.load_state_dict(stored)
+            check_weights(stored, shapes(self.state_dict()), source)
+            self.load_state_dict(stored)
         info: Any = self.network.feature_info
         self.layers: list[str] = info.module_name()
         if layer != "last" and layer not in self.layers:
@@ -163,7 +171,8 @@ class Backbone(nn.Module):
         maps = self.network(image)
         if self._channels_last:
             maps = [features.permute(0, 3, 1, 2) for features in maps]
-        return maps[self._index], maps[-1]
+        last = self.end(maps[-1])
+        return (last if self.layer == "last" else maps[self._index]), last
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -212,6 +221,20 @@ def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: not a state dict, or not this network's; the message lists what differs.
     """
+    state = read_state(path)
+    with torch.device("meta"):
+        expected = timm.create_model(name).state_dict()
+    check_weights(state, shapes(expected), f"backbone weights {path} are not timm's {name}")
+    return state
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a local file of weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a state dict.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"backbone weights {path}: no such file")
@@ -226,17 +249,14 @@ def read_weights(name: str, path: str | Path) -> dict[str, Tensor]:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"backbone weights {path}: expected a state dict (names to tensors)")
-    with torch.device("meta"):
-        expected = timm.create_model(name).state_dict()
-    check_weights(state, shapes(expected), f"backbone weights {path} are not timm's {name}")
     return state
 
 
 def _of_student(path: str | Path | None) -> dict[str, Tensor]:
-    """The backbone's weights of a student's file under the network's names; empty for any other file."""
+    """The backbone's weights of a student's file; empty for any other file."""
     if path is None or Path(path).suffix != ".safetensors" or not Path(path).is_file():
         return {}
-    prefix = "backbone.network."
+    prefix = "backbone."
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118

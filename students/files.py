@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fasthamer.files.headed_tensors import Kind, read_headed, read_header, write_headed
 from fasthamer.files.weights import check_weights, shapes
 from fasthamer.hand.mano import Hand, load_hand
+from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, load_fast_hamer
 from fasthamer.students.student import Student
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 from fasthamer.students.zoo import build_student
@@ -37,13 +38,15 @@ def load_student(path: str | Path, hand: Hand | None = None) -> Student:
     """The student of a file, in fp32 and eval mode.
 
     Args:
-        path: written by `save_student`.
-        hand: the hand model it was trained with; None loads the embedded one.
+        path: written by `save_student`; or one of Fast-HaMeR's checkpoints, see `load_fast_hamer`.
+        hand: the hand model it was trained with; None loads the embedded one, of a checkpoint the one inside.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a student's file, damaged, or trained with another hand.
     """
+    if Path(path).suffix in SUFFIXES:
+        return load_fast_hamer(path, hand)
     header, tensors = read_headed(Path(path), STUDENT)
     spec = dict(header["student"])
     fingerprint, hand_name = spec.pop("hand"), spec.pop("hand_name")

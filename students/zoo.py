@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from fasthamer.config import defaults
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.nn.mano_head import SIZES, FlatHead, HeadSize, ManoHead
-from fasthamer.nn.normalise import Normalise
+from fasthamer.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.backbone import Backbone, normalisation
+from fasthamer.students.fast_hamer import PREFIX, fast_hamer_backbone
 from fasthamer.students.student import Student
 from fasthamer.students.tokenhand.files import load_tokenizer
 from fasthamer.students.tokenhand.token_decoder import TokenDecoder, token_decoder_params
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 
-STUDENTS = {  # name: timm's network; any other is `timm:<name>`
+STUDENTS = {  # name: timm's network; any other is `timm:<name>`; Fast-HaMeR's own are `fast_hamer:<name>`
     "mobilenetv3_s": "mobilenetv3_small_100",
     "mobilenetv3_l": "mobilenetv3_large_100",
     "mobilevit_s": "mobilevit_s",
@@ -68,6 +69,14 @@ def mano(plan: Plan, hand: Hand) -> nn.Module:
 
 
 @DECODERS.register
+def hamer(plan: Plan, hand: Hand) -> nn.Module:
+    """HaMeR's transformer head unchanged: without the position embedding that the decoder mano adds to the map."""
+    head = ManoHead(plan.channels, _size(plan.size))
+    head.start_from(hand)
+    return head
+
+
+@DECODERS.register
 def flat(plan: Plan, hand: Hand) -> nn.Module:
     """Two layers over the flattened map, without attention; starts from the hand's mean pose."""
     head = FlatHead(plan.channels, _size(plan.size), plan.grid)
@@ -102,7 +111,8 @@ def build_student(
     """A new student.
 
     Args:
-        name: one of `STUDENTS`, or `timm:<name>` for any network of timm that has feature maps.
+        name: one of `STUDENTS`; `timm:<name>` for any network of timm that has feature maps; or `fast_hamer:<name>`
+            for one of Fast-HaMeR's own, see `fasthamer.students.fast_hamer`.
         decoder: one of `DECODERS`.
         decoder_size: one of `fasthamer.nn.mano_head.SIZES`.
         image_size: pixels; images of other sizes are resized.
@@ -118,11 +128,10 @@ def build_student(
         KeyError: no such student, decoder, size or generator; the message offers the nearest.
         ValueError: no such layer, or a file that is not this backbone's, or a tokenizer of another hand.
     """
-    network = _network(name)
     if decoder not in DECODERS:
         raise KeyError(unknown("decoder", decoder, DECODERS))
     hand = load_hand("embedded") if hand is None else hand
-    backbone = Backbone(network, image_size, feature_layer, pretrained, backbone_file)
+    backbone, mean, std = _backbone(name, image_size, feature_layer, pretrained, backbone_file)
     plan = Plan(backbone.channels, backbone.grid, decoder_size, tokenizer, generator, view)
     head = DECODERS.build(decoder, plan, hand)
     spec: dict[str, Any] = {
@@ -135,7 +144,7 @@ def build_student(
     }
     if isinstance(head, TokenDecoder):
         spec |= {"tokenizer": head.spec._asdict(), "generator": generator}
-    return Student(Normalise(image_size, *normalisation(network), view), backbone, head, hand, spec)
+    return Student(Normalise(image_size, mean, std, view), backbone, head, hand, spec)
 
 
 class StudentRow(NamedTuple):
@@ -175,11 +184,21 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def _backbone(name: str, *how: Any) -> tuple[Backbone, Sequence[float], Sequence[float]]:
+    """The backbone, and mean and standard deviation of the pixels that it takes."""
+    if name.startswith(PREFIX):
+        return fast_hamer_backbone(name.removeprefix(PREFIX), *how), IMAGENET_MEAN, IMAGENET_STD
+    network = _network(name)
+    return Backbone(network, *how), *normalisation(network)
+
+
 def _network(name: str) -> str:
     if name.startswith("timm:"):
         return name.removeprefix("timm:")
     if name not in STUDENTS:
-        raise KeyError(unknown("student", name, STUDENTS) + "; timm:<name> takes any network of timm")
+        raise KeyError(
+            unknown("student", name, STUDENTS) + f"; timm:<name> takes any network of timm, {PREFIX}<name> Fast-HaMeR's"
+        )
     return STUDENTS[name]
 
 
@@ -191,7 +210,7 @@ def _size(name: str) -> HeadSize:
 
 def _measure(name: str, decoder_size: str, image_size: int) -> StudentRow:
     with torch.device("meta"):
-        backbone = Backbone(_network(name), image_size).eval()
+        backbone = _backbone(name, image_size)[0].eval()
         head = ManoHead(backbone.channels, _size(decoder_size), backbone.grid).eval()
         # Fused attention kernels would hide their products from the counter.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -12,6 +12,7 @@ from torch import nn
 
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
+from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
 from fasthamer.students.files import load_student
 from fasthamer.teachers.embedded import load_embedded
 from fasthamer.teachers.hamer_checkpoint import load_hamer
@@ -83,7 +84,7 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
     """A frozen teacher.
 
     Args:
-        name: one of `TEACHERS`, auto, or the path of a student's file.
+        name: one of `TEACHERS`, auto, or the path of a student's file or of Fast-HaMeR's checkpoint.
         checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at the variables FASTHAMER_HAMER_CKPT and
             FASTHAMER_WILOR_CKPT.
         hand: the hand model; None is the teacher's own.
@@ -133,6 +134,8 @@ def hand_for(teacher: str, checkpoint: str = "") -> str:
         teacher: a resolved name.
         checkpoint: hamer.ckpt or wilor_final.ckpt, if configured; MANO is in it.
     """
+    if Path(teacher).suffix in SUFFIXES:
+        return hand_of_checkpoint(teacher)
     return checkpoint_of(teacher, checkpoint) or "embedded"
 
 

@@ -39,6 +39,8 @@ SIZES = {
     "medium": HeadSize(width=512, depth=4, heads=8, head_width=32, mlp_width=1024),
     "small": HeadSize(width=256, depth=4, heads=4, head_width=32, mlp_width=512),
     "tiny": HeadSize(width=128, depth=3, heads=2, head_width=32, mlp_width=256),
+    "full_mlp768": HeadSize(width=1024, depth=6, heads=8, head_width=64, mlp_width=768),  # some of Fast-HaMeR's
+    "full_mlp512": HeadSize(width=1024, depth=6, heads=8, head_width=64, mlp_width=512),
 }
 
 
