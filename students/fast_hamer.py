@@ -81,18 +81,20 @@ def fast_hamer_backbone(
         weights = cached
     elif not weights and pretrained and cached is not None:
         logger.warning("torchvision's weights of %s are not in torch hub's cache (%s): timm's are tried", name, cached)
-    theirs = weights is not None and Path(weights).suffix in (".pth", ".pt") and bool(trunk.weights)
+    theirs = None
+    if weights and Path(weights).suffix in (".pth", ".pt") and trunk.weights:
+        theirs = read_state(weights)
     backbone = Backbone(
         trunk.network,
         image_size,
         layer,
-        pretrained and not theirs,
-        None if theirs else weights,
+        pretrained and theirs is None,
+        weights if theirs is None else None,
         batch_norm_eps=trunk.batch_norm_eps,
         end=None if trunk.end is None else _end(*trunk.end),
     )
-    if theirs:
-        load_named(backbone, read_state(weights), torchvision_names(backbone), f"{weights} is not torchvision's {name}")
+    if theirs is not None:
+        load_named(backbone, theirs, torchvision_names(backbone), f"{weights} is not torchvision's {name}")
     return backbone
 
 
