@@ -62,7 +62,7 @@ GRAPH = {name: set(imports(path)) for name, path in MODULES.items()}
 
 
 def part_of(module: str) -> str:
-    """The folder or file directly inside fasthamer: `data` of fasthamer.data.readers.coco; empty for fasthamer itself."""
+    """The folder or file directly inside fasthamer: `data` of fasthamer.data.crop; empty for fasthamer itself."""
     return module.split(".")[1] if "." in module else ""
 
 
