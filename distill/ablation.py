@@ -1,8 +1,8 @@
-"""TokenHand's ablations: a tokenizer for each point, and a student that speaks its tokens.
+"""TokenHand's ablations: a tokenizer for each point, and a student that predicts its tokens.
 
 OUT/tokenizers/NAME, OUT/students/NAME   run directories
 OUT/drawn                                the images that all students share
-OUT/logs                                 what each training says
+OUT/logs                                 the output of each training
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from fasthamer.config import differing, load_config
 from fasthamer.distill.ablation_points import Point, all_points, changes
-from fasthamer.distill.parallel_runs import Done, Work, side_by_side
+from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
 from fasthamer.distill.run import execute, prepare
 from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
 from fasthamer.students.tokenhand.tokenizer import check_spec, spec_of
@@ -33,7 +33,7 @@ PLACES = ("STUDENT.TOKENIZER", "DATA.SYNTHETIC_FOLDER")  # follow from OUT, whic
 
 
 class Plan(NamedTuple):
-    """What the user asked for."""
+    """What to train, as the user sets it."""
 
     out: Path
     points: Sequence[Point]
@@ -92,7 +92,7 @@ def check(plan: Plan) -> None:
             raise ValueError(f"{key} is set by the ablations themselves, see --steps, --student-steps and --out")
     for point in plan.points:
         if taken := set(keys) & changes(point).keys():
-            raise ValueError(f"{min(taken)} is what {point.name} is about: leave it out, or that point (--only)")
+            raise ValueError(f"{min(taken)} is what {point.name} changes: leave it out, or that point (--only)")
         check_spec(spec_of(tokenizer_config(plan, point).TOKENIZER))
     for point in all_points():
         _same(tokenizer_config(plan, point), plan.tokenizer_run(point))
@@ -110,10 +110,10 @@ def finished(run: Path, file: str) -> bool:
     return (run / "eval" / "scores.json").is_file() and (run / file).is_file()
 
 
-def ablate(plan: Plan, interrupt: InterruptHandler, say: Callable[[str], None]) -> Iterator[Done]:
+def ablate(plan: Plan, interrupt: InterruptHandler, say: Callable[[str], None]) -> Iterator[JobResult]:
     """Trains what is not finished, tokenizers first, and goes on where a training was interrupted.
 
-    A student whose tokenizer cannot be had is told and left out.
+    A student whose tokenizer failed is reported and left out.
 
     Args:
         interrupt: already listening; what runs is stopped after a checkpoint.
@@ -122,32 +122,33 @@ def ablate(plan: Plan, interrupt: InterruptHandler, say: Callable[[str], None]) 
     Yields:
         Each training that has ended, well or not.
     """
-    left, took, foretold = estimate(plan), 0.0, 0.0
+    left, took, estimated = estimate(plan), 0.0, 0.0
     for gather in (_tokenizers, _students):
-        works = [] if interrupt.requested else gather(plan)
-        ready = [work for work in works if _tokenizer_is_there(plan, work)]
-        for work in works:
-            if work not in ready:
-                yield Done(work, 0.0, "its tokenizer is not there")
-        for done in side_by_side(ready, plan.jobs, plan.out / "logs", interrupt):
-            left, took, foretold = left - _seconds(done.work), took + done.seconds, foretold + _seconds(done.work)
-            if interrupt.requested and done.trouble:
-                say(f"{done.work.name}: stopped, {done.trouble}")
+        jobs = [] if interrupt.requested else gather(plan)
+        ready = [job for job in jobs if _tokenizer_is_there(plan, job)]
+        for job in jobs:
+            if job not in ready:
+                yield JobResult(job, 0.0, "its tokenizer is missing")
+        for result in run_jobs(ready, plan.jobs, plan.out / "logs", interrupt):
+            seconds = _seconds(result.job)
+            left, took, estimated = left - seconds, took + result.seconds, estimated + seconds
+            if interrupt.requested and result.trouble:
+                say(f"{result.job.name}: stopped, {result.trouble}")
             else:
-                how = f"failed: {done.trouble}" if done.trouble else f"done in {duration(done.seconds)}"
-                say(f"{done.work.name}: {how}; about {duration(took / foretold * left / plan.jobs)} left")
-            yield done
+                how = f"failed: {result.trouble}" if result.trouble else f"done in {duration(result.seconds)}"
+                say(f"{result.job.name}: {how}; about {duration(took / estimated * left / plan.jobs)} left")
+            yield result
 
 
-def _tokenizers(plan: Plan) -> list[Work]:
+def _tokenizers(plan: Plan) -> list[Job]:
     points = {point.tokenizer: point for point in plan.points if not finished(plan.tokenizer_run(point), FILE)}
-    return [Work(f"tokenizer {name}", _train_tokenizer, (plan, point)) for name, point in points.items()]
+    return [Job(f"tokenizer {name}", _train_tokenizer, (plan, point)) for name, point in points.items()]
 
 
-def _students(plan: Plan) -> list[Work]:
+def _students(plan: Plan) -> list[Job]:
     points = plan.points if plan.student_steps else ()
     left = [point for point in points if not finished(plan.student_run(point), STUDENT_FILE)]
-    return [Work(f"student {point.name}", _train_student, (plan, point)) for point in left]
+    return [Job(f"student {point.name}", _train_student, (plan, point)) for point in left]
 
 
 def _train_tokenizer(plan: Plan, point: Point) -> None:
@@ -160,13 +161,13 @@ def _train_student(plan: Plan, point: Point) -> None:
     execute(prepare(student_config(plan, point), run, (run / "config.yaml").is_file()))
 
 
-def _tokenizer_is_there(plan: Plan, work: Work) -> bool:
-    return work.call is _train_tokenizer or finished(plan.tokenizer_run(work.words[1]), FILE)
+def _tokenizer_is_there(plan: Plan, job: Job) -> bool:
+    return job.call is _train_tokenizer or finished(plan.tokenizer_run(job.arguments[1]), FILE)
 
 
-def _seconds(work: Work) -> float:
-    plan: Plan = work.words[0]
-    kind, steps = ("tokenizer", plan.steps) if work.call is _train_tokenizer else ("student", plan.student_steps)
+def _seconds(job: Job) -> float:
+    plan: Plan = job.arguments[0]
+    kind, steps = ("tokenizer", plan.steps) if job.call is _train_tokenizer else ("student", plan.student_steps)
     return steps * SECONDS[kind] + BEGINNING / plan.jobs
 
 
@@ -183,10 +184,10 @@ def _same(cfg: CfgNode, run: Path) -> None:
     if strays := was.keys() - (set(FREE) | set(PLACES)) | was.keys() & {"TRAIN.STEPS"}:
         key = min(strays & {"TRAIN.STEPS"} or strays)  # others follow from it
         raise ValueError(
-            f"{run} was begun with {key} {was[key]}, now it is {asked[key]}, and points are to be compared: choose "
+            f"{run} was started with {key} {was[key]}, now it is {asked[key]}: the points would not compare; choose "
             "another --out, or remove that run"
         )
 
 
 def _pairs(settings: dict[str, object]) -> list[str]:
-    return [word for key, value in settings.items() for word in (key, str(value))]
+    return [text for key, value in settings.items() for text in (key, str(value))]

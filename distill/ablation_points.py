@@ -12,7 +12,7 @@ DEFAULT = "default"
 
 
 class Point(NamedTuple):
-    """One setting: a tokenizer, and a student that speaks its tokens."""
+    """One setting: a tokenizer, and a student that predicts its tokens."""
 
     name: str
     tokenizer: str  # a recipe of configs/tokenizer
@@ -77,11 +77,11 @@ def chosen_points(only: Sequence[str]) -> list[Point]:
 
 def changes(point: Point) -> dict[str, object]:
     """The settings in which a point is not the default, with its values."""
-    said = differing(load_config(f"tokenizer/{DEFAULT}"), load_config(f"tokenizer/{point.tokenizer}"))
-    return said | ({} if point.name not in _GENERATORS else {"STUDENT.GENERATOR": point.generator})
+    different = differing(load_config(f"tokenizer/{DEFAULT}"), load_config(f"tokenizer/{point.tokenizer}"))
+    return different | ({} if point.name not in _GENERATORS else {"STUDENT.GENERATOR": point.generator})
 
 
-def changes_in_words(point: Point) -> str:
+def changes_on_one_line(point: Point) -> str:
     """On one line."""
     return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in changes(point).items())
 
@@ -94,5 +94,5 @@ def listing() -> str:
         lines.append(group.title + (f" (the paper: {group.finding})" if group.finding else ""))
         for name in group.points:
             paper = "the paper {} / {} mm".format(*PAPER[name]) if name in PAPER else ""
-            lines.append(f"  {name:20s} {changes_in_words(points[name]):54s} {paper}".rstrip())
+            lines.append(f"  {name:20s} {changes_on_one_line(points[name]):54s} {paper}".rstrip())
     return "\n".join(lines)

@@ -31,12 +31,12 @@ _HEADS = (
 def write_report(plan: Plan) -> str:
     """Writes ablation.json, ablation.md and, with a tokenizer to show, ablation.png; returns the table.
 
-    Every finished point in OUT is told, whether it is one of the plan's or not: all were trained alike (`check`).
+    Every finished point in OUT is reported, whether it is one of the plan's or not: all were trained alike (`check`).
     """
     rows = collect(plan)
-    told = about(plan)
-    write_json(plan.out / "ablation.json", {"about": told, "points": rows})
-    text = markdown(rows, told)
+    summary = about(plan)
+    write_json(plan.out / "ablation.json", {"about": summary, "points": rows})
+    text = markdown(rows, summary)
     write_text(plan.out / "ablation.md", text)
     if rows:
         write_image(plan.out / IMAGE, pixels(curves(rows)))
@@ -86,7 +86,7 @@ def about(plan: Plan) -> dict[str, Any]:
         "batch": second.TRAIN.BATCH,
         "name": second.STUDENT.NAME,
         "pixels": second.STUDENT.IMAGE_SIZE,
-        "photographs": second.DATA.SYNTHETIC_SIZE,
+        "images": second.DATA.SYNTHETIC_SIZE,
         "scored_on": second.DATA.SYNTHETIC_EVAL_SIZE,
     }
     return {
@@ -100,12 +100,12 @@ def about(plan: Plan) -> dict[str, Any]:
     }
 
 
-def markdown(rows: dict[str, Row], told: dict[str, Any]) -> str:
+def markdown(rows: dict[str, Row], summary: dict[str, Any]) -> str:
     """The points by group, the paper's figures beside them."""
-    groups = [group for group in GROUPS if len(rows.keys() & set(group.points)) > 1]  # of one point nothing is learnt
+    groups = [group for group in GROUPS if len(rows.keys() & set(group.points)) > 1]  # a group needs two points
     groups = groups or [Group("", tuple(rows))]
     blocks = [
-        *_heading(told),
+        *_heading(summary),
         *([f"![error against M, K and training time]({IMAGE})"] if rows else []),
         "\n".join(
             [_cells(_HEADS), "|" + "---|" * len(_HEADS), *(each for group in groups for each in _lines(group, rows))]
@@ -115,23 +115,23 @@ def markdown(rows: dict[str, Row], told: dict[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _heading(told: dict[str, Any]) -> list[str]:
-    first, second = told["tokenizers"], told["students"]
+def _heading(summary: dict[str, Any]) -> list[str]:
+    first, second = summary["tokenizers"], summary["students"]
     students = "No students."
     if second:
         students = (
             f"Students: {second['name']} at {second['pixels']} pixels, {second['steps']} steps of {second['batch']} of "
-            f"{second['photographs']} drawn images, scored on {second['scored_on']} others."
+            f"{second['images']} synthetic images, scored on {second['scored_on']} others."
         )
-    hardware = ", ".join(str(told[key]) for key in ("cpu", "gpu", "torch", "system", "load") if key in told)
-    settings = f" Settings: {told['settings']}." if told["settings"] else ""
+    hardware = ", ".join(str(summary[key]) for key in ("cpu", "gpu", "torch", "system", "load") if key in summary)
+    settings = f" Settings: {summary['settings']}." if summary["settings"] else ""
     return [
         "# TokenHand's ablations, small",
         f"Tokenizers: {first['steps']} steps of {first['batch']} of {first['hands']} hands. {students}{settings}",
-        f"Seed {told['seed']}, {told['jobs']} trainings at a time on {hardware}. Written {told['date']} at revision "
-        f"{told['revision']}.",
-        "All errors in millimetres. Ours are of drawn hands and short trainings, the paper's of FreiHAND: only the "
-        "order of the points compares. One seed each: what is nearly equal is not told apart.",
+        f"Seed {summary['seed']}, {summary['jobs']} trainings at a time on {hardware}. Written {summary['date']} "
+        f"at revision {summary['revision']}.",
+        "All errors in millimetres. Ours are of synthetic images and short trainings, the paper's of FreiHAND: only the "
+        "order of the points compares. One seed each: small differences are not significant.",
     ]
 
 

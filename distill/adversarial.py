@@ -18,7 +18,7 @@ Sampler = Callable[[np.random.Generator, int], tuple[Tensor, Tensor]]  # hand_po
 
 
 class Discriminator(nn.Module):
-    """Judges each joint's rotation, all joints together, and the shape: 17 scores, 1 for real, 0 for predicted."""
+    """Scores each joint's rotation, all joints together, and the shape: 17 scores, 1 for real, 0 for predicted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class AdversarialLoss:
         return self.weight * (scores - 1).square().sum(1).mean()
 
     def discriminator_step(self, mano: ManoParams, random: np.random.Generator) -> Tensor:
-        """One step towards telling the student's hands from real ones; moves the discriminator only."""
+        """One optimizer step of the discriminator: predicted hands against real ones."""
         fake = mano.hand_pose.detach().float(), mano.betas.detach().float()
         n = len(fake[0])
         real = self.sampler(random, n)

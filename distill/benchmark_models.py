@@ -26,8 +26,8 @@ RANDOM_TEACHERS = {"hamer": random_hamer, "wilor": random_wilor}  # without a ch
 ALL_STUDENTS = "all-students"
 
 
-class Wanted(NamedTuple):
-    """What the user asked for."""
+class BenchmarkRequest(NamedTuple):
+    """The models to time, as the user names them."""
 
     names: Sequence[str]  # hamer, wilor, embedded, a student's file, a run directory, a student's name, or ALL_STUDENTS
     decoders: Sequence[str] = ("mano",)  # of students given by name
@@ -36,40 +36,40 @@ class Wanted(NamedTuple):
     checkpoint: str = ""  # hamer.ckpt or wilor_final.ckpt; without one the teacher has random weights
 
 
-def benchmark_models(wanted: Wanted, device: torch.device) -> tuple[list[BenchmarkModel], str]:
+def benchmark_models(request: BenchmarkRequest, device: torch.device) -> tuple[list[BenchmarkModel], str]:
     """The models, none of them built yet, and the name of the one to compare with: the first teacher, else the first.
 
     Raises:
         KeyError, ValueError, FileNotFoundError: no such model, twice the same, or none.
     """
-    names = [each for name in wanted.names for each in (STUDENTS if name == ALL_STUDENTS else [name])]
+    names = [each for name in request.names for each in (STUDENTS if name == ALL_STUDENTS else [name])]
     if not names:
         raise ValueError("no model to time: --models takes names separated by commas")
     if len(set(names)) != len(names):
         raise ValueError(f"--models names one twice: {', '.join(names)}")
     for kind, asked, known in (
-        ("decoder", wanted.decoders, DECODERS),
-        ("decoder size", wanted.decoder_sizes, SIZES),
+        ("decoder", request.decoders, DECODERS),
+        ("decoder size", request.decoder_sizes, SIZES),
     ):
         for name in asked:
             if name not in known:
                 raise KeyError(unknown(kind, name, known))
-    found = [model for name in names for model in _named(name, wanted, device)]
+    found = [model for name in names for model in _named(name, request, device)]
     return found, next((name for name in names if name in TEACHERS), names[0])
 
 
-def _named(name: str, wanted: Wanted, device: torch.device) -> list[BenchmarkModel]:
+def _named(name: str, request: BenchmarkRequest, device: torch.device) -> list[BenchmarkModel]:
     if name in STUDENTS or name.startswith("timm:"):
-        pairs = product(wanted.decoders, wanted.decoder_sizes)
+        pairs = product(request.decoders, request.decoder_sizes)
         sizes = dict.fromkeys((decoder, "full" if decoder == "token" else size) for decoder, size in pairs)
-        return [_random_student(name, decoder, size, wanted.hand, device) for decoder, size in sizes]
-    if name in RANDOM_TEACHERS and not checkpoint_of(name, wanted.checkpoint):
-        build = _on(device, lambda: RANDOM_TEACHERS[name](load_hand(wanted.hand or "embedded")))
+        return [_random_student(name, decoder, size, request.hand, device) for decoder, size in sizes]
+    if name in RANDOM_TEACHERS and not checkpoint_of(name, request.checkpoint):
+        build = _on(device, lambda: RANDOM_TEACHERS[name](load_hand(request.hand or "embedded")))
         return [BenchmarkModel(name, _decoder_of(name), "random", build)]
     if name not in TEACHERS and not Path(name).exists():
         known = [*TEACHERS, *STUDENTS, ALL_STUDENTS]
         raise KeyError(unknown("model", name, known) + "; timm:<name>, a student's file or a run's folder")
-    model = open_model(name, wanted.hand, wanted.checkpoint)  # now, so that a bad file does not wait for its turn
+    model = open_model(name, request.hand, request.checkpoint)  # now: a bad file is reported before anything is timed
     model = model.model if isinstance(model, Teacher) else model  # without its fixed precision
     decoder = (
         f"{model.spec['decoder']} {model.spec['decoder_size']}" if isinstance(model, Student) else _decoder_of(name)

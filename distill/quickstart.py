@@ -46,27 +46,27 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
     Raises:
         ValueError, FileNotFoundError: settings of no use.
         Interrupted: on Ctrl-C, after the checkpoints.
-        RuntimeError: a training failed; it has said why.
+        RuntimeError: a training failed; its output says why.
     """
     share = max(1, (os.cpu_count() or 1) // len(modes))
     settings = [
-        "DATA.SYNTHETIC_FOLDER", str(out / "photographs"), "TRAIN.THREADS", str(share),
+        "DATA.SYNTHETIC_FOLDER", str(out / "images"), "TRAIN.THREADS", str(share),
         "DATA.WORKERS", str(share // 2), *overrides,
     ]  # fmt: skip
-    pupils = {}
+    processes = {}
     for name, mode in modes.items():
-        load_config("quickstart", ["KD.MODE", mode, *settings])  # a mistake is to be told before anything starts
+        load_config("quickstart", ["KD.MODE", mode, *settings])  # a mistake is reported before anything starts
         if (out / name / "student.safetensors").is_file():
             print(f"{out / name} is finished; remove it to train it again", flush=True)
         else:
-            words = (out / name, ["KD.MODE", mode, *settings], name == list(modes)[-1])
-            pupils[name] = get_context("spawn").Process(target=_train_student, args=words, name=name)
+            arguments = (out / name, ["KD.MODE", mode, *settings], name == list(modes)[-1])
+            processes[name] = get_context("spawn").Process(target=_train_student, args=arguments, name=name)
     with InterruptHandler() as interrupt:
-        for pupil in pupils.values():
-            pupil.start()
-        for pupil in pupils.values():
-            pupil.join()
-    failed = [name for name, pupil in pupils.items() if pupil.exitcode]
+        for process in processes.values():
+            process.start()
+        for process in processes.values():
+            process.join()
+    failed = [name for name, process in processes.items() if process.exitcode]
     if failed and interrupt.requested:
         raise Interrupted(f"stopped while training {' and '.join(failed)}")
     if failed:

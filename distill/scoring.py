@@ -1,4 +1,4 @@
-"""What `tools/eval.py` does with a model: predictions for a dataset, their scores, images and official submission."""
+"""Evaluation of a model: predictions for a dataset, their scores, an image of samples, the official submission."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from yacs.config import CfgNode
 from fasthamer.data.build import build_dataset, dataset_name
 from fasthamer.data.dataset import HandDataset
 from fasthamer.device import pick_device
-from fasthamer.distill.cases import case_sheet
 from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict, rules_for
+from fasthamer.distill.sample_sheet import sample_sheet
 from fasthamer.distill.submission import write_submission
 from fasthamer.files.atomic import write_json
 from fasthamer.files.images import write_image
@@ -26,7 +26,7 @@ from fasthamer.students.tokenhand.token_decoder import TokenDecoder
 
 
 class Evaluation(NamedTuple):
-    """A model and what it is asked."""
+    """A model, and the dataset and rules to score it with."""
 
     model: nn.Module  # on its device, in eval mode
     dataset: HandDataset
@@ -49,14 +49,14 @@ def prepare(
         hard_tokens: take the likeliest code of each token, not the mean of all by their probability.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: something the user named cannot be had; one line says what and why.
+        ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
     """
     device = pick_device(cfg.DEVICE)
     model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(device)
     if hard_tokens:
         decoder = getattr(model, "decoder", None)
         if not isinstance(decoder, TokenDecoder):
-            raise ValueError(f"--hard-tokens is for students with the decoder token, and {source} is none")
+            raise ValueError(f"--hard-tokens is for students with the decoder token, which {source} has not")
         decoder.hard = True
     its_hand: Hand = model.hand  # type: ignore[assignment]
     dataset = build_dataset(cfg, its_hand, train=False)
@@ -65,28 +65,30 @@ def prepare(
     return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 
-def examine(exam: Evaluation, out: Path, rows: int = 4) -> dict[str, Any]:
-    """Predicts, scores, and writes `scores.json`, the official submission and `images/cases.png` into `out`.
+def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> dict[str, Any]:
+    """Predicts, scores, and writes `scores.json`, the official submission and `pictures/cases.png` into `out`.
 
     Hands in the submission stand before the camera where the dataset knows it; else they are centred on themselves,
-    and only the aligned ones of the official scores mean something.
+    and of the official scores only the aligned ones are meaningful.
 
     Raises:
         ValueError: a sample that cannot be read or scored; the message names it.
     """
-    hand: Hand = exam.model.hand  # type: ignore[assignment]
+    hand: Hand = evaluation.model.hand  # type: ignore[assignment]
     regressor = hand.J_regressor.cpu().numpy()
-    device = next(exam.model.parameters()).device
-    predicted = predict(exam.model, exam.dataset, exam.cfg.EVAL.BATCH, exam.cfg.DATA.WORKERS, device)
-    scores = exam.about | evaluate(predicted, exam.rules, regressor)
+    device = next(evaluation.model.parameters()).device
+    predicted = predict(
+        evaluation.model, evaluation.dataset, evaluation.cfg.EVAL.BATCH, evaluation.cfg.DATA.WORKERS, device
+    )
+    scores = evaluation.about | evaluate(predicted, evaluation.rules, regressor)
     write_json(out / "scores.json", scores)
-    seen = hands(predicted, exam.rules.joints, regressor)
-    write_submission(out, exam.dataset, rules_for(exam.dataset).protocol, predicted, seen)
+    seen = hands(predicted, evaluation.rules.joints, regressor)
+    write_submission(out, evaluation.dataset, rules_for(evaluation.dataset).protocol, predicted, seen)
 
     left = predicted.mirrored > 0
-    joints = protocol_joints(predicted.joints, predicted.vertices, exam.rules.joints, regressor, left)
+    joints = protocol_joints(predicted.joints, predicted.vertices, evaluation.rules.joints, regressor, left)
     errors, unit = _ranking(predicted, joints)
-    image = case_sheet(exam.dataset, predicted, joints, errors, unit, hand.faces, rows)
+    image = sample_sheet(evaluation.dataset, predicted, joints, errors, unit, hand.faces, rows)
     write_image(out / "pictures" / "cases.png", image)
     return scores
 
@@ -102,7 +104,7 @@ def table(scores: dict[str, Any]) -> str:
 
 
 def _ranking(predicted: Predicted, joints: NDArray) -> tuple[NDArray[np.float64], str]:
-    """How bad each sample is, (N,), NaN without labels, and in what unit: pixels where labels are 2D."""
+    """The error of each sample (N,), NaN without labels, and its unit: pixels where the labels are 2D."""
     errors = np.full(len(joints), np.nan)
     complete = (predicted.true_joints[..., 3] > 0).all(1)
     if complete.any():

@@ -32,7 +32,7 @@ def cached_teacher(
 
     Args:
         cfg: the resolved config.
-        teacher: asked for what is missing.
+        teacher: computes what is missing.
         hand: the hand model.
         images: the training set of the config.
         keeps_maps: cache the teacher's feature maps too, for feature distillation.
@@ -64,7 +64,7 @@ def cached_teacher(
 def complete_cache(
     cfg: CfgNode, cached: CachedTeacher, images: HandDataset, accelerator: Accelerator, say: Callable[[str], None]
 ) -> None:
-    """Fills what is missing and opens the cache; of a new one, says how well it follows augmentation.
+    """Fills what is missing and opens the cache; for a new one, prints how well it follows augmentation.
 
     Args:
         cfg: the resolved config.

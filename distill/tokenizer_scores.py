@@ -1,4 +1,4 @@
-"""How well a tokenizer says a hand: errors in millimetres, use of its codes, and an image."""
+"""Scores of a tokenizer: reconstruction errors in millimetres, use of its codes, and an image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PALM_AHEAD = (2, 0, 1)  # axes as which an upright hand shows its palm, fingers 
 
 @torch.no_grad()
 def reconstruct(tokenizer: Tokenizer, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Meshes (N, 778, 3) as the encoder sees them, what the codes make of them, and the codes (N, M)."""
+    """Meshes (N, 778, 3) in the encoder's frame, their reconstructions (N, 778, 3), and the codes (N, M)."""
     tokenizer.eval()
     parts = [tokenizer(chunk) for chunk in vertices.split(CHUNK)]
     placed, found = (torch.cat([part[number] for part in parts]) for number in (0, 1))
@@ -52,7 +52,7 @@ def score_tokenizer(tokenizer: Tokenizer, vertices: Tensor) -> dict[str, Any]:
 
 
 def reconstructions(tokenizer: Tokenizer, vertices: Tensor, faces: NDArray, rows: int = 6) -> NDArray[np.uint8]:
-    """Originals beside what the tokens make of them, from two sides; from the best hand to the worst.
+    """Meshes beside their reconstructions, from two sides; from the smallest error to the largest.
 
     Args:
         vertices: (N, 778, 3) held-out meshes.

@@ -15,7 +15,7 @@ from fasthamer.distill.ablation import Plan, ablate, check
 from fasthamer.distill.ablation_curves import over_time
 from fasthamer.distill.ablation_points import GROUPS, PAPER, all_points, changes, chosen_points
 from fasthamer.distill.ablation_report import markdown, write_report
-from fasthamer.distill.parallel_runs import Done
+from fasthamer.distill.parallel_runs import JobResult
 from fasthamer.hand.mano import load_hand
 from fasthamer.students.tokenhand.token_classifier import GENERATORS
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
@@ -36,7 +36,7 @@ TINY = {
     "DATA.SYNTHETIC_EVAL_SIZE": "4",
     "DEVICE": "cpu",
 }
-OVERRIDES = [word for pair in TINY.items() for word in pair]
+OVERRIDES = [text for pair in TINY.items() for text in pair]
 
 
 def command(out, *more):
@@ -53,19 +53,19 @@ def trained(tmp_path_factory):
     """The default point, trained by the command in this process, since every other one imports torch: its folder."""
     out = tmp_path_factory.mktemp("ablation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fasthamer.distill.ablation.side_by_side", in_turn)
+        patch.setattr("fasthamer.distill.ablation.run_jobs", in_turn)
         assert ablate_tokenhand.main(command(out, "--only", "default")) == 0
     return out
 
 
-def in_turn(works, jobs, logs, interrupt):
-    for work in works:
-        work.call(*work.words)
-        yield Done(work, 1.0, "")
+def in_turn(queue, jobs, logs, interrupt):
+    for job in queue:
+        job.call(*job.arguments)
+        yield JobResult(job, 1.0, "")
 
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
-def test_a_tokenizers_recipe_builds_and_says_a_hand(recipe, hand):
+def test_a_tokenizers_recipe_builds_and_encodes_a_hand(recipe, hand):
     spec = spec_of(load_config(f"tokenizer/{recipe}").TOKENIZER)
     tokenizer = Tokenizer(spec, hand).eval()
     mesh = hand.layer.v_template.detach()[None]
@@ -102,27 +102,27 @@ def test_the_papers_figures_are_the_papers():
     groups = {group.title: group for group in GROUPS}
     for title, figures in papers.items():
         assert [PAPER[name] for name in groups[title].points] == figures
-    spoken = [groups[title].points for title in papers]
-    assert PAPER.keys() == {name for points in spoken for name in points}
+    compared = [groups[title].points for title in papers]
+    assert PAPER.keys() == {name for points in compared for name in points}
     assert "no gain" in groups["blocks a layer"].finding
     assert "4.9 to 5.1" in groups["codebook 384, 512, 640"].finding
 
 
 def test_the_list_has_every_point(capsys):
     assert ablate_tokenhand.main(["--list"]) == 0
-    said = capsys.readouterr().out
-    assert all(point.name in said for point in all_points())
-    assert "CODES 640" in said and "the paper 6.4 / 6.8 mm" in said
+    output = capsys.readouterr().out
+    assert all(point.name in output for point in all_points())
+    assert "CODES 640" in output and "the paper 6.4 / 6.8 mm" in output
 
 
-def test_one_command_trains_scores_and_tells(trained):
-    told = json.loads((trained / "ablation.json").read_text())
-    row = told["points"]["default"]
+def test_one_command_trains_scores_and_reports(trained):
+    report = json.loads((trained / "ablation.json").read_text())
+    row = report["points"]["default"]
     assert (row["M"], row["K"], row["paper"]) == (48, 512, {"pa_mpjpe_mm": 5.7, "pa_mpvpe_mm": 5.9})
     assert row["tokenizer"]["n"] == 1  # a tenth of the 12 hands that 3 steps of 4 look at
     assert row["student"]["pa_mpvpe_mm"] > 0 and row["student"]["n"] == 4
     assert len(row["curve"]) == 3 and row["seconds"] > 0
-    assert told["about"]["tokenizers"] == {"steps": 3, "batch": 4, "hands": 12}
+    assert report["about"]["tokenizers"] == {"steps": 3, "batch": 4, "hands": 12}
     assert len(list((trained / "drawn").glob("*.jpg"))) == 8
     text = (trained / "ablation.md").read_text()
     assert f"| {row['student']['pa_mpjpe_mm']:.2f} | {row['student']['pa_mpvpe_mm']:.2f} | 5.7 | 5.9 |" in text
@@ -130,7 +130,7 @@ def test_one_command_trains_scores_and_tells(trained):
     assert cv2.imread(str(trained / "ablation.png")).shape == (400, 1440, 3)
 
 
-def test_what_is_finished_stays_and_is_told_again(trained, capsys):
+def test_what_is_finished_stays_and_is_reported_again(trained, capsys):
     files = [trained / "tokenizers/default/tokenizer.safetensors", trained / "students/default/student.safetensors"]
     before = [file.stat().st_mtime_ns for file in files]
     assert ablate_tokenhand.main(command(trained, "--only", "default")) == 0
@@ -138,19 +138,19 @@ def test_what_is_finished_stays_and_is_told_again(trained, capsys):
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
-def test_a_failure_is_told_costs_what_builds_on_it_and_nothing_else(trained, tmp_path, capsys):
+def test_a_failure_costs_what_depends_on_it_and_nothing_else(trained, tmp_path, capsys):
     out = tmp_path / "ablation"
     shutil.copytree(trained, out)
     (out / "tokenizers" / "layers_1").mkdir()
     (out / "tokenizers" / "layers_1" / "mine.txt").write_text("something else")
     assert ablate_tokenhand.main(command(out, "--only", "layers_1")) == 1
-    said = capsys.readouterr()
-    assert "tokenizer layers_1: failed: ValueError" in said.out and "already holds other files" in said.out
-    assert "not finished: tokenizer layers_1, student layers_1" in said.err
+    output = capsys.readouterr()
+    assert "tokenizer layers_1: failed: ValueError" in output.out and "already holds other files" in output.out
+    assert "not finished: tokenizer layers_1, student layers_1" in output.err
     assert list(json.loads((out / "ablation.json").read_text())["points"]) == ["default"]
 
 
-def test_a_wish_to_stop_begins_nothing(tmp_path):
+def test_after_an_interrupt_nothing_begins(tmp_path):
     plan = Plan(tmp_path, chosen_points(["default"]), 3, 2, 1, OVERRIDES)
     with InterruptHandler() as interrupt:
         interrupt.requested = True
@@ -160,20 +160,20 @@ def test_a_wish_to_stop_begins_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--only", "layer_1"], "did you mean 'layers_1'"),
         (["--steps", "0"], "a tokenizer needs a step"),
         (["--jobs", "0"], "one job at least"),
         (["TRAIN.STEPS", "9"], "see --steps"),
         (["TRAIN.BATHC", "9"], "did you mean TRAIN.BATCH"),
-        (["--only", "codes_384", "TOKENIZER.CODES", "256"], "TOKENIZER.CODES is what codes_384 is about"),
+        (["--only", "codes_384", "TOKENIZER.CODES", "256"], "TOKENIZER.CODES is what codes_384 changes"),
         (["--only", "generator_map", "TOKENIZER.POINTS", "[900]"], "an encoder's points get fewer"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, capsys, words, message):
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as stopped:
-        ablate_tokenhand.main(["--out", str(tmp_path / "out"), *words])
+        ablate_tokenhand.main(["--out", str(tmp_path / "out"), *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -184,7 +184,7 @@ def test_points_that_would_not_compare_are_refused(trained, change, key):
     plan = Plan(trained, chosen_points(["layers_2"]), 3, 2, 2, OVERRIDES)
     check(plan)
     changed = plan._replace(**change) if change else plan._replace(overrides=[*OVERRIDES, "SEED", "1"])
-    with pytest.raises(ValueError, match=f"default was begun with {key}"):
+    with pytest.raises(ValueError, match=f"default was started with {key}"):
         check(changed)
 
 
@@ -206,15 +206,15 @@ def test_time_is_that_of_training_alone(tmp_path):
 
 def test_groups_of_which_one_point_is_there_are_left_out():
     row = {"tokenizer": {"pa_mpvpe_mm": 3.0, "codes_used_share": 0.5}, "mesh_decoder_params_m": 1.2}
-    told = dict.fromkeys(("seed", "jobs", "revision", "date"), 0) | {"settings": "", "students": None}
-    told["tokenizers"] = {"steps": 1, "batch": 1, "hands": 1}
-    text = markdown({"default": row, "blocks_2": row}, told)
+    report = dict.fromkeys(("seed", "jobs", "revision", "date"), 0) | {"settings": "", "students": None}
+    report["tokenizers"] = {"steps": 1, "batch": 1, "hands": 1}
+    text = markdown({"default": row, "blocks_2": row}, report)
     assert "| blocks a layer | default | 3.00 | 50% | 1.20 |  |  | 5.7 | 5.9 |" in text
     assert "|  | blocks_2 | 3.00 | 50% | 1.20 |  |  |  |  |" in text
     assert "no gain" in text and "codebook" not in text
 
 
-def test_students_differ_from_the_quickstarts_in_decoder_and_lesson_only():
-    said = differing(load_config("quickstart"), load_config("ablation_student"))
-    assert {key.split(".")[0] for key in said} == {"DATA", "STUDENT", "LOSS", "KD", "TRAIN"}
-    assert (said["STUDENT.DECODER"], said["KD.MODE"], said["DATA.LABELLED"]) == ("token", "none", 1.0)
+def test_students_differ_from_the_quickstarts_in_decoder_and_training_only():
+    output = differing(load_config("quickstart"), load_config("ablation_student"))
+    assert {key.split(".")[0] for key in output} == {"DATA", "STUDENT", "LOSS", "KD", "TRAIN"}
+    assert (output["STUDENT.DECODER"], output["KD.MODE"], output["DATA.LABELLED"]) == ("token", "none", 1.0)

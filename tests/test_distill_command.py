@@ -1,4 +1,4 @@
-"""`tools/distill.py` from the outside: what it says, what it leaves behind, and what it refuses."""
+"""`tools/distill.py` from the outside: what it prints, which files it writes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SMALL = [
 
 
 def complaint(capsys, *arguments: str) -> str:
-    """The one line that a mistake is answered with."""
+    """The one line that a user's mistake prints."""
     with pytest.raises(SystemExit) as exit_:
         main([*SMALL, *arguments])
     assert exit_.value.code == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert "Traceback" not in "".join(said)
-    return said[-1]
+    message = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(message)
+    return message[-1]
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,15 @@ def teacher_file(tmp_path_factory):
 def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, teacher_file):
     run = tmp_path / "run"
     assert main([*SMALL, "--kd", "hybrid", "--teacher", teacher_file, "--out", str(run), "TRAIN.EVAL_EVERY", "1"]) == 0
-    said = capsys.readouterr().out
-    for word in (
+    message = capsys.readouterr().out
+    for text in (
         "timm:test_resnet, 0.4 M parameters; decoder mano tiny",
         teacher_file,
         "hybrid, weight 0.3",
         "cpu, fp32",
         "pa_mpjpe_mm",
     ):
-        assert word in said
+        assert text in message
     kept = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     for name in ("config.yaml", "provenance.json", "metrics.jsonl", "student.safetensors", "eval/scores.json"):
         assert name in kept
@@ -85,8 +85,10 @@ def test_a_second_run_may_start_from_the_first_ones_student(tmp_path, teacher_fi
 
 
 def test_an_init_of_another_shape_is_refused(capsys, tmp_path, teacher_file):
-    said = complaint(capsys, "--kd", "none", "--init", teacher_file, "--decoder-size", "small", "--out", str(tmp_path))
-    assert "decoder_size is 'tiny'; this run has 'small'" in said
+    message = complaint(
+        capsys, "--kd", "none", "--init", teacher_file, "--decoder-size", "small", "--out", str(tmp_path)
+    )
+    assert "decoder_size is 'tiny'; this run has 'small'" in message
 
 
 def test_a_folder_with_another_run_is_never_written_into(capsys, tmp_path):
@@ -128,7 +130,7 @@ def test_a_broken_evaluation_does_not_cost_the_training(tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["--student", "mobilenetv3_x"], "did you mean 'mobilenetv3_"),
         (["--kd", "hybird"], "did you mean 'hybrid'"),
@@ -150,8 +152,8 @@ def test_a_broken_evaluation_does_not_cost_the_training(tmp_path, capsys, monkey
         (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words, teacher_file):
+def test_a_users_mistake_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, expected, teacher_file):
     monkeypatch.delenv("FASTHAMER_HAMER_CKPT", raising=False)
     teacher = [] if "--teacher" in arguments else ["--teacher", teacher_file]
-    assert words in complaint(capsys, *teacher, *arguments, "--out", str(tmp_path / "run"))
+    assert expected in complaint(capsys, *teacher, *arguments, "--out", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

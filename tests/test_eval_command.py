@@ -11,9 +11,9 @@ from torch import nn
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
 from fasthamer.data.dataset import DatasetInfo, HandDataset
-from fasthamer.distill.cases import choose
 from fasthamer.distill.evaluate import rules_for
-from fasthamer.distill.scoring import Evaluation, examine
+from fasthamer.distill.sample_sheet import choose
+from fasthamer.distill.scoring import Evaluation, score_model
 from fasthamer.hand.mano import load_hand
 from fasthamer.metrics.scores import Hands
 from fasthamer.metrics.submissions import read_predictions, write_predictions
@@ -65,7 +65,7 @@ class Knows(nn.Module):
         return HandOutput(self.alter(vertices), self.alter(joints), points, camera, torch.zeros(len(items), 1, 1, 1))
 
 
-def exam(alter=lambda points: points, mirrored=False):
+def evaluation(alter=lambda points: points, mirrored=False):
     cfg, hand = load_config(None, SMALL), load_hand("embedded")
     dataset = build_dataset(cfg, hand, train=False)
     if mirrored:
@@ -75,18 +75,18 @@ def exam(alter=lambda points: points, mirrored=False):
 
 
 def test_perfect_answers_score_zero_and_a_known_error_scores_itself(tmp_path):
-    scores = examine(exam(), tmp_path, rows=1)
+    scores = score_model(evaluation(), tmp_path, rows=1)
     assert scores["pa_mpjpe_mm"] < 1e-3 and scores["pa_mpvpe_mm"] < 1e-3
     assert scores["f5"] == 1.0 and scores["n"] == 5 and scores["joints"] == "hamer"
-    grown = examine(exam(lambda points: 1.2 * points), tmp_path / "grown", rows=1)
+    grown = score_model(evaluation(lambda points: 1.2 * points), tmp_path / "grown", rows=1)
     assert grown["pa_mpjpe_mm"] < 1e-3  # alignment takes the scale out
     assert grown["mpjpe_rel_mm"] > 5
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
 
 
 def test_pred_json_holds_the_hands_as_seen_also_left_ones(tmp_path):
-    examine(exam(), tmp_path / "right", rows=1)
-    examine(exam(mirrored=True), tmp_path / "left", rows=1)
+    score_model(evaluation(), tmp_path / "right", rows=1)
+    score_model(evaluation(mirrored=True), tmp_path / "left", rows=1)
     right, left = (read_predictions(tmp_path / side / "pred.json", 5) for side in ("right", "left"))
     np.testing.assert_allclose(left.joints, right.joints * [-1, 1, 1], atol=1e-6)
     np.testing.assert_allclose(left.vertices, right.vertices * [-1, 1, 1], atol=1e-6)
@@ -99,7 +99,7 @@ def test_a_nan_prediction_names_its_sample(tmp_path):
         return points
 
     with pytest.raises(ValueError, match=r"sample 0 is not finite \(3 of 5"):
-        examine(exam(broken), tmp_path, rows=1)
+        score_model(evaluation(broken), tmp_path, rows=1)
 
 
 def test_the_command_scores_a_student_on_synthetic_hands(student_file, tmp_path, capsys):
@@ -132,7 +132,7 @@ def freihand_folder(path, count=3):
     return path
 
 
-def test_photographs_without_meshes_get_joint_scores_only(student_file, tmp_path):
+def test_images_without_meshes_get_joint_scores_only(student_file, tmp_path):
     root, out = freihand_folder(tmp_path / "set"), tmp_path / "out"
     code = command.main(["--model", str(student_file), "--data-root", str(root), "--out", str(out), *SMALL])
     scores = json.loads((out / "scores.json").read_text())
@@ -152,14 +152,14 @@ def test_the_joint_convention_is_the_users_to_choose(student_file, tmp_path):
     assert len({scores["pa_mpjpe_mm"] for scores in results.values()}) == 3
 
 
-def test_a_damaged_photograph_fails_with_its_name(student_file, tmp_path, capsys):
+def test_a_damaged_image_fails_with_its_name(student_file, tmp_path, capsys):
     root = freihand_folder(tmp_path / "set")
     image = root / "evaluation" / "rgb" / "00000001.jpg"
     image.write_bytes(image.read_bytes()[:500])
     given = ["--model", str(student_file), "--data-root", str(root), "--out", str(tmp_path / "out"), *SMALL]
     assert command.main(given) == 1
-    said = capsys.readouterr().err
-    assert "00000001.jpg: damaged image" in said.strip().splitlines()[-1] and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "00000001.jpg: damaged image" in message.strip().splitlines()[-1] and "Traceback" not in message
 
 
 def official_files(folder, count=4):
@@ -201,8 +201,8 @@ def mistake(arguments, capsys):
 def test_a_prediction_of_the_wrong_length_is_refused(tmp_path, capsys):
     truth = official_files(tmp_path / "gt")
     write_predictions(tmp_path / "pred.json", Hands(truth.joints[:3], truth.vertices[:3]))
-    said = mistake(["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt")], capsys)
-    assert "3 samples, expected 4" in said
+    message = mistake(["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt")], capsys)
+    assert "3 samples, expected 4" in message
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_cases_are_the_worst_and_the_middle_never_twice():
     assert sorted(few) == [0, 1, 2, 3]
 
 
-def test_real_photographs_are_scored(student_file, tmp_path, shared_data):
+def test_real_images_are_scored(student_file, tmp_path, shared_data):
     root, out = shared_data("realhand"), tmp_path / "out"
     assert command.main(["--model", str(student_file), "--data-root", str(root), "--out", str(out), *SMALL]) == 0
     scores = json.loads((out / "scores.json").read_text())

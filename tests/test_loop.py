@@ -226,7 +226,7 @@ class Counter:
 
 
 class Numbers:
-    """Batches that are their own number; the position is told apart from it."""
+    """Batches that are their own number; the position is another value."""
 
     position = "half"
     skipped = ("sample 3: damaged", "sample 5: damaged")

@@ -18,7 +18,7 @@ TINY = {
     "DATA.WORKERS": "0",
     "DEVICE": "cpu",
 }
-OVERRIDES = [word for pair in TINY.items() for word in pair]
+OVERRIDES = [text for pair in TINY.items() for text in pair]
 
 
 def test_the_teacher_ships_with_the_package_and_fits_its_promise():
@@ -29,8 +29,8 @@ def test_the_teacher_ships_with_the_package_and_fits_its_promise():
 def test_quickstart_compares_both_students_with_their_teacher_and_only_scores_when_called_again(tmp_path, capsys):
     out = tmp_path / "quickstart"
     assert quickstart.main(["--out", str(out), *OVERRIDES]) == 0
-    said = capsys.readouterr().out
-    assert "comparison.png" in said and (out / "comparison.png").is_file()
+    output = capsys.readouterr().out
+    assert "comparison.png" in output and (out / "comparison.png").is_file()
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary) == ["teacher", "untrained", "no_kd", "kd"]
     for row in summary.values():
@@ -52,8 +52,8 @@ def test_a_mistyped_setting_is_one_line_and_leaves_nothing_behind(tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
-def test_a_training_that_cannot_start_is_told_and_is_a_failure(tmp_path, capfd):
-    words = [*OVERRIDES, "STUDENT.BACKBONE_FILE", "shipped"]
-    assert quickstart.main(["--out", str(tmp_path / "run"), *words]) == 1
-    said = capfd.readouterr().err
-    assert "no weights are shipped for test_resnet" in said and "no_kd and kd failed" in said
+def test_a_training_that_cannot_start_is_reported_as_a_failure(tmp_path, capfd):
+    arguments = [*OVERRIDES, "STUDENT.BACKBONE_FILE", "shipped"]
+    assert quickstart.main(["--out", str(tmp_path / "run"), *arguments]) == 1
+    output = capfd.readouterr().err
+    assert "no weights are shipped for test_resnet" in output and "no_kd and kd failed" in output

@@ -94,9 +94,9 @@ def test_two_processes_under_torchrun_train_one_student(tmp_path):
         str(tmp_path / "two"),
         launcher=(*launcher, "--rdzv_endpoint=localhost:0"),
     )
-    said, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, said
-    assert "2 processes" in said
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    assert "2 processes" in output
     assert main([*SMALL, *options, "TRAIN.BATCH", "4", "--out", str(tmp_path / "one")]) == 0
     two, one = (load_file(tmp_path / run / "checkpoints/step_2/learner.safetensors") for run in ("two", "one"))
     torch.testing.assert_close(two, one, atol=3e-5, rtol=1e-3)

@@ -13,7 +13,7 @@ from fasthamer.camera import fit_weak_camera, project_pixels, translation_to_fit
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
 from fasthamer.distill.evaluate import evaluate, hands, predict, rules_for
-from fasthamer.distill.scoring import Evaluation, examine
+from fasthamer.distill.scoring import Evaluation, score_model
 from fasthamer.distill.submission import image_ids, score_file
 from fasthamer.hand.conventions import LEFT_TIPS, TIPS
 from fasthamer.hand.mano import load_hand
@@ -91,7 +91,7 @@ def exam(name, root, hand, grown=1.0):
 def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its_submission(
     name, sets, mano_like, tmp_path
 ):
-    scores = examine(exam(name, sets[name], mano_like), tmp_path, rows=1)
+    scores = score_model(exam(name, sets[name], mano_like), tmp_path, rows=1)
     assert scores["protocol"] == name and scores["joints"] == name and scores["frame"] == "camera"
     for key in ("mpjpe_mm", "mpjpe_rel_mm", "pa_mpjpe_mm", "pa_mpjpe_rigid_mm", "mpvpe_mm", "pa_mpvpe_mm"):
         assert scores[key] < 0.05, key  # crops are float32
@@ -106,7 +106,7 @@ def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its
 
 
 def test_a_hand_too_large_is_put_farther_away(sets, mano_like, tmp_path):
-    scores = examine(exam("ho3d", sets["ho3d"], mano_like, grown=1.1), tmp_path, rows=1)
+    scores = score_model(exam("ho3d", sets["ho3d"], mano_like, grown=1.1), tmp_path, rows=1)
     assert scores["pa_mpjpe_mm"] < 0.05 and scores["mpjpe_st_mm"] < 0.05  # both take the scale out
     assert 50 < scores["mpjpe_mm"] < 80  # a tenth of about 0.6 m
     assert 2 < scores["mpjpe_rel_mm"] < 15
@@ -114,7 +114,7 @@ def test_a_hand_too_large_is_put_farther_away(sets, mano_like, tmp_path):
 
 def test_left_hands_are_submitted_as_left_hands(sets, mano_like, tmp_path):
     asked = exam("dexycb", sets["dexycb"], mano_like)
-    examine(asked, tmp_path, rows=1)
+    score_model(asked, tmp_path, rows=1)
     left = [index for index in range(len(asked.dataset)) if asked.dataset.is_left(index)]
     assert 0 < len(left) < len(asked.dataset)
     ids = image_ids(asked.dataset)
@@ -126,7 +126,7 @@ def test_left_hands_are_submitted_as_left_hands(sets, mano_like, tmp_path):
 @pytest.mark.filterwarnings("ignore:joints .* have no")  # three hands do not show each joint both ways
 def test_hint_is_scored_by_its_keypoints(sets, mano_like, tmp_path):
     asked = exam("hint", sets["hint"], mano_like)
-    scores = examine(asked, tmp_path, rows=1)
+    scores = score_model(asked, tmp_path, rows=1)
     known = [asked.dataset.labels(index).keypoints[:, 2] > 0 for index in range(3)]
     assert scores["protocol"] == "hint" and scores["n"] == 3 and scores["pck_05"] == 1.0
     again = score_file(

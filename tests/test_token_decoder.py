@@ -151,7 +151,7 @@ def test_the_maps_gradient_comes_from_joints_that_no_gradient_moves(hand, tokeni
 
 
 @torch.no_grad()
-def test_sure_of_its_words_soft_inference_is_hard_inference(hand, tokenizer):
+def test_with_confident_logits_soft_inference_is_hard_inference(hand, tokenizer):
     decoder = TokenDecoder(8, tokenizer, hand).eval()
     codes = torch.randint(16, (3, 6), generator=torch.Generator().manual_seed(0))
     unsure = torch.nn.functional.one_hot(codes, 16).float()

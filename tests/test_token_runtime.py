@@ -14,7 +14,7 @@ from torch import nn
 from fasthamer.benchmark import memory
 from fasthamer.benchmark.passes import stage_modules
 from fasthamer.config import defaults
-from fasthamer.distill.benchmark_models import Wanted, benchmark_models
+from fasthamer.distill.benchmark_models import BenchmarkRequest, benchmark_models
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.posed_joints import joints_of_vertices
 from fasthamer.predict import HandMesh
@@ -252,8 +252,8 @@ def test_parameters_are_counted_without_building_anything(hand, tokenizers, gene
 
 
 def test_token_students_come_by_name_in_their_one_size():
-    wanted = Wanted([BACKBONE], ("token", "flat"), ("tiny", "small"))
-    found, _ = benchmark_models(wanted, torch.device("cpu"))
+    request = BenchmarkRequest([BACKBONE], ("token", "flat"), ("tiny", "small"))
+    found, _ = benchmark_models(request, torch.device("cpu"))
     assert [each.decoder for each in found] == ["token full", "flat tiny", "flat small"]
     assert {each.weights for each in found} == {"random"}
 

@@ -78,7 +78,7 @@ def objective(encoder, *overrides: str) -> Objective:
 # --- the losses
 
 
-def test_cross_entropy_is_minus_the_log_probability_of_the_word(logits):
+def test_cross_entropy_is_minus_the_log_probability_of_the_label(logits):
     labels = torch.randint(CODES, (SAMPLES, TOKENS), generator=torch.Generator().manual_seed(2))
     scores = log_softmax(logits.detach().double().numpy(), axis=-1)
     expected = [-np.mean([scores[b, m, labels[b, m]] for m in range(TOKENS)]) for b in range(SAMPLES)]
@@ -172,7 +172,7 @@ def test_a_mesh_that_is_not_finite_stops_the_training_and_names_the_sample(encod
 def test_weights_reach_each_term_under_its_name(encoder, hand, posed, logits):
     settings = [f"{section}.{name.upper()}" for section in ("LOSS", "KD") for name in TERMS]
     weights = {name: str(number + 1) for number, name in enumerate(settings)}
-    pairs = [word for pair in weights.items() for word in pair]
+    pairs = [text for pair in weights.items() for text in pair]
     loss = objective(encoder, "KD.MODE", "output", "KD.WEIGHT", "0.5", *pairs)
     mesh, teachers = posed[0], meshes(hand, SAMPLES, seed=9)
     teacher = hand_output(None, hand, teachers)

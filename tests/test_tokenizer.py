@@ -162,7 +162,7 @@ def test_the_papers_mesh_decoder_starts_near_the_mean_hand(palm, hand, posed):
 
 
 @torch.no_grad()
-def test_in_the_palms_frame_words_do_not_depend_on_the_rotation(palm, camera, posed):
+def test_in_the_palms_frame_tokens_do_not_depend_on_the_rotation(palm, camera, posed):
     turns = random_rotations(8, torch.Generator().manual_seed(7))
     moved = posed @ turns.mT + torch.tensor([0.3, -0.1, 0.9])
     here, there = palm.encode(posed), palm.encode(moved)
@@ -184,7 +184,7 @@ def test_in_the_palms_frame_words_do_not_depend_on_the_rotation(palm, camera, po
 
 
 @torch.no_grad()
-def test_the_reconstruction_is_that_of_the_words(palm, posed):
+def test_the_reconstruction_is_that_of_the_tokens(palm, posed):
     placed, found, quantised = palm(posed)
     assert torch.equal(placed, palm.align(posed))
     assert torch.equal(quantised.indices, palm.labels(posed))
@@ -203,7 +203,7 @@ def test_half_precision_never_touches_where_a_hand_is(hand, posed):
         assert found.dtype == torch.float32
 
 
-def test_the_gradient_reaches_the_encoder_through_the_words(hand, posed):
+def test_the_gradient_reaches_the_encoder_through_the_codes(hand, posed):
     tokenizer = tiny_tokenizer(hand).train()
     placed, found, _ = tokenizer(posed)
     (found - placed).abs().mean().backward()

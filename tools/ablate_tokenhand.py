@@ -4,7 +4,7 @@
     python tools/ablate_tokenhand.py --steps 2400 --student-steps 2000 --only default,layers_1,layers_2
     python tools/ablate_tokenhand.py --list
 
-Each tokenizer trains on the embedded hand, then a token student learns to speak with it from drawn images; the
+Each tokenizer trains on the embedded hand, then a student is trained to predict its tokens from synthetic images; the
 token generators are compared with the default tokenizer. Stopped halfway or failed in part, the same command goes on
 from there. Trailing KEY VALUE pairs are settings of all of them.
 """
@@ -46,9 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f"about {duration(estimate(plan))} on two cores for what is not finished yet", flush=True)
     failed = []
     with InterruptHandler() as interrupt:
-        for done in ablate(plan, interrupt, lambda line: print(line, flush=True)):
+        for result in ablate(plan, interrupt, lambda line: print(line, flush=True)):
             write_report(plan)
-            failed += [done.work.name] if done.trouble else []
+            failed += [result.job.name] if result.trouble else []
     print(f"\n{write_report(plan)}\nthe same, with curves, in {plan.out / 'ablation.md'}")
     if failed or interrupt.requested:
         what = f"not finished: {', '.join(failed)}" if failed else "stopped"

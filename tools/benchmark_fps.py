@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.benchmark.report import write
     from fasthamer.benchmark.run import Report, benchmark
     from fasthamer.benchmark.timing import machine
-    from fasthamer.distill.benchmark_models import Wanted, benchmark_models
+    from fasthamer.distill.benchmark_models import BenchmarkRequest, benchmark_models
 
     command = shlex.join(["python", "tools/benchmark_fps.py", *(sys.argv[1:] if argv is None else argv)])
     try:
@@ -52,14 +52,14 @@ def main(argv: list[str] | None = None) -> int:
             print(write(arguments.out, report, about, command))
             return 0
         decoders = _listed(arguments.decoder), _listed(arguments.decoder_size)
-        wanted = Wanted(_listed(arguments.models), *decoders, arguments.mano, arguments.teacher_ckpt)
-        models, teacher = benchmark_models(wanted, setting.device)
+        request = BenchmarkRequest(_listed(arguments.models), *decoders, arguments.mano, arguments.teacher_ckpt)
+        models, teacher = benchmark_models(request, setting.device)
         scores = read_scores(arguments.scores, [(model.name, model.decoder) for model in models])
         single = 1 in setting.batches and "model" in setting.stages and set(setting.precisions) != {"int8"}
         if scores and not single:
             raise ValueError(
-                "--scores draws speeds of single images, none in int8, whose answers were not scored: time the stage "
-                "model with --batch 1 and --precision fp32"
+                "--scores draws speeds of single images, none in int8, whose predictions were not scored: time the "
+                "stage model with --batch 1 and --precision fp32"
             )
 
         def keep(report: Report) -> None:  # after each model: a long run that is stopped leaves what it has

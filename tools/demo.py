@@ -40,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         whole = f"0,0,{image.shape[1]},{image.shape[0]}"
         boxes, right = zip(*(_box(text) for text in arguments.box or [whole]), strict=True)
         hands = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device)
-        picture = hands(image, boxes, right, factor=2.0 if arguments.box else 1.0).draw(
+        drawn = hands(image, boxes, right, factor=2.0 if arguments.box else 1.0).draw(
             image, skeleton=arguments.skeleton
         )
-        write_image(arguments.out, picture)
+        write_image(arguments.out, drawn)
     except (ValueError, KeyError, OSError, cv2.error) as error:
         parser.error(str(error.args[0] if error.args else error))
     print(f"{len(boxes)} hand(s): {arguments.out}")

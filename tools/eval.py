@@ -5,7 +5,7 @@
     python tools/eval.py --pred pred.json --gt FreiHAND_pub_v2_eval --out runs/official
 
 A model is embedded, hamer, wilor, a student's file or a run directory. Writes scores.json, the official submission
-(pred.json of FreiHAND and HO-3D, results.txt of DexYCB; keypoints.json for HInt) and images/cases.png with the worst
+(pred.json of FreiHAND and HO-3D, results.txt of DexYCB; keypoints.json for HInt) and pictures/cases.png with the worst
 and the typical cases. Trailing KEY VALUE pairs change the configuration.
 """
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     if bool(arguments.model) == bool(arguments.pred) or bool(arguments.pred) != bool(arguments.gt):
         parser.error("give --model, or --pred with --gt")
 
-    from fasthamer.distill.scoring import examine, prepare, table
+    from fasthamer.distill.scoring import prepare, score_model, table
     from fasthamer.distill.submission import score_file
     from fasthamer.files.atomic import write_json
 
@@ -41,12 +41,12 @@ def main(argv: list[str] | None = None) -> int:
                 write_json(out / "scores.json", scores)
             else:
                 rules = arguments.protocol, arguments.joints
-                exam = prepare(cfg, arguments.model, arguments.mano, *rules, arguments.hard_tokens)
+                evaluation = prepare(cfg, arguments.model, arguments.mano, *rules, arguments.hard_tokens)
         except cli.MISTAKES as error:
             parser.error(cli.one_line(error))
         try:
-            scores = scores if arguments.pred else examine(exam, out)
-        except (ValueError, OSError) as error:  # a damaged image, a model that answers NaN, a full disk
+            scores = scores if arguments.pred else score_model(evaluation, out)
+        except (ValueError, OSError) as error:  # a damaged image, a model that predicts NaN, a full disk
             return cli.failed("eval", error)
     print(table(scores))
     print(f"written to {out}")

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent, and say nothing that could execute."""
+"""Checkpoints that are complete or absent, and hold nothing that could be executed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def save_checkpoint(folder: Path, step: int, state: Trainable, facts: Mapping[st
         folder: the run's `checkpoints`.
         step: optimizer steps done.
         state: what to save.
-        facts: more to know when going on, plain data.
+        facts: plain data that a resumed run needs.
     """
     target = folder / f"step_{step}"
     remove_drafts(folder, older_than=0.0)  # left by a kill: one process alone writes here

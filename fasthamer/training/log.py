@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, `metrics.jsonl` and TensorBoard, all under the same names."""
+"""The log of a run: a progress bar, `metrics.jsonl` and TensorBoard, all under the same names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunLog:
             first_step: steps already done; later lines of an interrupted run are dropped.
             steps: steps in all.
             images_per_step: over all processes.
-            muted: say and write nothing: a process that is not the main one.
+            muted: print and write nothing: a process that is not the main one.
         """
         self.muted, self.steps, self.images = muted, steps, images_per_step
         self.began, self.warm = time.perf_counter(), 0.0
@@ -46,7 +46,7 @@ class RunLog:
             tqdm.write(text)
 
     def stepped(self, done: int) -> None:
-        """Call after each step, with the number of steps done: moves the bar and, once, foretells the duration."""
+        """Call after each step, with the number of steps done: moves the bar and, once, estimates the duration."""
         if self.muted:
             return
         self.bar.update(done - self.bar.n)
@@ -108,7 +108,7 @@ def _cut(file: Path, last: int) -> None:
 
 
 def duration(seconds: float) -> str:
-    """In words, roughly."""
+    """As text with a unit, rounded."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

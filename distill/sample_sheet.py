@@ -1,4 +1,4 @@
-"""The worst and the typical cases of an evaluation, as one image."""
+"""The worst and the typical samples of an evaluation, as one image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS_3D = (*COLUMNS[:3], "skeletons (truth grey)", "skeletons from the right"
 GREY = (150, 150, 150)
 
 
-def case_sheet(
+def sample_sheet(
     dataset: HandDataset,
     predicted: Predicted,
     joints: NDArray,
@@ -37,7 +37,7 @@ def case_sheet(
         dataset: what was predicted, indexed by (epoch, index).
         predicted: from `fasthamer.distill.evaluate.predict`.
         joints: (N, 21, 3) metres, predicted, in the protocol's convention.
-        errors: (N,) what cases are ranked by; NaN where there is no label: those come last.
+        errors: (N,) by which samples are ranked; NaN where there is no label: those come last.
         unit: what `errors` are, for the captions.
         faces: (1538, 3).
     """
