@@ -130,7 +130,7 @@ def _heading(summary: dict[str, Any]) -> list[str]:
         f"Tokenizers: {first['steps']} steps of {first['batch']} of {first['hands']} hands. {students}{settings}",
         f"Seed {summary['seed']}, {summary['jobs']} trainings at a time on {hardware}. Written {summary['date']} "
         f"at revision {summary['revision']}.",
-        "All errors in millimetres. Ours are of synthetic images and short trainings, the paper's of FreiHAND: only the "
+        "Errors in millimetres. Ours are of synthetic images and short trainings, the paper's of FreiHAND: only the "
         "order of the points compares. One seed each: small differences are not significant.",
     ]
 
