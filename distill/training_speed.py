@@ -1,8 +1,8 @@
-"""How fast and in how much memory a step of distillation runs, against the loop one would write first.
+"""Speed and peak memory of a step of distillation, compared with a naive loop.
 
-The naive loop is the reference implementation's: everything in fp32, and in hybrid mode the teacher's backbone runs
-once for its features and again for its outputs. Both loops are the same code here, with the config's keys set so and a
-teacher that passes twice. Images lie in memory: loading them is `tools/benchmark_data.py`'s to measure.
+The naive loop is that of the reference implementation: everything in fp32, and in hybrid mode the teacher's backbone
+runs once for its features and again for its outputs. All loops are the same code with other config keys, and the naive
+one has a teacher that runs twice. Images are in memory; `tools/benchmark_data.py` measures loading.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from fasthamer.teachers.vit import MARGIN, PoseViT
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.types import Batch, HandOutput
 
-LOOPS: dict[str, dict[str, object]] = {  # name: what it changes about the config
+BuildTeacher = Callable[[Hand, int], HaMeR]  # from the hand and the number of blocks
+
+LOOPS: dict[str, dict[str, object]] = {  # name: config keys that it sets
     "naive": {"TRAIN.PRECISION": "fp32", "TEACHER.PRECISION": "fp32", "TRAIN.CHANNELS_LAST": False},
     "once": {"TEACHER.PRECISION": "fp32"},
     "once_bf16": {"TEACHER.PRECISION": "bf16"},
@@ -49,7 +51,7 @@ once             one pass of the teacher, in fp32; the student in TRAIN.PRECISIO
 once_bf16        the same, the teacher in bf16
 once_contiguous  as once, without channels last
 once_compiled    as once, both backbones compiled (torch.compile)
-cached           the teacher's answers (and features, where the mode wants them) from its cache on disk"""
+cached           the teacher's outputs (and features, if the mode uses them) from its cache on disk"""
 WHOLE_DEPTH = 32  # blocks of HaMeR's backbone
 
 
@@ -81,7 +83,7 @@ class TwoPasses(nn.Module):
 
 
 class Crops(HandDataset):
-    """Noise with labels that are all zero: the speed of a step does not depend on either."""
+    """Noise images with labels of zero: neither affects the speed of a step."""
 
     info = DatasetInfo("Crops", meshes=True, poses=True)
 
@@ -118,15 +120,18 @@ def stand_in(hand: Hand, depth: int) -> HaMeR:
     return HaMeR(PoseViT(depth=depth), head, hand)
 
 
-def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> Callable[[], None]:
-    """A step of one loop, ready to be called; returns when its work is done.
+def loop_step(
+    cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path, build_teacher: BuildTeacher = stand_in
+) -> Callable[[], None]:
+    """A training step of one loop; the call returns when its work on the device is done.
 
     Args:
         cfg: STUDENT, TRAIN and DEVICE are used.
         mode: one of `MODES` but none.
         loop: one of `LOOPS`.
         depth: blocks of the teacher.
-        caches: folder for the caches; they are built if need be.
+        caches: folder for the caches; missing ones are built.
+        build_teacher: from the hand and `depth`.
 
     Raises:
         KeyError: no such mode or loop.
@@ -139,7 +144,7 @@ def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> C
         raise KeyError(unknown("distillation mode", mode, MODES[1:]))
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, 1)
     hand = load_hand("embedded")
-    teacher: nn.Module = Teacher(stand_in(hand, depth), cfg.TEACHER.PRECISION)
+    teacher: nn.Module = Teacher(build_teacher(hand, depth), cfg.TEACHER.PRECISION)
     crops = Crops(cfg.TRAIN.BATCH, cfg.IMAGE_SIZE)
     if loop == "naive" and mode == "hybrid":
         teacher = TwoPasses(teacher)  # type: ignore[arg-type]
@@ -167,15 +172,15 @@ def loop_step(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> C
 def measure(
     cfg: CfgNode, mode: str, loops: Sequence[str], depth: int, caches: Path, repeats: int, seconds: float
 ) -> list[Row]:
-    """Times the loops in turns; the first of them is what the others are compared with.
+    """Times the loops interleaved; ratios are to the first of them.
 
     Args:
         loops: of `LOOPS`.
         repeats: rounds.
-        seconds: stop after this long, but not before 3 rounds.
+        seconds: stop after this time, but not before 3 rounds.
     """
     steps = {loop: loop_step(cfg, mode, loop, depth, caches) for loop in loops}
-    blocks = in_blocks(steps, repeats, seconds, spell=0.0, warmup=2)
+    blocks = in_blocks(steps, repeats, seconds, block_seconds=0.0, warmup=2)
     rows = []
     for loop, taken in blocks.items():
         timing, ratio = Timing.of(flat(taken)), times_faster(taken, blocks[loops[0]])
@@ -183,9 +188,14 @@ def measure(
     return rows
 
 
-def peak_mb(cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path) -> float:
-    """Of three steps after everything is built; call it in a process of its own, which nothing else has filled."""
-    step = loop_step(cfg, mode, loop, depth, caches)
+def peak_mb(
+    cfg: CfgNode, mode: str, loop: str, depth: int, caches: Path, build_teacher: BuildTeacher = stand_in
+) -> float:
+    """Peak memory of three steps after everything is built, 1e6 bytes; arguments as `loop_step`.
+
+    Without cuda it is that of the whole process: call it in a process of its own.
+    """
+    step = loop_step(cfg, mode, loop, depth, caches, build_teacher)
     on_cuda = torch.cuda.is_available() and cfg.DEVICE != "cpu"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -212,7 +222,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _forget_peak() -> None:
-    """Linux forgets the largest memory a process has had; elsewhere the building counts too."""
+    """Resets the peak of resident memory on Linux; elsewhere the peak includes building the models."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

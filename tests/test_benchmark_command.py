@@ -1,4 +1,4 @@
-"""benchmark_fps times what it is asked to, says what it could not, and writes its tables and its image."""
+"""benchmark_fps: rows of all settings, notes of those that fail, tables and chart."""
 
 import csv
 import json
@@ -7,12 +7,10 @@ import cv2
 import pytest
 import torch
 
-from fasthamer.benchmark import heads as benchmark_heads
-from fasthamer.benchmark import memory as peak
 from fasthamer.benchmark import report as benchmark_report
-from fasthamer.benchmark.group import COLUMNS
-from fasthamer.benchmark.heads import Map
-from fasthamer.benchmark.memory import Peaks
+from fasthamer.benchmark.group import COLUMNS, Setting
+from fasthamer.benchmark.heads import Map, benchmark_heads
+from fasthamer.benchmark.peaks import Peaks
 from fasthamer.benchmark.run import LeftOut, Report
 from fasthamer.benchmark.timing import machine
 from fasthamer.hand.mano import load_hand
@@ -20,14 +18,13 @@ from fasthamer.students import build_student, save_student
 from fasthamer.tools import benchmark_fps
 
 CPU = torch.device("cpu")
-QUICK = ["--device", "cpu", "--rounds", "3", "--seconds", "0.01", "--threads", "1"]
+QUICK = ["--device", "cpu", "--rounds", "3", "--seconds", "0.01", "--threads", "1", "--peak-sides", "64", "--peak-mb", "1,2"]
 SMALL = ["--models", "timm:test_resnet", "--decoder-size", "tiny"]
 
 
 @pytest.fixture(autouse=True)
-def small_probes(monkeypatch):
-    monkeypatch.setattr(peak, "SIDES", {"cpu": (64,)})
-    monkeypatch.setattr(peak, "READ_MB", (1, 2))
+def threads():
+    """The command sets the number of threads of torch."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -39,7 +36,7 @@ def scores(folder, millimetres):
     return folder
 
 
-def test_the_command_writes_json_csv_markdown_and_the_picture(tmp_path, capsys):
+def test_the_command_writes_json_csv_markdown_and_the_chart(tmp_path, capsys):
     student = build_student("timm:test_resnet", "flat", "tiny", image_size=64, hand=load_hand("embedded")).eval()
     save_student(tmp_path / "mine.safetensors", student, {})
     mine = str(tmp_path / "mine.safetensors")
@@ -55,7 +52,7 @@ def test_the_command_writes_json_csv_markdown_and_the_picture(tmp_path, capsys):
     vit, own = by["timm:test_vit", "torch", 2, "model"], by[mine, "folded", 2, "model"]
     assert vit["weights"] == "random" and vit["decoder"] == "mano tiny" and vit["machine"]["cpu"]
     assert own["weights"] == "trained" and own["decoder"] == "flat tiny"
-    assert vit["ratio_to_teacher"] == 1.0 and own["ratio_to_teacher"] > 0  # no teacher: the first is the measure
+    assert vit["ratio_to_teacher"] == 1.0 and own["ratio_to_teacher"] > 0  # no teacher: ratios are to the first model
     assert by[mine, "torch", 1, "model"]["ratio_to_eager"] == 1.0
     assert own["fps"] == pytest.approx(2000 / own["median_ms"], rel=0.01)
     assert own["gflops"] == by[mine, "folded", 1, "model"]["gflops"]  # of one image
@@ -74,7 +71,7 @@ def test_the_command_writes_json_csv_markdown_and_the_picture(tmp_path, capsys):
     assert cv2.imread(str(out / "tradeoff.png")) is not None
 
 
-def test_what_a_backend_cannot_do_is_noted_and_the_rest_is_timed(tmp_path):
+def test_settings_that_fail_are_noted_and_the_rest_is_timed(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     asked = ["--backends", "torch,onnxruntime", "--precision", "fp32,bf16"]
@@ -85,7 +82,7 @@ def test_what_a_backend_cannot_do_is_noted_and_the_rest_is_timed(tmp_path):
     assert found == [*in_torch, ("onnxruntime", "fp32", "model")]
     eager, half, exported = (row for row in rows if row["stage"] == "model")
     assert exported["ratio_to_eager"] > 0 and exported["gflops"] < eager["gflops"]  # it is the folded graph
-    assert half["peak_mb"] is None and exported["peak_mb"] > exported["file_mb"] > 0  # it holds the file's weights
+    assert half["peak_mb"] is None and exported["peak_mb"] > exported["file_mb"] > 0  # it includes the file's weights
     assert "- all models: onnxruntime bf16: " in (tmp_path / "benchmark.md").read_text()
 
 
@@ -100,6 +97,7 @@ def test_what_a_backend_cannot_do_is_noted_and_the_rest_is_timed(tmp_path):
         (["--models", "resnet18", "--stages", "heads"], "did you mean 'head'"),
         (["--models", "resnet18", "--batch", "0"], "'0' is not a whole number above 0"),
         (["--models", "resnet18", "--device", "toaster"], "toaster"),
+        (["--models", "resnet18", "--peak-mb", "big"], "'big' is not a whole number above 0"),
         (["--models", "resnet18", "--decoder-size", "tny"], "did you mean 'tiny'"),
         (["--models", "resnet18", "--decoder", "manno"], "did you mean 'mano'"),
         (["--models", "resnet18", "--scores", "resnet18=nowhere"], "no scores nowhere"),
@@ -120,10 +118,9 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, message, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_heads_are_timed_alone_and_agree(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_heads, "MAPS", (Map("head on 6 tokens x 32", 32, (2, 3), True),))
-    assert benchmark_fps.main(["--head", "--batch", "1,2", *QUICK, "--out", str(tmp_path)]) == 0
-    rows = json.loads((tmp_path / "benchmark.json").read_text())
+def test_decoders_alone_are_timed_and_agree():
+    setting = Setting(CPU, batches=(1, 2), rounds=3, seconds=0.01)
+    rows = benchmark_heads(setting, "tiny", [Map("head on 6 tokens x 32", 32, (2, 3), True)])
     assert [(row["backend"], row["batch"]) for row in rows] == [
         ("torch", 1),
         ("folded", 1),
@@ -132,13 +129,21 @@ def test_heads_are_timed_alone_and_agree(tmp_path, monkeypatch):
     ]
     assert all(0 < row["relative_error"] < 1e-5 for row in rows if row["backend"] == "folded")
     assert rows[0]["ratio_to_eager"] == 1.0 and rows[1]["ratio_to_eager"] > 0
-    assert "HaMeR's decoder alone, batch 2" in (tmp_path / "benchmark.md").read_text()
+    assert "HaMeR's decoder alone, batch 2" in benchmark_report.markdown(Report(rows, [], []), {})
 
 
-def test_what_was_not_timed_is_said_once_for_each_reason():
+def test_the_command_times_the_decoders_of_a_student_and_of_hamer(tmp_path):
+    assert benchmark_fps.main(["--head", *QUICK, "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [row["backend"] for row in rows] == ["torch", "folded"] * 2
+    assert {row["decoder"] for row in rows} == {"mano full"}
+    assert "HaMeR's decoder alone, batch 1" in (tmp_path / "benchmark.md").read_text()
+
+
+def test_settings_that_were_not_timed_share_a_line_for_each_reason():
     row = dict.fromkeys(COLUMNS) | {"stage": "model", "batch": 1, "median_ms": 10.0, "p95_ms": 20.0}
     rows = [row | {"model": name, "decoder": "mano full"} for name in ("a", "b", "c")]
-    rows.append(row | {"model": "any", "stage": "decode"})  # the opening of a JPEG is no model's
+    rows.append(row | {"model": "any", "stage": "decode"})  # decoding a JPEG belongs to no model
     some = {"torch int8": "abc", "folded int8": "abc", "compile fp32": "bc", "openvino int8": "a"}
     left_out = [
         LeftOut(f"{name} mano full", setting, "no") for name in "abc" for setting in some if name in some[setting]
@@ -163,7 +168,7 @@ def test_the_fastest_backend_of_each_model_and_precision_stands_first():
     assert "Fastest" not in benchmark_report.markdown(Report(rows[:1], [], []), {})
 
 
-def test_the_table_says_when_the_machine_was_busy_and_what_its_peaks_were():
+def test_the_report_shows_a_busy_machine_and_the_measured_peaks():
     row = dict.fromkeys(COLUMNS) | {"model": "a", "stage": "model", "batch": 1, "median_ms": 10.0, "p95_ms": 20.0}
     row |= {"peak_fraction": 0.456}
     peaks = [Peaks({"fp32": rate}, {8: 25.0}) for rate in (90.0, 100.0, 140.0)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fasthamer.benchmark.memory import BYTES, PeakProbes, Peaks
+from fasthamer.benchmark.peaks import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.timing import in_blocks
 
 PEAKS = Peaks({"fp32": 100.0, "int8": 400.0}, {10: 40.0, 1000: 10.0})
@@ -41,6 +41,6 @@ def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds():
 
 def test_every_precision_has_a_product_that_runs():
     probes = PeakProbes(torch.device("cpu"), BYTES, sides=(64, 128), read_mb=(1,))
-    measured = probes.peaks(in_blocks(probes.calls, 3, spell=0.0))
+    measured = probes.peaks(in_blocks(probes.calls, 3, block_seconds=0.0))
     assert set(measured.gflops) == {"fp32", "bf16", "fp16", "int8"}
     assert all(rate > 0 for rate in measured.gflops.values()) and measured.read_gbs[1] > 0

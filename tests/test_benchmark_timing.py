@@ -1,4 +1,4 @@
-"""Timing is synchronised, warmed up and in turns; costs are exact."""
+"""Timing is interleaved, after a warm-up; costs are exact."""
 
 from collections import Counter
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from fasthamer.benchmark import timing
 from fasthamer.benchmark.costs import peak_memory, work_of
 from fasthamer.benchmark.timing import (
     StageClock,
@@ -23,12 +22,12 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """Stands in for `time`: only what is told to take time does."""
+    """A clock that only `sleep` advances."""
 
     def __init__(self):
         self.now = 0.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.now
 
     def sleep(self, seconds):
@@ -36,10 +35,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
-    return clock
+def clock():
+    return Clock()
 
 
 class Slow(nn.Module):
@@ -64,7 +61,7 @@ def test_calls_take_turns_after_their_warm_up():
 def test_a_time_budget_ends_after_whole_rounds_of_at_least_three(clock):
     calls = {"a": lambda: clock.sleep(2.0), "b": lambda: clock.sleep(1.0)}
     for seconds, rounds in ((0.0, 3), (11.0, 4), (12.0, 5)):  # a round takes 3 seconds
-        times = interleaved(calls, repeats=1000, warmup=0, seconds=seconds)
+        times = interleaved(calls, repeats=1000, warmup=0, seconds=seconds, clock=clock)
         assert [len(each) for each in times.values()] == [rounds, rounds]
 
 
@@ -76,7 +73,7 @@ def test_blocks_of_calls_take_turns_and_their_first_call_is_not_counted(clock):
         clock.sleep(seconds)
 
     calls = {"a": lambda: call("a", 0.1), "b": lambda: call("b", 0.4)}
-    blocks = in_blocks(calls, rounds=3, spell=0.25, warmup=1)
+    blocks = in_blocks(calls, rounds=3, block_seconds=0.25, warmup=1, clock=clock)
     # A block is 0.25 s: one uncounted and three counted calls of a; a single one of b, which is longer than a block.
     assert "".join(order) == "ab" + "aaaab" + "baaaa" + "aaaab"
     assert [len(block) for block in blocks["a"]] == [3] * 3 and [len(block) for block in blocks["b"]] == [1] * 3
@@ -90,7 +87,7 @@ def test_slow_calls_are_warmed_up_once_and_quick_blocks_end_after_twenty_calls(c
         calls[name] += 1
         clock.sleep(seconds)
 
-    blocks = in_blocks({"slow": lambda: call("slow", 5.0), "quick": lambda: call("quick", 1e-4)}, rounds=3)
+    blocks = in_blocks({"slow": lambda: call("slow", 5.0), "quick": lambda: call("quick", 1e-4)}, rounds=3, clock=clock)
     assert calls == {"slow": 1 + 3, "quick": 3 + 3 * 21}
     assert [len(block) for block in blocks["quick"]] == [20] * 3
 
@@ -108,7 +105,7 @@ def test_a_slow_first_call_is_not_in_the_figures(clock):
         calls.append(0)
         clock.sleep(9.0 if len(calls) == 1 else 0.5)
 
-    assert interleaved({"a": compiles_first}, repeats=5, warmup=1)["a"] == [0.5] * 5
+    assert interleaved({"a": compiles_first}, repeats=5, warmup=1, clock=clock)["a"] == [0.5] * 5
 
 
 def test_speed_is_a_median_not_a_mean_of_rates():
@@ -119,13 +116,13 @@ def test_speed_is_a_median_not_a_mean_of_rates():
 
 
 def test_ms_per_image_compares_models(clock):
-    result = ms_per_image({"quick": Slow(clock, 0.002), "slow": Slow(clock, 0.02)}, repeats=4)
+    result = ms_per_image({"quick": Slow(clock, 0.002), "slow": Slow(clock, 0.02)}, repeats=4, clock=clock)
     assert result == pytest.approx({"quick": 2.0, "slow": 20.0})
 
 
 def test_stages_are_timed_inside_one_pass_and_the_hooks_leave_no_trace(clock):
     model = nn.Sequential(Slow(clock, 0.01), Slow(clock, 0.03))
-    stages = StageClock({"first": model[0], "second": model[1]}, CPU)
+    stages = StageClock({"first": model[0], "second": model[1]}, CPU, clock)
     for _ in range(2):  # a second pass does not add to the first
         with stages.running():
             model(torch.zeros(1))

@@ -1,4 +1,4 @@
-"""`tools/benchmark_training.py`: every loop does what its name says, and the table is about what was timed."""
+"""`tools/benchmark_training.py`: the teacher's passes in each loop, the table and the command."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
 import fasthamer.tools.benchmark_training as tool
 from fasthamer.config import load_config
 from fasthamer.distill.training_speed import LOOPS, Row, loop_step, peak_mb, table
+from fasthamer.nn.mano_head import SIZES, ManoHead
+from fasthamer.teachers.hamer import HaMeR
+from fasthamer.teachers.vit import PoseViT
 
 SMALL = [
     *("STUDENT.NAME", "timm:test_resnet", "STUDENT.DECODER_SIZE", "tiny", "STUDENT.IMAGE_SIZE", "64"),
@@ -19,27 +21,23 @@ SMALL = [
 
 
 @pytest.fixture
-def tiny_hamer(monkeypatch):
-    """HaMeR, 64 wide instead of 1280; counts the passes of its backbone and notes their precision."""
-    import fasthamer.distill.training_speed as training_speed
-    from fasthamer.nn.mano_head import SIZES, ManoHead
-    from fasthamer.teachers.hamer import HaMeR
-    from fasthamer.teachers.vit import PoseViT
+def passes():
+    """The precision of each pass of the teacher's backbone."""
+    return []
 
-    passes: list[torch.dtype] = []
+
+@pytest.fixture
+def build_tiny_hamer(passes):
+    """HaMeR, 64 wide instead of 1280; its backbone's passes are appended to `passes`."""
 
     def build(hand, depth):
         torch.manual_seed(0)
         model = HaMeR(PoseViT(64, depth, 4), ManoHead(64, SIZES["tiny"]), hand)
-
-        def note(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-            passes.append(output.dtype)
-
-        model.backbone.network.blocks[0].mlp.fc1.register_forward_hook(note)
+        first = model.backbone.network.blocks[0].mlp.fc1
+        first.register_forward_hook(lambda module, inputs, output: passes.append(output.dtype))
         return model
 
-    monkeypatch.setattr(training_speed, "stand_in", build)
-    return passes
+    return build
 
 
 @pytest.mark.parametrize(
@@ -54,15 +52,14 @@ def tiny_hamer(monkeypatch):
         ("output", "cached", []),
     ],
 )
-def test_a_step_asks_the_teacher_as_often_and_as_precisely_as_its_name_says(tiny_hamer, tmp_path, mode, loop, expected):
-    step = loop_step(load_config(None, SMALL), mode, loop, 1, tmp_path)
-    tiny_hamer.clear()
+def test_number_and_precision_of_the_teachers_passes(build_tiny_hamer, passes, tmp_path, mode, loop, expected):
+    step = loop_step(load_config(None, SMALL), mode, loop, 1, tmp_path, build_tiny_hamer)
+    passes.clear()
     step()
-    assert tiny_hamer == expected
+    assert passes == expected
 
 
-def test_the_command_times_prints_and_saves(tiny_hamer, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tool, "_peak", lambda *_: 123.0)
+def test_the_command_times_prints_and_saves(tmp_path, capsys):
     options = ["--student", "timm:test_resnet", "--modes", "output", "--loops", "naive,cached", "--repeats", "3"]
     assert tool.main([*options, "--depth", "1", "--out", str(tmp_path), *SMALL]) == 0
     output = capsys.readouterr().out
@@ -74,12 +71,12 @@ def test_the_command_times_prints_and_saves(tiny_hamer, tmp_path, capsys, monkey
     assert [row.loop for row in rows] == ["naive", "cached"]
     assert rows[0].ratio == 1.0
     assert rows[1].images_per_second == pytest.approx(2000 / rows[1].median_ms)
-    assert {row.peak_mb for row in rows} == {123.0}
+    assert all(100 < row.peak_mb < 20000 for row in rows)  # a process with torch in it
 
 
-def test_peak_memory_is_that_of_the_steps(tiny_hamer, tmp_path):
-    """Of the whole process, torch and all; a bound on both sides is all that can be tested."""
-    assert 50 < peak_mb(load_config(None, SMALL), "output", "once", 1, tmp_path) < 20000
+def test_peak_memory_is_that_of_the_process(build_tiny_hamer, tmp_path):
+    """It includes torch and the other tests; only bounds can be tested."""
+    assert 50 < peak_mb(load_config(None, SMALL), "output", "once", 1, tmp_path, build_tiny_hamer) < 20000
 
 
 def test_the_table_leaves_out_what_was_not_measured():
@@ -98,7 +95,7 @@ def test_the_table_leaves_out_what_was_not_measured():
         (["TRAIN.BATHC", "3"], "did you mean TRAIN.BATCH"),
     ],
 )
-def test_a_users_mistake_is_one_line(tiny_hamer, capsys, arguments, message):
+def test_a_users_mistake_is_one_line(capsys, arguments, message):
     with pytest.raises(SystemExit) as refused:
         tool.main(["--depth", "1", *arguments])
     assert refused.value.code == 2

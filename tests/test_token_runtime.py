@@ -11,7 +11,6 @@ import torch
 from tiny_tokenizers import tiny_tokenizer
 from torch import nn
 
-from fasthamer.benchmark import memory
 from fasthamer.benchmark.passes import stage_modules
 from fasthamer.config import defaults
 from fasthamer.distill.benchmark_models import BenchmarkRequest, benchmark_models
@@ -258,11 +257,11 @@ def test_token_students_come_by_name_in_their_one_size():
     assert {each.weights for each in found} == {"random"}
 
 
-def test_the_benchmark_times_token_students_stage_by_stage(tmp_path, monkeypatch):
-    monkeypatch.setitem(memory.SIDES, "cpu", (64,))  # small probes of the machine's peak
+def test_the_benchmark_times_token_students_stage_by_stage(tmp_path):
     threads = torch.get_num_threads()
     asked = ["--models", BACKBONE, "--decoder", "token", "--backends", "torch,folded", "--device", "cpu"]
-    quick = ["--rounds", "3", "--seconds", "0.01", "--threads", "1", "--out", str(tmp_path)]
+    quick = ["--rounds", "3", "--seconds", "0.01", "--threads", "1", "--peak-sides", "64", "--peak-mb", "1,2"]
+    quick += ["--out", str(tmp_path)]
     try:
         assert benchmark_fps.main([*asked, "--stages", "backbone,head,mesh,model", *quick]) == 0
     finally:

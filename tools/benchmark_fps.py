@@ -5,9 +5,9 @@
     python tools/benchmark_fps.py --models hamer,runs/mine --scores hamer=runs/eval/hamer runs/mine=runs/mine/eval
     python tools/benchmark_fps.py --head --batch 1,8
 
-A model is hamer, embedded, a student's file, a run directory, or a student's name: then its weights are random, which
-changes nothing about its speed, and the table says so. The first teacher named (else the first model) is what the
-ratios compare with. --scores adds the image of accuracy against speed. Writes benchmark.json, .csv and .md.
+A model is hamer, embedded, a student's file, a run directory, or a student's name. A name alone has random weights,
+which does not change its speed; the table marks it. Ratios are to the first teacher named, else to the first model.
+--scores adds a chart of accuracy against speed. Writes benchmark.json, .csv and .md.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from fasthamer.tools import cli
 
 if TYPE_CHECKING:
     from fasthamer.benchmark.group import Setting
-
-
-STAGES_HELP = "comma-separated: decode, crop, backbone, head, mesh, model (crop to mesh), whole, frame; no value: all"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
                 "stage model with --batch 1 and --precision fp32"
             )
 
-        def keep(report: Report) -> None:  # after each model: a long run that is stopped leaves what it has
+        def keep(report: Report) -> None:  # after each model, so that a stopped run leaves results
             write(arguments.out, report, about, command)
 
         report = benchmark(models, setting, teacher, lambda line: print(line, file=sys.stderr), keep)
@@ -76,12 +73,12 @@ def main(argv: list[str] | None = None) -> int:
 def _setting(arguments: argparse.Namespace) -> Setting:
     """
     Raises:
-        ValueError, KeyError: a value that is none; the message says what was expected.
+        ValueError, KeyError: an invalid value; the message has what is expected.
     """
     import torch
 
     from fasthamer.benchmark.group import Setting
-    from fasthamer.benchmark.memory import BYTES
+    from fasthamer.benchmark.peaks import BYTES
     from fasthamer.benchmark.run import STAGES
     from fasthamer.device import pick_device
     from fasthamer.runtime.sessions import BACKENDS
@@ -97,6 +94,8 @@ def _setting(arguments: argparse.Namespace) -> Setting:
         rounds=_number(arguments.rounds),
         seconds=_seconds(arguments.seconds),
         must=tuple(sorted(asked)),
+        peak_sides=tuple(_number(text) for text in _listed(arguments.peak_sides)),
+        peak_mb=tuple(_number(text) for text in _listed(arguments.peak_mb)),
     )
 
 
@@ -110,24 +109,26 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--decoder-size",
         default="full",
-        help="of those: full, medium, small, tiny, comma-separated; token has one size",
+        help="of these students: full, medium, small, tiny, comma-separated; token has one size",
     )
-    add("--backends", default="torch", help="comma-separated; all = all that work here")
-    add("--precision", default="fp32", help="fp32, bf16, fp16, int8, comma-separated; all = all that work here")
+    add("--backends", default="torch", help="comma-separated; all = those that work here")
+    add("--precision", default="fp32", help="fp32, bf16, fp16, int8, comma-separated; all = those that work here")
     add("--device", default="auto", help="auto = cuda, then mps, then cpu")
-    add("--batch", default="1", help="comma-separated batch sizes; hands of one image in the stage frame")
+    add("--batch", default="1", help="comma-separated batch sizes; in the stage frame, hands in one image")
     add(
         "--stages",
         nargs="?",
         const="all",
         default="model",
-        help="comma-separated: decode, crop, backbone, head, mesh, model, whole, frame; without a value, all",
+        help="comma-separated: decode, crop, backbone, head, mesh, model (crop to mesh), whole, frame; no value: all",
     )
-    add("--head", action="store_true", help="HaMeR's decoder alone, folded against unfolded")
-    add("--scores", nargs="+", default=[], metavar="NAME=PATH", help="scores.json of models: draws them (not int8)")
-    add("--rounds", default="15", help="turns of each row; a turn is a block of calls")
-    add("--seconds", default="5", help="stop after so many for each row, but not before 3 rounds")
+    add("--head", action="store_true", help="only HaMeR's decoder, folded against unfolded")
+    add("--scores", nargs="+", default=[], metavar="NAME=PATH", help="scores.json of models, for the chart (not int8)")
+    add("--rounds", default="15", help="blocks of calls of each row")
+    add("--seconds", default="5", help="for each row; stops earlier than --rounds, but not before 3")
     add("--threads", help="on the CPU, of every backend and of the peaks; by default torch's choice")
+    add("--peak-sides", default="", help="comma-separated sides of the matrix products that measure the machine's peak")
+    add("--peak-mb", default="", help="comma-separated sizes of the matrices that measure its memory bandwidth, 1e6 bytes")
     add("--mano", help="MANO_RIGHT.pkl or the like, if a student was trained with it")
     add(
         "--teacher-ckpt",

@@ -1,10 +1,10 @@
-"""Time a step of distillation against the naive loop, in turns, and measure what memory it takes.
+"""Time a step of distillation against the naive loop, interleaved, and measure its peak memory.
 
     python tools/benchmark_training.py
     python tools/benchmark_training.py --student resnet50 --depth 32 --out bench TRAIN.BATCH 16
 
 The naive loop is the reference's: fp32, and in hybrid mode two passes of the teacher. The teacher has HaMeR's shape and
-random weights; on a CPU fewer of its blocks stand in for all 32, and the output says so.
+random weights; on a CPU it has 8 of the 32 blocks unless --depth is given, which the output states.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _peak(row: Row, depth: int, caches: str, overrides: list[str]) -> float:
-    """Measured in a process of its own."""
+    """1e6 bytes, measured in a separate process."""
     command = [sys.executable, "-m", "fasthamer.tools.benchmark_training", "--peak-of", caches, "--modes", row.mode]
     command += ["--loops", row.loop, "--depth", str(depth), *overrides]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -76,9 +76,9 @@ def _peak(row: Row, depth: int, caches: str, overrides: list[str]) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.command("benchmark_training", __doc__)
     cli.add_flags(parser, "--student")
-    parser.add_argument("--modes", default="hybrid,output,feature", help="of KD.MODE (%(default)s)")
+    parser.add_argument("--modes", default="hybrid,output,feature", help="values of KD.MODE (%(default)s)")
     parser.add_argument(
-        "--loops", default="naive,once,once_bf16,cached", help=f"the first is compared with; of {', '.join(LOOPS)}"
+        "--loops", default="naive,once,once_bf16,cached", help=f"of {', '.join(LOOPS)}; ratios are to the first"
     )
     parser.add_argument("--depth", type=int, default=0, help="blocks of the teacher (32 on cuda, else 8)")
     parser.add_argument("--repeats", type=int, default=20, help="rounds (%(default)s)")

@@ -1,1 +1,1 @@
-"""Timing, memory and cost of models, measured in turns in one run."""
+"""Speed, memory and cost of models, measured interleaved in one run."""

@@ -1,4 +1,4 @@
-"""What a model costs apart from time: arithmetic, weights to read, memory."""
+"""Costs of a model besides time: operations, bytes of weights, peak memory."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ _MEGABYTE = 1e6
 
 
 class Work(NamedTuple):
-    """What a module has to do."""
+    """Operations and weights of a module."""
 
-    gflops: float  # of one image, 2 per multiply-add: matrix products, convolutions and attention
-    weights_mb: float  # 1e6 bytes that it reads: parameters and buffers
+    gflops: float  # 1e9 operations of one image, 2 per multiply-add: matrix products, convolutions and attention
+    weights_mb: float  # 1e6 bytes of parameters and buffers
 
 
 @torch.no_grad()
 def peak_memory(model: nn.Module, image: Tensor) -> int:
-    """Bytes: weights and buffers, plus the most that is alive at once while `model(image)` runs (twice)."""
+    """Bytes of weights and buffers, plus the largest total of activations alive at once; runs `model(image)` twice."""
     return _resident(model) + _activations(model, image)
 
 
 @torch.no_grad()
 def work_of(parts: dict[str, nn.Module], model: nn.Module, image: Tensor) -> dict[str, Work]:
-    """Arithmetic and weights of some parts of a model, or of itself, when it is given an image."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels hide their products
-        spent = {name: _Spent(part, counter) for name, part in parts.items()}
+    """Operations and weights of parts of a model.
+
+    Args:
+        parts: modules of `model`, or `model` itself, by name.
+        model: run once.
+        image: (B, 3, S, S); the first one is used.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # operations in fused kernels are not counted
+        counts = {name: _OperationCount(part, counter) for name, part in parts.items()}
         model(image[:1])
-    return {name: Work(spent[name].close() / 1e9, _resident(part) / _MEGABYTE) for name, part in parts.items()}
+    return {name: Work(counts[name].close() / 1e9, _resident(part) / _MEGABYTE) for name, part in parts.items()}
 
 
-class _Spent:
-    """Operations that a counter counts while a module runs."""
+class _OperationCount:
+    """Operations counted while a module runs."""
 
     def __init__(self, module: nn.Module, counter: FlopCounterMode) -> None:
         self.total = 0
@@ -57,12 +63,12 @@ class _Spent:
 
 
 def _resident(module: nn.Module) -> int:
-    """Bytes of its parameters and buffers."""
+    """Bytes of parameters and buffers."""
     return sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
 
 
 def _activations(model: nn.Module, image: Tensor) -> int:
-    """Bytes: from the allocator on cuda, elsewhere from the life of every tensor that an operation returns."""
+    """Bytes: from the allocator on cuda, elsewhere from tracking every tensor that an operation returns."""
     model(image)
     if image.device.type == "cuda":
         torch.cuda.synchronize(image.device)
@@ -71,13 +77,13 @@ def _activations(model: nn.Module, image: Tensor) -> int:
         model(image)
         torch.cuda.synchronize(image.device)
         return torch.cuda.max_memory_allocated(image.device) - before
-    with _LiveBytes() as live:
+    with _LiveBytes() as counter:
         model(image)
-    return live.peak
+    return counter.peak
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations return, from their birth until the last tensor on them is gone."""
+    """Bytes of the storages that operations return, each counted until its last tensor is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,20 +92,20 @@ class _LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        inputs = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                if storage._cdata not in given and storage._cdata not in self._known:
-                    self._born(storage)
+                if storage._cdata not in inputs and storage._cdata not in self._known:
+                    self._add(storage)
         return result
 
-    def _born(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         self.now += size
         self.peak = max(self.peak, self.now)
-        self._known[key] = weakref.finalize(storage, self._died, key, size)
+        self._known[key] = weakref.finalize(storage, self._remove, key, size)
 
-    def _died(self, key: int, size: int) -> None:
+    def _remove(self, key: int, size: int) -> None:
         self.now -= size
         del self._known[key]

@@ -1,7 +1,8 @@
-"""What takes turns: one model's rows, its teacher and the machine's peaks, at one batch size."""
+"""The calls that are timed interleaved: one model's rows, the teacher and the machine's peaks, at one batch size."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ import torch
 from torch import nn
 
 from fasthamer.benchmark.costs import Work
-from fasthamer.benchmark.memory import PeakProbes, Peaks
+from fasthamer.benchmark.peaks import PeakProbes, Peaks
 from fasthamer.benchmark.passes import PARTS, PartsPass, Passes, before_the_model, jpeg_image
-from fasthamer.benchmark.timing import Blocks, Timing, flat, in_blocks, random_crops, times_faster
+from fasthamer.benchmark.timing import Blocks, Clock, Timing, flat, in_blocks, random_crops, times_faster
 from fasthamer.runtime.session import Session
 
 COLUMNS = (
@@ -20,37 +21,40 @@ COLUMNS = (
     *("params_m", "gflops", "file_mb", "peak_mb", "peak_fraction", "arithmetic_ms", "weights_ms", "bound"),
     "relative_error",  # of folded heads
 )
-EAGER = ("torch", "fp32")  # the training graph as it is: what `ratio_to_eager` and `ratio_to_teacher` compare with
-CROP_SIZE = 256  # pixels, of the stages that no model has a part in
-WARMUP = 3  # calls
-BLOCK_SECONDS = 0.25  # of one row's turn, where its time allows
+EAGER = ("torch", "fp32")  # the unmodified training graph, the reference of both ratios
+CROP_SIZE = 256  # pixels of the crops in the stages that all models share
+WARMUP = 3  # untimed calls of each
+BLOCK_SECONDS = 0.25  # at most; `Setting.seconds` / `Setting.rounds` if that is less
 _SHARED = {"model": "any", "backend": "opencv"}
 _TEACHER = "teacher"
 
 
 class Setting(NamedTuple):
-    """What all models are timed under."""
+    """The conditions of a benchmark, the same for all models."""
 
     device: torch.device
-    threads: int = 0  # on the CPU; 0 is each backend's own choice, and they differ in it
+    threads: int = 0  # on the CPU; 0 = each backend's default, and these differ
     backends: tuple[str, ...] = ("torch",)
     precisions: tuple[str, ...] = ("fp32",)
     batches: tuple[int, ...] = (1,)
     stages: tuple[str, ...] = ("model", "whole")
     rounds: int = 15
-    seconds: float = 5.0  # for each row; fewer rounds when they are used up
-    must: tuple[str, ...] = ()  # backends and precisions that are an error, and not a note, where they do not work
+    seconds: float = 5.0  # for each row; fewer rounds, but at least 3, when they are exceeded
+    must: tuple[str, ...] = ()  # backends and precisions whose failure is an error and not a note
+    peak_sides: tuple[int, ...] = ()  # of the matrix products that measure the peak; empty = by device
+    peak_mb: tuple[int, ...] = ()  # 1e6 bytes, of the matrices that are read to measure bandwidth; empty = the defaults
+    clock: Clock = time.perf_counter
 
 
 class Entry(NamedTuple):
     """One model in one backend and precision."""
 
-    about: dict[str, Any]  # the columns that name it
-    costs: dict[str, Any]  # the columns that say what the whole of it costs
+    about: dict[str, Any]  # values of the columns that identify it
+    costs: dict[str, Any]  # values of the columns of costs of the whole model
     session: Session
-    network: nn.Module | None  # that runs in the session, where its parts can be timed
-    work: dict[str, Work]  # of `model` and of its parts
-    size: int = CROP_SIZE  # pixels of the crops that it takes as they are
+    network: nn.Module | None  # that the session runs; None if its parts cannot be timed
+    work: dict[str, Work]  # by stage: model, backbone, head, mesh
+    size: int = CROP_SIZE  # pixels of the crops that it takes without resizing
 
     @property
     def is_eager(self) -> bool:
@@ -58,11 +62,12 @@ class Entry(NamedTuple):
 
 
 class Group:
-    """Collects calls, times them in turns, and makes rows of their times.
+    """Collects calls, times them interleaved, and makes rows of the times.
 
     Args:
-        batch: images a pass.
-        probes: the machine's peaks, timed along.
+        batch: images in a pass.
+        setting: the conditions.
+        probes: measure the machine's peaks.
     """
 
     def __init__(self, batch: int, setting: Setting, probes: PeakProbes) -> None:
@@ -79,30 +84,31 @@ class Group:
         return self._teacher is not None
 
     def add(self, entry: Entry, is_teacher: bool = False) -> None:
-        """An entry whose stages become rows."""
+        """Adds an entry whose stages become rows."""
         self._add(len(self.entries), entry)
         if is_teacher and entry.is_eager:
             self._teacher = len(self.entries)
         self.entries.append(entry)
 
     def add_teacher(self, entry: Entry) -> None:
-        """An entry to compare with only."""
+        """Adds an entry that is only compared with."""
         self._add(_TEACHER, entry)
         self._teacher = _TEACHER
 
     def add_shared(self) -> None:
-        """The stages that do not depend on the model."""
+        """Adds the stages that do not depend on the model."""
         calls = before_the_model(self.batch, CROP_SIZE, self.setting.device, self._jpeg)
         self._shared = tuple(stage for stage in calls if stage in self.setting.stages)
         self._calls |= {("shared", stage): calls[stage] for stage in self._shared}
 
     def run(self) -> tuple[list[dict[str, Any]], Peaks]:
-        """Rows with the keys of COLUMNS, and the peaks that were measured between them."""
+        """Rows with the keys of COLUMNS, and the peaks measured in the same rounds."""
         seconds = self.setting.seconds
-        spell = min(BLOCK_SECONDS, seconds / self.setting.rounds)
-        blocks = in_blocks(self._calls, self.setting.rounds, seconds * len(self._calls), spell, WARMUP)
+        rounds, clock = self.setting.rounds, self.setting.clock
+        block_seconds = min(BLOCK_SECONDS, seconds / rounds)
+        blocks = in_blocks(self._calls, rounds, seconds * len(self._calls), block_seconds, WARMUP, clock)
         for key, each in self._parts.items():
-            blocks |= {(key, part): [times] for part, times in each.warm(WARMUP).items()}
+            blocks |= {(key, part): [times] for part, times in each.after_warm_up(WARMUP).items()}
         peaks = self.probes.peaks(blocks)
         rows = [self._row(_SHARED, stage, Timing.of(flat(blocks["shared", stage]))) for stage in self._shared]
         for number, entry in enumerate(self.entries):
@@ -115,7 +121,7 @@ class Group:
         calls = {"model": passes.model, "whole": passes.whole, "frame": passes.frame}
         self._calls |= {(key, stage): call for stage, call in calls.items() if stage in self.setting.stages}
         if entry.network is not None and set(PARTS) & set(self.setting.stages):
-            self._parts[key] = PartsPass(entry.session, entry.network, image)
+            self._parts[key] = PartsPass(entry.session, entry.network, image, self.setting.clock)
             self._calls[key, "parts"] = self._parts[key]
 
     def _rows(self, number: int, entry: Entry, blocks: Blocks, peaks: Peaks) -> Iterator[dict[str, Any]]:

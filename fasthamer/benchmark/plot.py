@@ -1,6 +1,6 @@
 """The chart of accuracy against speed; a circle's area is the number of parameters.
 
-Accuracies come from the `scores.json` that `tools/eval.py` writes, speeds from the benchmark's rows.
+Accuracies come from the `scores.json` that `tools/eval.py` writes, speeds from the rows of the benchmark.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Point(NamedTuple):
     fps: float  # images a second
     error_mm: float
     params_m: float
-    eager_fps: float | None = None  # of plain torch in fp32: a ring, joined to the circle
+    eager_fps: float | None = None  # of plain torch in fp32; drawn as a ring joined to the circle
 
 
 def read_score(path: str | Path) -> float:
-    """Millimetres, from a scores.json or the folder that it lies in.
+    """Millimetres, from a scores.json or its folder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -61,8 +61,8 @@ def read_scores(pairs: Iterable[str], models: Iterable[tuple[str, str]]) -> dict
     """Millimetres by model and decoder.
 
     Args:
-        pairs: texts `NAME=path`, or `NAME/DECODER=path` where a student is timed with several decoders.
-        models: (name, decoder) of all that is timed.
+        pairs: `NAME=path`, or `NAME/DECODER=path` where a student is timed with several decoders.
+        models: (name, decoder) of all timed models.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: not of that form, not one of `models`, or no scores there.
@@ -80,13 +80,13 @@ def read_scores(pairs: Iterable[str], models: Iterable[tuple[str, str]]) -> dict
             raise KeyError(unknown("timed model", name, named) + " (--scores NAME=path)")
         if len(named[name]) > 1:
             options = " or ".join("/".join(each) for each in named[name])
-            raise ValueError(f"--scores {name}: it is timed with several decoders, say whose score it is: {options}")
+            raise ValueError(f"--scores {name}: it is timed with several decoders; name one of {options}")
         scores[named[name][0]] = read_score(path)
     return scores
 
 
 def points(rows: Iterable[Mapping], scores: Mapping[tuple[str, str], float]) -> list[Point]:
-    """A point for each model and decoder that has a score: its fastest row of single images, and its eager one.
+    """A point for each model and decoder that has a score: its fastest row at batch 1, and its eager one.
 
     Rows in int8 are skipped: the scores are those of the model as it was trained, and int8 outputs differ.
     """
@@ -108,7 +108,7 @@ def tradeoff(models: Sequence[Point], subtitle: str = "") -> Figure:
 
     Args:
         models: at least one.
-        subtitle: what was measured, and where.
+        subtitle: of the chart, such as the machine.
 
     Raises:
         ValueError: no models.

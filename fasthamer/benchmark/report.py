@@ -1,4 +1,4 @@
-"""A benchmark's rows as JSON, CSV and Markdown."""
+"""Writes a benchmark's rows as JSON, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fasthamer.benchmark import heads as heads
 from fasthamer.benchmark.group import COLUMNS
+from fasthamer.benchmark.heads import STAGE as HEAD_STAGE
 from fasthamer.benchmark.passes import IMAGE_SIZE, JPEG_QUALITY, PARTS
 from fasthamer.benchmark.plot import Point, tradeoff
 from fasthamer.benchmark.run import Report
@@ -20,7 +20,7 @@ from fasthamer.files.atomic import write_text
 from fasthamer.files.images import write_image
 from fasthamer.render.figure import pixels
 
-RESTLESS = 3  # times the median; a 95th percentile above it speaks of other work on the machine
+BUSY = 3  # times the median; a 95th percentile above it shows that other processes ran on the machine
 IMAGE = "tradeoff.png"
 TITLES = {
     "median_ms": "median ms",
@@ -48,31 +48,31 @@ _BOUND = (
     *("model", "decoder", "backend", "precision", "stage", "median_ms", "arithmetic_ms", "weights_ms"),
     *("peak_fraction", "bound", "ratio_to_teacher"),
 )
-_WAY = ("stage", "model", "decoder", "backend", "precision", "median_ms", "p95_ms", "fps", "ratio_to_teacher")
-_RULES = {  # what a column means, told where the column is
-    "median_ms": "*median*, *p95*: of calls in blocks that take turns, milliseconds a batch.",
+_IMAGE_COLUMNS = ("stage", "model", "decoder", "backend", "precision", "median_ms", "p95_ms", "fps", "ratio_to_teacher")
+_MEANINGS = {  # of the columns, printed below the tables that have them
+    "median_ms": "*median*, *p95*: milliseconds a batch, of calls in interleaved blocks.",
     "fps": "*fps*: batch / median.",
     "ratio_to_teacher": "*x teacher*: times faster than the teacher's training graph in torch and fp32, the median "
     "over rounds of each round's ratio.",
     "ratio_to_eager": "*x eager*: the same against the model's own training graph in torch and fp32.",
     "gflops": "*GFLOPs*: of the graph that runs (a folded one has fewer), 2 per multiply-add.",
-    "peak_mb": "*peak MB*: in torch, weights and the most that is alive at once in a pass; of an exported graph, what "
-    "a process of its own needs for it.",
-    "peak_fraction": "*of peak*: the rate of these operations, as a share of the best square matrix product in the "
-    "same precision on the same threads, measured in the same turns.",
+    "peak_mb": "*peak MB*: in torch, weights and the largest total of activations in a pass; of an exported graph, "
+    "the memory of a separate process that runs it.",
+    "peak_fraction": "*of peak*: the rate of these operations, as a share of that of the best square matrix product "
+    "in the same precision on the same threads, measured in the same rounds.",
     "bound": "*bound by*: the largest of three parts of the median. *Arithmetic*: operations at that peak. *Weights*: "
-    "reading every weight once at the rate of a matrix-vector product over as many bytes. *Overhead*: what the larger "
-    "of these two does not explain: starting kernels, kernels that run below the peak (depthwise convolutions, "
+    "reading every weight once at the rate of a matrix-vector product over as many bytes. *Overhead*: the rest "
+    "beyond the larger of these two: starting kernels, kernels that run below the peak (depthwise convolutions, "
     "normalisation), activations.",
     "relative_error": "*relative error*: the largest difference of any number that the decoder regresses, over the "
     "largest of them.",
 }
-_WAY_RULE = (
+_IMAGE_MEANING = (
     f"*decode*: JPEG files of {IMAGE_SIZE[1]}x{IMAGE_SIZE[0]} pixels, quality {JPEG_QUALITY}, one for each hand; "
     "*crop*: cut from an image, onto the device; *whole*: from a decoded image to meshes in main memory; *frame*: from "
-    "one JPEG file to all its hands, placed before the camera: its fps counts images."
+    "one JPEG file to all its hands in the camera's frame; its fps counts images."
 )
-_WAY_STAGES = ("decode", "crop", "whole", "frame")
+_IMAGE_STAGES = ("decode", "crop", "whole", "frame")
 
 
 def write(folder: str | Path, report: Report, machine: Mapping, command: str = "", points: Sequence[Point] = ()) -> str:
@@ -100,14 +100,14 @@ def write(folder: str | Path, report: Report, machine: Mapping, command: str = "
 
 
 def markdown(report: Report, machine: Mapping, command: str = "", image: bool = False) -> str:
-    """Everything that a reader needs to trust the figures and to measure them again, ready to be pasted."""
+    """Machine, command, peaks, tables, the meaning of their columns, and the settings that could not be timed."""
     about = [f"{value} threads" if key == "threads" else str(value) for key, value in machine.items()]
     blocks = [", ".join(about) + "."]
     blocks += [f"    {command}"] if command else []
     blocks += [_peaks(report)] if report.peaks else []
-    restless = sum(row["p95_ms"] > RESTLESS * row["median_ms"] for row in report.rows)
-    if restless:
-        blocks.append(f"The machine was busy: in {restless} rows p95 is over {RESTLESS} times the median.")
+    busy = sum(row["p95_ms"] > BUSY * row["median_ms"] for row in report.rows)
+    if busy:
+        blocks.append(f"The machine was busy: in {busy} rows p95 is over {BUSY} times the median.")
     blocks += [f"![accuracy against speed]({IMAGE})"] if image else []
     for batch in dict.fromkeys(row["batch"] for row in report.rows):
         rows = [row for row in report.rows if row["batch"] == batch]
@@ -116,21 +116,21 @@ def markdown(report: Report, machine: Mapping, command: str = "", image: bool = 
         for title, columns, stages in (
             (f"Crop to mesh, batch {batch}", _MODEL, ("model",)),
             (f"Parts, batch {batch}", _BOUND, PARTS),
-            (f"HaMeR's decoder alone, batch {batch}", _HEAD, (heads.STAGE,)),
-            (f"From the image, {_hands(batch)}", _WAY, _WAY_STAGES),
+            (f"HaMeR's decoder alone, batch {batch}", _HEAD, (HEAD_STAGE,)),
+            (f"From the image, {_hands(batch)}", _IMAGE_COLUMNS, _IMAGE_STAGES),
         ):
             chosen = [row for row in rows if row["stage"] in stages]
             blocks += [f"**{title}**", _table(chosen, columns)] if chosen else []
-    rules = [text for column, text in _RULES.items() if any(row[column] is not None for row in report.rows)]
-    rules += [_WAY_RULE] if any(row["stage"] in _WAY_STAGES for row in report.rows) else []
-    blocks.append("\n".join(textwrap.fill(f"- {text}", 120, subsequent_indent="  ") for text in rules))
+    meanings = [text for column, text in _MEANINGS.items() if any(row[column] is not None for row in report.rows)]
+    meanings += [_IMAGE_MEANING] if any(row["stage"] in _IMAGE_STAGES for row in report.rows) else []
+    blocks.append("\n".join(textwrap.fill(f"- {text}", 120, subsequent_indent="  ") for text in meanings))
     if report.left_out:
         blocks.append("Not timed:\n\n" + "\n".join(_not_timed(report)))
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
 
 
 def _fastest(rows: Sequence[Mapping]) -> list[Mapping]:
-    """Of each model and precision, crop to mesh; none if there is only one backend to choose from."""
+    """The fastest row of each model and precision, crop to mesh; empty if only one backend was timed."""
     timed = [row for row in rows if row["stage"] == "model"]
     best: dict[tuple, Mapping] = {}
     for row in timed:
@@ -140,7 +140,7 @@ def _fastest(rows: Sequence[Mapping]) -> list[Mapping]:
 
 
 def _not_timed(report: Report) -> list[str]:
-    """A line for each reason: what holds for every model is said once."""
+    """One line for each reason; models with the same reason share it."""
     timed = dict.fromkeys(f"{row['model']} {row['decoder']}" for row in report.rows if row["decoder"])
     models: dict[tuple[str, str], list[str]] = {}  # by reason and setting
     for note in report.left_out:
@@ -161,7 +161,7 @@ def _hands(batch: int) -> str:
 
 
 def _peaks(report: Report) -> str:
-    """The machine's measured peaks: medians over the groups."""
+    """The measured peaks of the machine: medians over the groups."""
     products, reads = (
         {key: np.median([getattr(peaks, field)[key] for peaks in report.peaks]) for key in getattr(first, field)}
         for first in report.peaks[:1]

@@ -1,4 +1,4 @@
-"""Hand models side by side: every backend and precision, in turns with the teacher and the machine's peaks."""
+"""The benchmark: every model in every backend and precision, interleaved with the teacher and the machine's peaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fasthamer.benchmark.costs import Work, peak_memory, work_of
 from fasthamer.benchmark.footprint import footprint_mb
 from fasthamer.benchmark.group import EAGER, Entry, Group, Setting
-from fasthamer.benchmark.memory import BYTES, PeakProbes, Peaks
+from fasthamer.benchmark.peaks import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.passes import MESH, PARTS, stage_modules
 from fasthamer.benchmark.timing import random_crops
 from fasthamer.runtime.deploy import inference_graph
@@ -22,8 +22,8 @@ from fasthamer.runtime.session import Session
 from fasthamer.runtime.sessions import open_session
 from fasthamer.types import View
 
-FIXED_BATCH = ("cudagraphs",)  # backends whose graphs are made for one number of images
-EXPORTED = ("onnxruntime", "openvino")  # backends that run a file
+FIXED_BATCH = ("cudagraphs",)  # backends whose graphs have a fixed batch size
+EXPORTED = ("onnxruntime", "openvino")  # backends that run an exported file
 STAGES = ("decode", "crop", *PARTS, "model", "whole", "frame")
 
 
@@ -37,7 +37,7 @@ class BenchmarkModel(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """What could not be timed, and why."""
+    """A setting that could not be timed, and the reason."""
 
     model: str  # with its decoder
     setting: str  # backend and precision
@@ -48,11 +48,11 @@ class LeftOut(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a benchmark found."""
+    """The results of a benchmark."""
 
-    rows: list[dict[str, Any]]  # with the keys of COLUMNS; None where there is nothing to say
+    rows: list[dict[str, Any]]  # with the keys of COLUMNS; None = not applicable or not measured
     left_out: list[LeftOut]
-    peaks: list[Peaks]  # of each group of rows that took turns
+    peaks: list[Peaks]  # one for each group of interleaved calls
 
 
 @torch.no_grad()
@@ -65,18 +65,22 @@ def benchmark(
 ) -> Report:
     """One row for each model, backend, precision, batch and stage.
 
-    One model at a time is in memory, beside the teacher. Its rows, the teacher's eager passes and the machine's peaks
-    take turns, so that ratios hold on a noisy machine.
+    One model at a time is in memory, beside the teacher. Its calls, those of the teacher's training graph and those
+    that measure the machine's peaks are interleaved, so that ratios are reliable on a busy machine.
 
     Args:
+        benchmark_models: the models; the first one must work in every backend and precision of `setting.must`.
+        setting: the conditions.
         teacher: name of the model that `ratio_to_teacher` compares with (2 = twice as fast).
-        keep: gets the report so far after each model.
+        progress: receives a line before each model and batch size.
+        keep: receives the report so far after each model.
 
     Raises:
-        ValueError: a backend or a precision that the first model cannot be timed with; the message says why.
+        ValueError: the first model cannot be timed in a backend or precision of `setting.must`; the message has the
+            reason.
     """
     report = Report([], [], [])
-    probes = PeakProbes(setting.device, setting.precisions)
+    probes = PeakProbes(setting.device, setting.precisions, setting.peak_sides, setting.peak_mb, setting.clock)
     first = next(model for model in benchmark_models if model.name == teacher)
     reference = _ModelRuns(first, setting)
     for number, model in enumerate(benchmark_models):
@@ -102,7 +106,7 @@ def benchmark(
 
 
 class _ModelRuns:
-    """One model in every backend and precision that takes it."""
+    """One model and its sessions in every backend and precision that supports it."""
 
     def __init__(self, model: BenchmarkModel, setting: Setting) -> None:
         self.description, self.setting = model, setting
@@ -110,13 +114,13 @@ class _ModelRuns:
         self.params_m = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         view: View = self.model.view  # type: ignore[assignment]
         image_size: int = self.model.image_size  # type: ignore[assignment]
-        self.size = round(image_size / (view.bottom - view.top))  # pixels of a crop that is then not resized
-        self.too_large_for: set[str] = set()  # precisions: not the machine's fault
+        self.size = round(image_size / (view.bottom - view.top))  # pixels of a crop that needs no resizing
+        self.too_large_for: set[str] = set()  # precisions in which it exceeds a format's limit
         self._opened: dict[tuple, tuple[Session, nn.Module | None]] = {}
         self._work: dict[bool, dict[str, Work]] = {}
 
     def entries(self, batch: int, left_out: list[LeftOut]) -> Iterator[Entry]:
-        """For images of this number; what cannot be opened is noted."""
+        """For this batch size; settings that cannot be opened are appended to `left_out`."""
         name, decoder, weights, _ = self.description
         for backend, precision in product(self.setting.backends, self.setting.precisions):
             try:
@@ -131,7 +135,7 @@ class _ModelRuns:
                 continue
             about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
             work = self._works(backend, precision)
-            if precision == "int8":  # an int8 graph may keep parts in fp32: its file says what there is to read
+            if precision == "int8":  # parts of an int8 graph may be fp32: take the file's size
                 work["model"] = work["model"]._replace(weights_mb=session.size_bytes / 1e6)
             costs = {
                 "params_m": self.params_m,
@@ -141,45 +145,45 @@ class _ModelRuns:
             yield Entry(about, costs, session, network, work, self.size)
 
     def eager(self, batch: int) -> Entry:
-        """To compare with, for no row of its own."""
+        """The training graph, to compare with only."""
         session, network = self._open(*EAGER, batch)
         return Entry({"backend": EAGER[0], "precision": EAGER[1]}, {}, session, network, {}, self.size)
 
     def close(self) -> None:
-        """Frees what was opened; `eager` opens again what it needs."""
+        """Frees the sessions; `eager` opens its own again when needed."""
         self._opened.clear()
         gc.collect()
 
     def _open(self, backend: str, precision: str, batch: int) -> tuple[Session, nn.Module | None]:
-        """A session, and what runs in it where that is a network in torch that can be looked into."""
+        """A session, and the torch network that runs in it if its parts can be timed."""
         key = backend, precision, batch if backend in FIXED_BATCH else None
         if key not in self._opened:
             network = {"torch": lambda: self.model, "folded": lambda: inference_graph(self.model)}.get(backend)
             runs = network() if network else self.model
             device, threads = str(self.setting.device), self.setting.threads
             session = open_session(runs, backend, precision, device, batch, threads)
-            session(random_crops(batch, self.size, self.setting.device))  # some can tell only now that they cannot
+            session(random_crops(batch, self.size, self.setting.device))  # some fail only when they run
             self._opened[key] = session, runs if network else None
         return self._opened[key]
 
     def _peak_mb(self, backend: str, precision: str, batch: int, network: nn.Module | None) -> float | None:
-        """Peak memory, where it can be told apart from everything else in this process."""
+        """Peak memory in 1e6 bytes; None where it cannot be separated from other memory of this process."""
         device, threads = self.setting.device, self.setting.threads
         if network is not None:
             if backend == "torch" and precision != "fp32":
-                return None  # the copies that autocast makes are not seen
+                return None  # the copies that autocast makes are not counted
             return peak_memory(network, random_crops(batch, self.size, device)) / 1e6
         if backend not in EXPORTED or device.type != "cpu":
             return None
         from fasthamer.runtime.temporary_export import (
             temporary_onnx_file,
-        )  # what it imports is there, or no such session were open
+        )  # its imports exist: such a session is open
 
         stored = precision if backend == "onnxruntime" or precision == "int8" else "fp32"
         return footprint_mb(temporary_onnx_file(self.model, stored), backend, precision, batch, self.size, threads)
 
     def _works(self, backend: str, precision: str) -> dict[str, Work]:
-        """By stage, of the graph that the backend runs, with the bytes of its weights in this precision."""
+        """By stage: operations of the graph that the backend runs, bytes of its weights in this precision."""
         folded = backend != "torch"
         if folded not in self._work:
             image = random_crops(1, self.size, self.setting.device)
@@ -196,11 +200,11 @@ def _check_opened(entries: Sequence[Entry], left_out: Sequence[LeftOut], must: C
 
 
 def _work(network: nn.Module, image: Tensor) -> dict[str, Work]:
-    """Of the whole and of each part."""
+    """Operations and weights of the whole and of each part."""
     parts = stage_modules(network)
     work = work_of({"model": network, **parts}, network, image)
     mesh = Work(*map(sum, zip(*(work[name] for name in MESH if name in parts), strict=True)))
     head = work["head"] if "head" in parts else work["decoder"]._replace(gflops=work["decoder"].gflops - mesh.gflops)
-    if "decoder" in parts and "hand" not in parts:  # a hand is no part of the decoder, a mesh decoder is
+    if "decoder" in parts and "hand" not in parts:  # the hand is not part of the decoder, a mesh decoder is
         head = head._replace(weights_mb=head.weights_mb - mesh.weights_mb)
     return {"model": work["model"], "backbone": work["backbone"], "head": head, "mesh": mesh}

@@ -1,7 +1,7 @@
-"""Timing that can be compared: warmed up, synchronised, and interleaved over what is compared.
+"""Comparable timing: with warm-up and synchronisation, the compared calls interleaved.
 
-Clock speed, caches and other processes drift; calls that take turns share the drift, so their ratios hold even where
-the milliseconds do not. Speeds are medians of times: the mean of 1/dt overstates them.
+Clock speed, caches and other processes drift. Interleaved calls share the drift, so their ratios are reliable even when
+the milliseconds are not. Speeds are computed from median times: the mean of 1/dt overstates them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,17 @@ from torch import nn
 
 from fasthamer.types import HandModel
 
+Key = TypeVar("Key", bound=Hashable)
+Blocks = dict[Key, list[list[float]]]  # seconds of each call, by block
+Clock = Callable[[], float]  # seconds since any fixed moment
+
+WARMUP_SECONDS = 1.0  # a warm-up that has taken this long ends
+LEAST_ROUNDS = 3
+BLOCK_CALLS = 20  # at most, in one block
+
 
 class Timing(NamedTuple):
-    """Of one call, milliseconds."""
+    """Time of one call in milliseconds."""
 
     median_ms: float
     p95_ms: float
@@ -34,13 +42,16 @@ class Timing(NamedTuple):
         return cls(1000 * float(median), 1000 * float(p95))
 
 
-def ms_per_image(models: Mapping[str, HandModel], size: int = 256, repeats: int = 30) -> dict[str, float]:
-    """Median milliseconds of each model for one crop (batch 1), on the device where it is; they take turns.
+def ms_per_image(
+    models: Mapping[str, HandModel], size: int = 256, repeats: int = 30, clock: Clock = time.perf_counter
+) -> dict[str, float]:
+    """Median milliseconds of each model for one crop (batch 1) on its device, measured interleaved.
 
     Args:
         models: in eval mode, by name.
         size: pixels of the crop.
         repeats: timed calls of each.
+        clock: seconds.
     """
     calls = {}
     for name, model in models.items():
@@ -48,21 +59,19 @@ def ms_per_image(models: Mapping[str, HandModel], size: int = 256, repeats: int 
         image = random_crops(1, size, device)
         calls[name] = lambda model=model, image=image, device=device: _call(model, image, device)
     with torch.no_grad():
-        return {name: Timing.of(times).median_ms for name, times in interleaved(calls, repeats).items()}
-
-
-Key = TypeVar("Key", bound=Hashable)
-Blocks = dict[Key, list[list[float]]]  # seconds of each call, by block
-PATIENCE = 1.0  # seconds; a warm-up that has used them ends
-LEAST_ROUNDS = 3
-BLOCK_CALLS = 20  # at most, in one block
+        times = interleaved(calls, repeats, clock=clock)
+    return {name: Timing.of(each).median_ms for name, each in times.items()}
 
 
 def interleaved(
-    calls: Mapping[Key, Callable[[], object]], repeats: int, warmup: int = 3, seconds: float = float("inf")
+    calls: Mapping[Key, Callable[[], object]],
+    repeats: int,
+    warmup: int = 3,
+    seconds: float = float("inf"),
+    clock: Clock = time.perf_counter,
 ) -> dict[Key, list[float]]:
-    """Seconds of every call, one after the other in turns; see `in_blocks`, of which this is the case of one call."""
-    blocks = in_blocks(calls, repeats, seconds, spell=0.0, warmup=warmup)
+    """Seconds of every call; `in_blocks` with one call in each block."""
+    blocks = in_blocks(calls, repeats, seconds, block_seconds=0.0, warmup=warmup, clock=clock)
     return {name: flat(each) for name, each in blocks.items()}
 
 
@@ -70,34 +79,36 @@ def in_blocks(
     calls: Mapping[Key, Callable[[], object]],
     rounds: int,
     seconds: float = float("inf"),
-    spell: float = 0.25,
+    block_seconds: float = 0.25,
     warmup: int = 3,
+    clock: Clock = time.perf_counter,
 ) -> Blocks:
-    """Seconds of every call: in each round each has a block of calls on end, and each round starts with another.
+    """Seconds of every call. A round times one block of consecutive calls of each; the first one rotates.
 
-    A block shows a model as a video does, with its weights in the caches as far as they fit; the turns spread slow
-    minutes over all alike. The first call of a block finds the other models' data in the caches and is not counted,
-    unless a single call is longer than a block.
+    Within a block the weights stay in the caches as far as they fit, as when a model processes a video. Interleaving
+    the blocks spreads slow periods of the machine over all calls alike. The first call of a block finds the other
+    models' data in the caches and is not counted, unless a single call is longer than a block.
 
     Args:
-        calls: must return only when their work is done (`synchronise`).
-        rounds: how often each has its turn.
-        seconds: stop after the round in which this much time is used up, but not before `LEAST_ROUNDS`.
-        spell: seconds of a block, or `BLOCK_CALLS` calls if they are shorter; at least one call.
-        warmup: calls of each before the first timed one, fewer (but one) where they take longer than `PATIENCE`.
+        calls: each must return only when its work is done (`synchronise`).
+        rounds: blocks of each call.
+        seconds: stop after the round in which this time is exceeded, but not before `LEAST_ROUNDS`.
+        block_seconds: length of a block; it ends earlier after `BLOCK_CALLS` calls, and holds at least one.
+        warmup: untimed calls of each at the start; at least one, and no more after `WARMUP_SECONDS`.
+        clock: seconds.
     """
     names = list(calls)
-    quick = {name: _warm(calls[name], warmup) < spell for name in names}
+    quick = {name: _warm_up(calls[name], warmup, clock) < block_seconds for name in names}
     blocks: Blocks = {name: [] for name in names}
-    began = time.perf_counter()
+    began = clock()
     for turn in range(rounds):
-        if turn >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
+        if turn >= LEAST_ROUNDS and clock() - began > seconds:
             break
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
             if quick[name]:
                 calls[name]()
-            blocks[name].append(_block(calls[name], spell))
+            blocks[name].append(_block(calls[name], block_seconds, clock))
     return blocks
 
 
@@ -109,26 +120,28 @@ def flat(blocks: Sequence[Sequence[float]]) -> list[float]:
 def times_faster(blocks: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
     """How many times faster than the reference: the median over rounds of each round's ratio of medians.
 
-    Both were timed within the same rounds, so a slow minute is in both sides of its ratio.
+    Both were timed in the same rounds, so a slow period of the machine affects both sides of its ratio.
     """
     pairs = zip(blocks, reference, strict=True)
     return float(np.median([np.median(theirs) / np.median(own) for own, theirs in pairs]))
 
 
 class StageClock:
-    """Seconds spent inside chosen modules during a forward pass, waiting for the device at each boundary.
+    """Seconds spent inside chosen modules during a forward pass.
 
-    The waiting makes the whole a little slower than an undisturbed pass: time that separately.
+    The device is synchronised at each boundary, which makes the pass a little slower: time the whole separately.
     """
 
-    def __init__(self, stages: Mapping[str, nn.Module], device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self, stages: Mapping[str, nn.Module], device: torch.device, clock: Clock = time.perf_counter
+    ) -> None:
+        self.device, self.clock = device, clock
         self.stages = dict(stages)
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def running(self) -> Iterator[StageClock]:
-        """Listens to the modules until the block ends; `seconds` then holds each stage's time within it."""
+        """Times the modules inside the `with` block; `seconds` then holds the total of each stage."""
         self.seconds = dict.fromkeys(self.stages, 0.0)
         handles = []
         for name, module in self.stages.items():
@@ -136,13 +149,13 @@ class StageClock:
 
             def enter(module: nn.Module, inputs: object, starts: list[float] = starts) -> None:
                 synchronise(self.device)
-                starts.append(time.perf_counter())
+                starts.append(self.clock())
 
             def leave(
                 module: nn.Module, inputs: object, output: object, name: str = name, starts: list[float] = starts
             ) -> None:
                 synchronise(self.device)
-                self.seconds[name] += time.perf_counter() - starts.pop()
+                self.seconds[name] += self.clock() - starts.pop()
 
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
         try:
@@ -153,7 +166,7 @@ class StageClock:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until all work queued on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -161,19 +174,19 @@ def synchronise(device: torch.device) -> None:
 
 
 def random_crops(batch: int, size: int, device: torch.device) -> torch.Tensor:
-    """(batch, 3, size, size) uint8 noise, the same each time: the speed of these networks does not depend on it."""
+    """(batch, 3, size, size) uint8 noise, the same each time: the content does not affect the speed."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator).to(device)
 
 
 def device_of(model: object) -> torch.device:
-    """Where a model's parameters are; the CPU for something without any."""
+    """The device of a model's parameters; the CPU if it has none."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
-    """What a timing was taken on."""
+    """Hardware, versions, load and date, to be stored with a timing."""
     named: dict[str, str | int] = {"cpu": _cpu_name(), "threads": torch.get_num_threads()}
     if device.type == "cuda":
         named["gpu"] = torch.cuda.get_device_name(device)
@@ -183,29 +196,29 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "system": platform.system(),
     }
     if hasattr(os, "getloadavg"):
-        versions["load"] = f"load {os.getloadavg()[0]:.1f}"  # other processes: above the core count, distrust the times
+        versions["load"] = f"load {os.getloadavg()[0]:.1f}"  # above the number of cores, times are unreliable
     return named | versions | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _warm(call: Callable[[], object], count: int) -> float:
+def _warm_up(call: Callable[[], object], count: int, clock: Clock) -> float:
     """Seconds of the last of `count` calls."""
-    began = last = time.perf_counter()
+    began = last = clock()
     spent = 0.0
     for _ in range(count):
         call()
-        now = time.perf_counter()
+        now = clock()
         spent, last = now - last, now
-        if now - began > PATIENCE:
+        if now - began > WARMUP_SECONDS:
             break
     return spent
 
 
-def _block(call: Callable[[], object], spell: float) -> list[float]:
+def _block(call: Callable[[], object], block_seconds: float, clock: Clock) -> list[float]:
     seconds: list[float] = []
-    while not seconds or (sum(seconds) < spell and len(seconds) < BLOCK_CALLS):
-        start = time.perf_counter()
+    while not seconds or (sum(seconds) < block_seconds and len(seconds) < BLOCK_CALLS):
+        start = clock()
         call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return seconds
 
 

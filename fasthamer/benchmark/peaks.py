@@ -1,12 +1,13 @@
-"""What the machine can do at most, measured beside the models: matrix products and reading memory.
+"""The machine's peak rates, measured beside the models: matrix products and reading from memory.
 
-A model's time is compared with two floors. *Arithmetic*: its operations at the best rate of a square matrix product in
-the same precision on the same threads. *Weights*: reading every weight once at the best rate of a matrix-vector product
-whose matrix is as large as they are (small weights stay in caches and are read faster).
+A model's time is compared with two lower bounds. *Arithmetic*: its operations at the best rate of a square matrix
+product in the same precision on the same threads. *Weights*: reading every weight once at the rate of a matrix-vector
+product whose matrix has as many bytes (small weights stay in caches and are read faster).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasthamer.benchmark.timing import interleaved, synchronise
+from fasthamer.benchmark.timing import Clock, interleaved, synchronise
 
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of a weight
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of one weight
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
-SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square products that are tried
-READ_MB = (8, 64, 512)  # 1e6 bytes, of the matrices that are read
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matrices; the fastest size counts
+READ_MB = (8, 64, 512)  # 1e6 bytes of the matrices in the matrix-vector products
 _ROW = 1000  # float32 numbers
 _TRIES = 3
 
@@ -27,24 +28,25 @@ Probe = tuple[str, str | int]  # ("product", precision) or ("read", megabytes)
 
 
 class Peaks(NamedTuple):
-    """Of one machine, on so many threads."""
+    """Peak rates of one machine with one number of threads."""
 
     gflops: dict[str, float]  # 1e9 operations a second, 2 per multiply-add, by precision
-    read_gbs: dict[int, float]  # 1e9 bytes a second, by megabytes that are read over and over
+    read_gbs: dict[int, float]  # 1e9 bytes a second, by the megabytes that are read repeatedly
 
     def bandwidth(self, megabytes: float) -> float:
-        """1e9 bytes a second when weights of this size are read, between the measured sizes by their logarithm."""
+        """1e9 bytes a second for weights of this size: interpolated over the logarithm of the measured sizes."""
         sizes = sorted(self.read_gbs)
         rates = [self.read_gbs[size] for size in sizes]
         return float(np.interp(np.log(max(megabytes, 1e-3)), np.log(sizes), rates))
 
     def bound(self, milliseconds: float, gflops: float, weights_mb: float, precision: str) -> Bound:
-        """What a pass spends its time on.
+        """Lower bounds of a pass and what takes most of its time.
 
         Args:
             milliseconds: of the pass.
-            gflops: 1e9 operations of the pass, the whole batch.
+            gflops: 1e9 operations of the pass, of the whole batch.
             weights_mb: 1e6 bytes of weights that it reads.
+            precision: a key of `gflops`.
         """
         arithmetic = 1000 * gflops / self.gflops[precision]
         weights = weights_mb / self.bandwidth(weights_mb)
@@ -54,39 +56,42 @@ class Peaks(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The floors of one pass. Both may go on at the same time, so the rest is the time minus the larger one.
+    """Lower bounds of one pass.
 
-    `bound` is the largest of arithmetic, weights and overhead; overhead is that rest: starting kernels, kernels that
-    run below the peak (depthwise convolutions, normalisation), reading and writing activations.
+    Arithmetic and reading can overlap, so the overhead is the time minus the larger of the two: starting kernels,
+    kernels that run below the peak (depthwise convolutions, normalisation), reading and writing activations. `bound`
+    names the largest of arithmetic, weights and overhead.
     """
 
     arithmetic_ms: float
     weights_ms: float
-    peak_fraction: float  # achieved, of the matrix products' peak
+    peak_fraction: float  # achieved share of the peak rate of matrix products
     bound: str
 
 
 class PeakProbes:
-    """Calls to be timed in turn with the models.
+    """Calls that measure the peaks, to be timed interleaved with the models.
 
     Args:
-        device: where.
-        precisions: whose products are measured; of `BYTES`.
-        sides: of the square products that are tried; None: those of `SIDES` for the device.
-        read_mb: 1e6 bytes, of the matrices that are read; None: `READ_MB`.
+        device: of the matrices.
+        precisions: keys of `BYTES`; one product is measured for each.
+        sides: of the square matrices; the size with the highest rate is used. Empty: `SIDES` of the device.
+        read_mb: 1e6 bytes of the matrices that are read. Empty: `READ_MB`.
+        clock: seconds.
     """
 
     def __init__(
         self,
         device: torch.device,
         precisions: Iterable[str],
-        sides: Sequence[int] | None = None,
-        read_mb: Sequence[int] | None = None,
+        sides: Sequence[int] = (),
+        read_mb: Sequence[int] = (),
+        clock: Clock = time.perf_counter,
     ) -> None:
         self._operations: dict[Probe, float] = {}
         self.calls: dict[Probe, Callable[[], object]] = {}
         for precision in dict.fromkeys(precisions):
-            call, operations = _best_product(device, precision, sides or SIDES.get(device.type, SIDES["cpu"]))
+            call, operations = _best_product(device, precision, sides or SIDES.get(device.type, SIDES["cpu"]), clock)
             self._add(("product", precision), call, operations)
         vector = torch.randn(_ROW, 1, device=device)
         for size in read_mb or READ_MB:
@@ -97,7 +102,7 @@ class PeakProbes:
         self.calls[probe], self._operations[probe] = call, work
 
     def peaks(self, blocks: Mapping[Probe, Sequence[Sequence[float]]]) -> Peaks:
-        """From the blocks of `calls`: each block's best call, the median over rounds."""
+        """From the times of `calls`: the best call of each block, the median over blocks."""
         rates = {
             probe: work / float(np.median([min(block) for block in blocks[probe]])) / 1e9
             for probe, work in self._operations.items()
@@ -106,14 +111,16 @@ class PeakProbes:
         return Peaks(products, {int(key): rate for (kind, key), rate in rates.items() if kind == "read"})
 
 
-def _best_product(device: torch.device, precision: str, sides: Sequence[int]) -> tuple[Callable[[], object], float]:
-    """The square product that runs at the highest rate, and its operations."""
+def _best_product(
+    device: torch.device, precision: str, sides: Sequence[int], clock: Clock
+) -> tuple[Callable[[], object], float]:
+    """The square product with the highest rate, and its number of operations."""
     product = torch._int_mm if precision == "int8" else torch.matmul
     calls = {}
     for side in sides:
         left, right = (_numbers(side, _DTYPES[precision], device) for _ in range(2))
         calls[side] = _synchronised(product, left, right, device)
-    times = interleaved(calls, _TRIES, warmup=1)
+    times = interleaved(calls, _TRIES, warmup=1, clock=clock)
     best = max(calls, key=lambda side: side**3 / min(times[side]))
     return calls[best], 2.0 * best**3
 
