@@ -18,7 +18,20 @@ from fasthamer.students import build_student, save_student
 from fasthamer.tools import benchmark_fps
 
 CPU = torch.device("cpu")
-QUICK = ["--device", "cpu", "--rounds", "3", "--seconds", "0.01", "--threads", "1", "--peak-sides", "64", "--peak-mb", "1,2"]
+QUICK = [
+    "--device",
+    "cpu",
+    "--rounds",
+    "3",
+    "--seconds",
+    "0.01",
+    "--threads",
+    "1",
+    "--peak-sides",
+    "64",
+    "--peak-mb",
+    "1,2",
+]
 SMALL = ["--models", "timm:test_resnet", "--decoder-size", "tiny"]
 
 

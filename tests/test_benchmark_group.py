@@ -7,8 +7,8 @@ from torch import nn
 
 from fasthamer.benchmark.costs import Work
 from fasthamer.benchmark.group import COLUMNS, Entry, Group, Setting
-from fasthamer.benchmark.peaks import Peaks
 from fasthamer.benchmark.passes import IMAGE_SIZE, crops, decode, jpeg_image, stage_modules
+from fasthamer.benchmark.peaks import Peaks
 from fasthamer.data.crop import crop_affine, warp
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ class Network(nn.Module):
 def entry(backend, network, precision="fp32", gflops=2.0):
     about = {"model": "m", "weights": "random", "decoder": "mano tiny", "backend": backend, "precision": precision}
     work = {stage: Work(gflops, 10.0) for stage in ("model", "backbone", "head", "mesh")}
-    return Entry(about, {"params_m": 3.0, "file_mb": 12.0, "peak_mb": 20.0}, network, network, work, 8)
+    return Entry(about, {"params_m": 3.0, "file_mb": 12.0, "peak_mb": 20.0}, network, network, work)
 
 
 def rows_of(clock, batch, entries, teacher=None, stages=STAGES):
@@ -111,7 +111,9 @@ def test_every_stage_has_its_row_and_its_ratios(clock):
 
 def test_lower_bounds_are_of_the_whole_batch_and_costs_are_in_the_rows_of_the_whole_model(clock):
     rows = rows_of(
-        clock, 4, [entry("torch", Network(clock, 0.0, 0.05, 0.0, 0.05)), entry("x", Network(clock, 0, 0, 0, 0.1), "int8")]
+        clock,
+        4,
+        [entry("torch", Network(clock, 0.0, 0.05, 0.0, 0.05)), entry("x", Network(clock, 0, 0, 0, 0.1), "int8")],
     )
     row = rows["torch", "model"]  # 100 ms; 4 images of 2 GFLOP at 100 GFLOP/s are 80 ms; 10 MB at 10 GB/s are 1 ms
     assert (row["arithmetic_ms"], row["weights_ms"], row["peak_fraction"]) == close((80, 1, 0.8))

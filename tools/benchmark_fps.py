@@ -128,7 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", default="5", help="for each row; stops earlier than --rounds, but not before 3")
     add("--threads", help="on the CPU, of every backend and of the peaks; by default torch's choice")
     add("--peak-sides", default="", help="comma-separated sides of the matrix products that measure the machine's peak")
-    add("--peak-mb", default="", help="comma-separated sizes of the matrices that measure its memory bandwidth, 1e6 bytes")
+    add(
+        "--peak-mb",
+        default="",
+        help="comma-separated sizes of the matrices that measure its memory bandwidth, 1e6 bytes",
+    )
     add("--mano", help="MANO_RIGHT.pkl or the like, if a student was trained with it")
     add(
         "--teacher-ckpt",

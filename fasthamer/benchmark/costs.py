@@ -37,7 +37,10 @@ def work_of(parts: dict[str, nn.Module], model: nn.Module, image: Tensor) -> dic
         model: run once.
         image: (B, 3, S, S); the first one is used.
     """
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # operations in fused kernels are not counted
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):  # operations in fused kernels are not counted
         counts = {name: _OperationCount(part, counter) for name, part in parts.items()}
         model(image[:1])
     return {name: Work(counts[name].close() / 1e9, _resident(part) / _MEGABYTE) for name, part in parts.items()}

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from fasthamer.benchmark.costs import Work
-from fasthamer.benchmark.peaks import PeakProbes, Peaks
 from fasthamer.benchmark.passes import PARTS, PartsPass, Passes, before_the_model, jpeg_image
+from fasthamer.benchmark.peaks import PeakProbes, Peaks
 from fasthamer.benchmark.timing import Blocks, Clock, Timing, flat, in_blocks, random_crops, times_faster
 from fasthamer.runtime.session import Session
 

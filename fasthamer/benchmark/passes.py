@@ -140,7 +140,9 @@ def stage_modules(model: nn.Module) -> dict[str, nn.Module]:
     if "mano_head" in parts:  # the decoder's name in HaMeR's checkpoint
         parts["decoder"] = parts["mano_head"]
     names = ["normalise", "backbone", *(("head", "mesh") if "mesh" in parts else ("decoder", "hand"))]
-    if "decoder" in names and hasattr(parts.get("decoder"), "placing"):  # a token decoder: a mesh decoder, no hand layer
+    if "decoder" in names and hasattr(
+        parts.get("decoder"), "placing"
+    ):  # a token decoder: a mesh decoder, no hand layer
         parts |= dict(parts["decoder"].named_children())
         names[-1:] = ["mesh", "placing"]
     missing = [name for name in names if name not in parts]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fasthamer.benchmark.costs import Work, peak_memory, work_of
 from fasthamer.benchmark.footprint import footprint_mb
 from fasthamer.benchmark.group import EAGER, Entry, Group, Setting
-from fasthamer.benchmark.peaks import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.passes import MESH, PARTS, stage_modules
+from fasthamer.benchmark.peaks import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.timing import random_crops
 from fasthamer.runtime.deploy import inference_graph
 from fasthamer.runtime.export import TooLarge

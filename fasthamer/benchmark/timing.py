@@ -132,9 +132,7 @@ class StageClock:
     The device is synchronised at each boundary, which makes the pass a little slower: time the whole separately.
     """
 
-    def __init__(
-        self, stages: Mapping[str, nn.Module], device: torch.device, clock: Clock = time.perf_counter
-    ) -> None:
+    def __init__(self, stages: Mapping[str, nn.Module], device: torch.device, clock: Clock = time.perf_counter) -> None:
         self.device, self.clock = device, clock
         self.stages = dict(stages)
         self.seconds: dict[str, float] = {}
