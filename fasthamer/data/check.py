@@ -1,19 +1,21 @@
 """Checks that a dataset is complete and its labels are plausible; changes nothing.
 
-Every image file is checked for its first and last bytes, without decoding. Evenly spaced samples are decoded, and their
-labels are checked for size, position and agreement with each other.
+Every image file is checked for its first and last bytes and for an EXIF orientation, without decoding. Evenly spaced
+samples are decoded, and their labels are checked for size, position and agreement with each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.dataset import HandDataset, HandStream
+from fasthamer.data.file_checks import Orientations, content_problem, incomplete, shown_size
 from fasthamer.data.label_checks import (
     REPROJECTION,
     TIPS_APART,
@@ -22,15 +24,14 @@ from fasthamer.data.label_checks import (
     sample_problems,
     tips_apart,
 )
-from fasthamer.data.readers.base import ImageDataset, read_image_size
+from fasthamer.data.readers.base import ImageDataset
 from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.streams import Indexed, Mix
-from fasthamer.files.images import JPEG_BEGIN, JPEG_END, TAIL
+from fasthamer.files.images import TAIL, read_image_size
 from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
 from fasthamer.types import Batch
 
 SHOWN, COLUMNS = 24, 6  # crops on the contact sheet
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass
@@ -95,33 +96,11 @@ def contact_sheet(report: Report) -> NDArray[np.uint8] | None:
     return sheet([[each for each, _ in row] for row in rows], captions=[[text for _, text in row] for row in rows])
 
 
-def incomplete(path: Path) -> str | None:
-    """What is wrong with an image file, judged by its first and last bytes; None if nothing is."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(8)
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL))
-            end = file.read()
-    except OSError:
-        return "is missing" if not path.exists() else "cannot be read"
-    return _cut_short(begin, end)
-
-
-def _cut_short(begin: bytes, end: bytes) -> str | None:
-    if not end:
-        return "is empty"
-    if begin.startswith(JPEG_BEGIN):
-        return None if JPEG_END in end else "is cut short"
-    if begin.startswith(b"\x89PNG"):
-        return None if end.endswith(_PNG_END) else "is cut short"
-    return None if begin[:4] in (b"RIFF", b"II*\x00", b"MM\x00*") or begin[:2] == b"BM" else "is no image"
-
-
 def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
     """Checks every image file; returns those with a problem."""
     images, left = 0, 0
-    before, damaged = None, set()
+    before, damaged, misfits, orientations = None, set(), set(), Orientations()
+    compared = type(dataset).image_problem is not ImageDataset.image_problem
     for index in range(len(dataset)):
         left += dataset.is_left(index)
         path = dataset.image_path(index)
@@ -130,10 +109,17 @@ def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
             if wrong := incomplete(path):
                 report.problems.append(f"{path} {wrong}")
                 damaged.add(path)
+            else:
+                orientations.add(path, partial(dataset.raw_sample, index))
+        if compared and path not in damaged and (problem := dataset.image_problem(index, *shown_size(path))):
+            report.problems.append(problem)
+            misfits.add(path)
         before = path
     report.facts.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {images} images")
+    report.problems += orientations.problems()
+    report.facts += orientations.facts()
     report.facts += [f"left out by the reader: {line}" for line in dataset.info.left_out]
-    return damaged
+    return damaged | misfits
 
 
 def _check_sample(dataset: HandDataset, sample: int, report: Report, damaged: set[Path]) -> None:
@@ -160,7 +146,10 @@ def _check_sample(dataset: HandDataset, sample: int, report: Report, damaged: se
 
 def _image_problems(dataset: ImageDataset, index: int, seen: _Statistics) -> Iterator[str]:
     hand = dataset.raw_sample(index)
-    yield from sample_problems(hand.labels, hand.box, *read_image_size(hand.path))
+    width, height = read_image_size(hand.path, hand.upright)
+    yield from sample_problems(hand.labels, hand.box, width, height)
+    if isinstance(hand.upright, tuple) and hand.upright not in ((width, height), (height, width)):
+        yield f"its image is {width}x{height}, labelled as {hand.upright[0]}x{hand.upright[1]}: was it resized since?"
     if dataset.info.cameras and hand.labels.joints is not None:
         off = reprojection(hand.labels, dataset.camera(index))
         if off is not None:
@@ -181,7 +170,7 @@ def _check_shards(dataset: TarDataset, sample: int, report: Report) -> None:
     for shard in range(len(dataset.shards)):
         for number, raw in enumerate(dataset.samples(shard, report.problems)):
             samples += 1
-            if wrong := _cut_short(raw.image[:8], raw.image[-TAIL:]):
+            if wrong := content_problem(raw.image[:TAIL], raw.image[-TAIL:], partial(bytes, raw.image)):
                 report.problems.append(f"{raw.name}: its image {wrong}")
             elif number < each:
                 for _, item in dataset.items(raw, 0, report.problems):

@@ -38,6 +38,22 @@ def box_side(extent: np.ndarray) -> float:
     return max(float(extent[1]), float(extent[0]) * BOX_SHAPE[1] / BOX_SHAPE[0], 2.0)
 
 
+def box_problem(low: np.ndarray, high: np.ndarray, width: int | None = None, height: int | None = None) -> str | None:
+    """Why a hand's tight box cannot be one in its image; None if it can. It may reach beyond the image.
+
+    Args:
+        low: (2,) upper left corner, pixels.
+        high: (2,) lower right corner.
+        width, height: of the image; None: only the box's own numbers are checked.
+    """
+    extent = float((high - low).max())
+    if extent < (2.0 if width is None or height is None else min(2, max(width, height))):
+        return f"is {extent:.3g} pixels large: is it normalised to 0..1? Boxes are in pixels of the image"
+    if width is not None and height is not None and ((high <= 0).any() or (low >= (width, height)).any()):
+        return f"lies outside of the {width}x{height} image"
+    return None
+
+
 def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.0, mirror: bool = False) -> np.ndarray:
     """The map from pixels of the image to pixels of the crop.
 

@@ -21,7 +21,7 @@ from fasthamer.data.readers.tar_record import read_record, write_record
 from fasthamer.data.readers.tars import PACK_INFO, RECORD, webdataset
 from fasthamer.data.sample import Labels
 from fasthamer.files.atomic import remove_drafts, replacing, write_json
-from fasthamer.files.images import JPEG_BEGIN, decode_image, encode_image
+from fasthamer.files.images import JPEG_BEGIN, decode_image, encode_image, read_image_size, read_orientation
 
 SHARD = 1000  # hands per shard, as HaMeR's
 REACH = 0.95  # of the box's side: farthest from its centre that augmentation reaches (1.3 / sqrt(2) + shift)
@@ -122,6 +122,8 @@ def _write_shard(dataset: ImageDataset, indices: range, path: Path, skipped: lis
             for index in indices:
                 try:
                     source = dataset.raw_sample(index)
+                    if problem := dataset.image_problem(index, *read_image_size(source.path, source.upright)):
+                        raise ValueError(problem)
                     image, hand = packed_hand(source)
                 except (ValueError, OSError) as error:
                     skipped.append(f"hand {index}: {error}")
@@ -151,7 +153,7 @@ def _verify(path: Path, hands: dict[str, RawSample]) -> None:
             if found.left != wanted.left or not box or not _same(found.labels, wanted.labels):
                 raise ValueError(f"{path}: {key} reads back with other labels: is the disk sound?")
         else:
-            decode_image(member["data"], f"{path}: {key}")
+            decode_image(member["data"], f"{path}: {key}", upright=False)
             images += 1
     if damage or left or images != len(hands):
         raise ValueError(f"{path}: {len(hands)} hands went in, {images} images read back {damage[:1]}")
@@ -173,18 +175,20 @@ def _same(found: Labels, wanted: Labels) -> bool:
 def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
     """The bytes of the image to pack, and the hand with labels and box in that image.
 
+    An image whose EXIF orientation may have been applied is encoded again, without it: shards are read as stored.
+
     Raises:
         FileNotFoundError, ValueError: no image, or a damaged one.
     """
     content = hand.path.read_bytes()
-    image = decode_image(content, str(hand.path))
+    image = decode_image(content, str(hand.path), hand.upright)
     height, width = image.shape[:2]
     reach = REACH * hand.box[1]
     corner = np.clip(np.floor(hand.box[0] - reach), 0, [width - 1, height - 1]).astype(int)
     far = np.clip(np.ceil(hand.box[0] + reach), corner + 1, [width, height]).astype(int)
     scale = min(1.0, LARGEST_SIDE / float((far - corner).max()))
     if (far - corner).prod() >= WORTH_CUTTING * width * height and scale == 1.0:
-        if content.startswith(JPEG_BEGIN):
+        if content.startswith(JPEG_BEGIN) and (hand.upright is False or read_orientation(hand.path) == 1):
             return content, hand
         corner, far = np.zeros(2, int), np.array([width, height])
     part = image[corner[1] : far[1], corner[0] : far[0]]

@@ -4,53 +4,199 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from fasthamer.files.atomic import write_bytes
+from fasthamer.files.image_kinds import foreign_kind, is_common_image
+from fasthamer.files.pixels import (
+    UnsupportedPixelsError,
+    Upright,
+    applied_mark,
+    orientation_mark,
+    rgb_pixels,
+    turned,
+)
+
+if TYPE_CHECKING:
+    import torch
 
 JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_SCAN = b"\xff\xda"  # begins the compressed pixels, in which it does not occur
 TAIL = 4096  # bytes among which a whole JPEG file has its end mark; some writers add something behind it
 
 
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, RGB, as the file stores it: an EXIF orientation is ignored.
+def read_image(path: Path, upright: Upright = True) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, RGB, of any pixel type in the table of `fasthamer.files.pixels`.
+
+    Args:
+        path: of the file.
+        upright: whether an EXIF orientation is applied, as viewers and `cv2.imread` do; see `Upright`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, or cut short.
+        ValueError: not an image, cut short, or of pixels that have no 8-bit RGB values; the message says what to do.
     """
-    try:
-        return decode_image(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}") from None
-    except OSError as error:
-        raise ValueError(f"{path}: damaged image ({error}); copy or download it again") from None
+    return decode_image(_content(path), str(path), upright)
 
 
-def decode_image(data: bytes, source: str) -> np.ndarray:
+def decode_image(content: bytes, source: str, upright: Upright = True) -> NDArray[np.uint8]:
     """An image file's content as (H, W, 3) uint8, RGB.
 
     Args:
-        data: the file.
+        content: of the file.
         source: its name, for errors.
+        upright: as of `read_image`.
 
     Raises:
-        ValueError: not an image, or cut short.
+        ValueError: as `read_image`.
     """
     # OpenCV is the faster reader; whether it refuses a JPEG cut short depends on its version, so look first.
-    if data.startswith(JPEG_BEGIN) and JPEG_END in data[-TAIL:]:
+    if is_whole_jpeg(content[:2], content):
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
         if image is not None:
-            return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
+            pixels = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
+            return pixels if upright is False else turned(pixels, _jpeg_mark(content), upright)
     try:
-        with Image.open(io.BytesIO(data)) as image_file:
-            return np.asarray(image_file.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{source}: damaged image ({error}); copy or download it again") from None
+        with Image.open(io.BytesIO(content)) as image_file:
+            return rgb_pixels(image_file, upright)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise anything for damaged files
+        raise ValueError(_complaint(source, content, error)) from None
+
+
+def read_image_size(path: Path, upright: Upright = True) -> tuple[int, int]:
+    """Width and height in pixels of what `read_image` gives, from the file's header.
+
+    Args:
+        path: of the file.
+        upright: as of `read_image`. With it a PNG is decoded, since its orientation may follow its pixels.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image.
+    """
+    width, height, mark = _header(path, marked=upright is not False)
+    return (height, width) if applied_mark(mark, width, height, upright) >= 5 else (width, height)
+
+
+def read_orientation(path: Path) -> int:
+    """The EXIF orientation of an image file, 1 to 8; errors as `read_image_size`."""
+    return _header(path, marked=True)[2]
+
+
+def image_array(image: str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, RGB, from any form in which users have images.
+
+    Args:
+        image: a file's path or an image of Pillow, whose EXIF orientation is applied; or an (H, W, 3) uint8 array or
+            tensor; or a (3, H, W) uint8 tensor.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: anything else.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        try:
+            pixels = rgb_pixels(image)
+        except Exception as error:  # decoded only now
+            raise ValueError(_complaint("the image", b"", error)) from None
+        image = pixels
+    elif hasattr(image, "detach"):  # a tensor: exported models run without torch
+        image = image.detach().cpu().numpy()
+        if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+            image = np.ascontiguousarray(image.transpose(1, 2, 0))
+    expected = "expected (H, W, 3) uint8, RGB, an image of Pillow or a file's path"
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"the image is of type {type(image).__name__}; {expected}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"the image is {image.shape} {image.dtype}; {expected}")
+    return image
+
+
+def is_whole_jpeg(begin: bytes, end: bytes) -> bool:
+    """Whether a file is a JPEG with its end mark, and the mark is not that of a preview in its header.
+
+    Args:
+        begin: its first two bytes or more.
+        end: its last `TAIL` bytes or more.
+    """
+    return begin.startswith(JPEG_BEGIN) and JPEG_END in end[-TAIL:] and end.rfind(JPEG_END) > end.rfind(JPEG_SCAN)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"no image {path}")
+    if isinstance(error, IsADirectoryError):
+        return ValueError(f"{path} is a folder: give an image file")
+    return ValueError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def _complaint(source: str, content: bytes, error: Exception) -> str:
+    """Why an image could not be decoded, and what to do."""
+    again = "copy or download it again"
+    if isinstance(error, UnsupportedPixelsError):
+        return f"{source} has {error}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{source} is too large ({error}); make it smaller or save it as JPEG"
+    if found := foreign_kind(content):
+        return f"{source} is {found[0]}, which cannot be read as an image; {found[1]}"
+    if not isinstance(error, UnidentifiedImageError):
+        return f"{source}: damaged image ({error}); {again}"
+    if not content:
+        return f"{source}: damaged image (the file is empty); {again}"
+    if is_common_image(content):
+        return (
+            f"{source}: damaged image (its header cannot be read), or of a rare kind; {again}, or save it as 8-bit PNG"
+        )
+    return f"{source} is no image of a known format; use JPEG or PNG"
+
+
+def _jpeg_mark(content: bytes) -> int:
+    try:
+        with _open_jpeg(io.BytesIO(content)) as image:
+            return orientation_mark(image)
+    except Exception:  # OpenCV has decoded it, so a header that Pillow does not take is no reason to stop
+        return 1
+
+
+def _open_jpeg(file: IO[bytes] | Path) -> Image.Image:
+    """A JPEG's header; `Image.open` refuses those of more than 178 million pixels, which some phones make."""
+    return JpegImagePlugin.JpegImageFile(file)
+
+
+def _header(path: Path, marked: bool) -> tuple[int, int, int]:
+    """Stored width, stored height and EXIF orientation (1 unless `marked`)."""
+    begin = b""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(512)
+            file.seek(0)
+            with _open_jpeg(file) if begin.startswith(JPEG_BEGIN) else Image.open(file) as image:
+                return *image.size, orientation_mark(image) if marked else 1
+    except UnidentifiedImageError as error:
+        raise ValueError(_complaint(str(path), begin, error)) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise _unreadable(path, error) from None
+        raise ValueError(_complaint(str(path), begin, error)) from None
+    except Exception as error:  # as in `decode_image`
+        raise ValueError(_complaint(str(path), begin, error)) from None
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:

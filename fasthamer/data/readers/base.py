@@ -1,4 +1,4 @@
-"""What all readers share: the base class, image sizes, and meshes from MANO parameters."""
+"""What all readers share: the base class, and meshes from MANO parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
@@ -16,6 +15,7 @@ from fasthamer.data.crop import mirror_axis_angle, mirror_points
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import read_image
+from fasthamer.files.pixels import Upright
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.types import Batch, ManoParams
@@ -30,6 +30,7 @@ class RawSample(NamedTuple):
     labels: Labels
     box: tuple[np.ndarray, float]  # the crop: centre (2,) and side, pixels
     left: bool = False
+    upright: Upright = False  # whether an EXIF orientation is applied before the labels and the box fit
 
 
 class ImageDataset(HandDataset):
@@ -54,6 +55,10 @@ class ImageDataset(HandDataset):
             FileNotFoundError, ValueError: a damaged image or label; the message names the file.
         """
 
+    def image_problem(self, index: int, width: int, height: int) -> str | None:
+        """Why hand `index` cannot be in its image of this size, for readers that can tell; None if it can."""
+        return None
+
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """Hand `index`, cropped and augmented for epoch `epoch`.
 
@@ -67,7 +72,9 @@ class ImageDataset(HandDataset):
         change = None
         if self.strength is not None:
             change = augment.draw(np.random.default_rng((self.seed, epoch, index)), self.strength)
-        image = read_image(hand.path)
+        image = read_image(hand.path, hand.upright)
+        if problem := self.image_problem(index, image.shape[1], image.shape[0]):
+            raise ValueError(problem)
         return make_item(image, hand.labels, hand.box, self.image_size, index, change, hand.left)
 
     def labels(self, index: int) -> Labels:
@@ -86,22 +93,6 @@ class ImageDataset(HandDataset):
     def is_left(self, index: int) -> bool:
         """Whether hand `index` is a left hand."""
         return self.raw_sample(index).left
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, read from the file's header only.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: damaged image ({error}); copy or download it again") from None
 
 
 def mano_vertices(

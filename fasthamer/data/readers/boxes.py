@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.data import crop
-from fasthamer.data.readers.base import read_image_size
+from fasthamer.files.images import read_image_size
 from fasthamer.files.safe_npz import read_npz
 
 Box = tuple[np.ndarray, float]  # centre (2,) and side, pixels
@@ -55,5 +55,5 @@ class Boxes:
             row = self.rows[name]
             return self.centres[row], crop.box_side(self.extents[row])
         if keypoints is None or self.choice == "image":
-            return crop.image_box(*read_image_size(image))
+            return crop.image_box(*read_image_size(image, upright=False))
         return crop.keypoint_box(keypoints)

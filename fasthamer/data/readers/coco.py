@@ -5,6 +5,9 @@
 
 Keypoints are pixels in OpenPose order, wrist first. An annotation's side is its `hand_type` (left or right); without
 one, a category name that contains "left" means a left hand; otherwise the hand is taken as a right hand.
+
+An EXIF orientation is applied, as mmpose, detectron2 and current annotation tools do, unless it swaps width and height
+and the recorded size of the image is the stored one: then the labels were made without it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSamp
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
+from fasthamer.files.pixels import Upright
 from fasthamer.types import N_JOINTS
 
 LARGE = 1 << 25  # bytes; the index of an annotation file of at least this size is cached
@@ -57,9 +61,11 @@ class CocoHands(ImageDataset):
     ) -> None:
         super().__init__(image_size, strength, seed)
         self.file = find_annotations(Path(root), split)
+        # The name of the index changes with its arrays.
         cache = cache if self.file.stat().st_size >= LARGE else "none"
-        table = cached(f"coco {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
+        table = cached(f"coco with sizes {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
         self.keypoints, self.boxes, self.left = table["keypoints"], table["boxes"], table["left"]
+        self.sizes = table["sizes"]
         self.names, skipped = table["names"], int(table["skipped"])
         left_out = (f"{skipped} hands with too few keypoints",) if skipped else ()
         self.info = DatasetInfo("CocoHands", "hint", source=self.file, left_out=left_out)  # 2D labels alone: PCK
@@ -80,13 +86,18 @@ class CocoHands(ImageDataset):
         if not known.all() and self.boxes[index, 2:].min() > 0:
             corners = self.boxes[index].astype(np.float64).reshape(2, 2)
             corners[1] += corners[0]
-        return RawSample(self.image_path(index), Labels(keypoints), crop.keypoint_box(corners), self.is_left(index))
+        box = crop.keypoint_box(corners)
+        return RawSample(self.image_path(index), Labels(keypoints), box, self.is_left(index), self._upright(index))
 
     def image_path(self, index: int) -> Path:
         return self.folder / self.names[index].decode()
 
     def is_left(self, index: int) -> bool:
         return bool(self.left[index])
+
+    def _upright(self, index: int) -> Upright:
+        width, height = self.sizes[index].tolist()
+        return (width, height) if width and height else True
 
     def sample_name(self, index: int) -> str:
         """The image's name and the hand's side."""
@@ -190,16 +201,19 @@ def _read(path: Path) -> Arrays:
 
     Returns:
         `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros without a box;
-        `left` (N,) bool; `names` (N,) image names; `skipped`: the number of hands with too few keypoints.
+        `left` (N,) bool; `names` (N,) image names; `sizes` (N, 2) their recorded
+        width and height, 0 where not recorded; `skipped`: the number of hands with too few keypoints.
     """
     ids: list[int] = []
     files: list[bytes] = []
+    sizes: list[tuple[int, int]] = []
     hands: list[_Hand] = []
     skipped = 0
 
     def image(record: dict) -> None:
         ids.append(int(record["id"]))
         files.append(record["file_name"].encode())
+        sizes.append((int(record.get("width") or 0), int(record.get("height") or 0)))
 
     def annotation(record: dict) -> None:
         nonlocal skipped
@@ -216,6 +230,7 @@ def _read(path: Path) -> Arrays:
         "boxes": np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
         "left": np.array(["left" in (hand.side or categories.get(hand.category, "")) for hand in hands], dtype=bool),
         "names": np.array(files)[rows],
+        "sizes": np.array(sizes, dtype=np.int32)[rows],
         "skipped": np.array(skipped),
     }
 

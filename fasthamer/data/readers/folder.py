@@ -3,7 +3,8 @@
     ROOT/boxes.csv       path,x,y,width,height,side         one line per hand
     ROOT/boxes.json      [{"path": "a/b.jpg", "box": [x, y, width, height], "side": "left"}, ...]
 
-A box encloses the hand tightly: pixels from the image's upper left corner. The side is left or right. Paths are
+A box encloses the hand tightly: pixels from the upper left corner of the image as viewers show it (an EXIF orientation
+is applied). It may reach beyond the image. The side is left or right. Paths are
 relative to ROOT.
 """
 
@@ -59,6 +60,8 @@ class Folder(ImageDataset):
                 raise ValueError(f"{where}: side is {side!r}, expected left or right")
             if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
                 raise ValueError(f"{where}: {box} is no box; expected x, y, width, height in pixels")
+            if problem := crop.box_problem(np.array(box[:2]), np.array(box[:2]) + box[2:]):
+                raise ValueError(f"{where}: {box} {problem}")
             names.append(name.encode())
             boxes.append(np.array(box, dtype=np.float32))
             left.append(side == "left")
@@ -74,7 +77,13 @@ class Folder(ImageDataset):
     def raw_sample(self, index: int) -> RawSample:
         corner, extent = self.boxes[index].astype(np.float64).reshape(2, 2)
         box = crop.keypoint_box(np.stack((corner, corner + extent)))
-        return RawSample(self.image_path(index), Labels(), box, self.is_left(index))
+        return RawSample(self.image_path(index), Labels(), box, self.is_left(index), upright=True)
+
+    def image_problem(self, index: int, width: int, height: int) -> str | None:
+        corner, extent = self.boxes[index].astype(np.float64).reshape(2, 2)
+        problem = crop.box_problem(corner, corner + extent, width, height)
+        name = f"{self.file}: box {index + 1} ({self.sample_name(index)})"
+        return problem and f"{name}: {self.boxes[index].tolist()} {problem}"
 
     def image_path(self, index: int) -> Path:
         return self.root / self.names[index].decode()

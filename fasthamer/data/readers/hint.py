@@ -20,8 +20,9 @@ import numpy as np
 
 from fasthamer.data import augment, crop
 from fasthamer.data.dataset import DatasetInfo
-from fasthamer.data.readers.base import ImageDataset, RawSample, read_image_size
+from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
+from fasthamer.files.images import read_image_size
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.types import N_JOINTS
 
@@ -82,7 +83,7 @@ class HInt(ImageDataset):
             return self._list.raw_sample(index)
         path = self.image_path(index)
         hand = read_hand(path.with_suffix(".json"))
-        width, height = read_image_size(path)
+        width, height = read_image_size(path, upright=False)
         x, y = hand.keypoints.T
         valid = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         if self.points != "all":

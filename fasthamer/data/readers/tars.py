@@ -171,7 +171,7 @@ class TarDataset(HandStream):
         if not hands:
             return
         try:
-            image = decode_image(sample.image, sample.name)
+            image = decode_image(sample.image, sample.name, upright=False)
         except ValueError as error:
             skipped.append(str(error))
             return
