@@ -2,9 +2,9 @@
 
 from fasthamer.predict import HandMesh
 hands = HandMesh("runs/mine")                              # or "embedded", "hamer", "wilor", x.onnx
-found = hands(image, boxes=[[120, 80, 260, 240]], right=[True])
+found = hands("image.jpg", boxes=[[120, 80, 260, 240]], right=[True])
 found.vertices, found.keypoints_2d                         # metres; pixels of the image
-image = found.draw(image)
+image = found.draw("image.jpg")
 fitted = found.fit_mano("MANO_RIGHT.pkl")                  # MANO's parameters: see docs/mano_fit.md
 
 An exported .onnx or .xml file needs neither torch nor smplx. This is the one module of the package `fasthamer` itself
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasthamer.camera import full_image_focal, full_image_translation
-from fasthamer.data.crop import BOX_FACTOR, box_side, crop_affine, invert, mirror_points, transform, warp
+from fasthamer.data.crop import BOX_FACTOR, box_problem, box_side, crop_affine, invert, mirror_points, transform, warp
+from fasthamer.files.images import image_array
 from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 from fasthamer.types import View
@@ -29,6 +30,7 @@ from fasthamer.types import View
 if TYPE_CHECKING:
     from torch import nn
 
+    from fasthamer.files.images import ImageLike
     from fasthamer.hand.fit import MeshFit
     from fasthamer.hand.mano import Hand
     from fasthamer.render.overlay import Colour
@@ -51,13 +53,13 @@ class Prediction(NamedTuple):
     focal: float  # pixels; the principal point is the middle of the image
     faces: NDArray[np.int64]  # (1538, 3) of a right hand
 
-    def draw(self, image: NDArray[np.uint8], colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
+    def draw(self, image: ImageLike, colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
         """A copy of the image with the meshes (or skeletons) rendered over it, far hands first."""
         from fasthamer.render.overlay import MESH_COLOURS, draw_keypoints, draw_mesh
 
         colour = MESH_COLOURS["prediction"] if colour is None else colour
-        rendered = image
-        centre = image.shape[1] / 2, image.shape[0] / 2
+        rendered = image_array(image).copy()
+        centre = rendered.shape[1] / 2, rendered.shape[0] / 2
         for hand in np.argsort(-self.translation[:, 2]):
             if skeleton:
                 rendered = draw_keypoints(rendered, self.keypoints_2d[hand])
@@ -131,7 +133,7 @@ class HandMesh:
 
     def __call__(
         self,
-        image: NDArray[np.uint8],
+        image: ImageLike,
         boxes: ArrayLike,
         right: bool | Sequence[bool] = True,
         focal: float | None = None,
@@ -140,17 +142,19 @@ class HandMesh:
         """The hands in the boxes.
 
         Args:
-            image: (H, W, 3) RGB.
-            boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand.
+            image: (H, W, 3) uint8 RGB; or a (3, H, W) uint8 tensor; or a file's path or an image of Pillow, turned by
+                its EXIF orientation.
+            boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand; it may reach beyond the image.
             right: whether each is a right hand; one for all.
             focal: of the image's camera, pixels; None takes HaMeR's long focal length: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
 
         Raises:
-            ValueError: an image or boxes of another form.
+            FileNotFoundError, ValueError: an image or boxes of another form, or boxes that do not fit the image.
         """
-        boxes, is_right = _checked(image, boxes, right)
+        image = image_array(image)
         height, width = image.shape[:2]
+        boxes, is_right = _checked(boxes, right, width, height)
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
@@ -223,10 +227,8 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
 
 
 def _checked(
-    image: NDArray, boxes: ArrayLike, right: bool | Sequence[bool]
+    boxes: ArrayLike, right: bool | Sequence[bool], width: int, height: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"the image is {image.shape} {image.dtype}; expected (H, W, 3) uint8, RGB")
     boxes = np.asarray(boxes, np.float64)
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
@@ -236,6 +238,9 @@ def _checked(
     if not good.all():
         index = int(np.argmin(good))
         raise ValueError(f"box {index} is {boxes[index].tolist()}; expected x1 < x2 and y1 < y2")
+    for index, box in enumerate(boxes):
+        if problem := box_problem(box[:2], box[2:], width, height):
+            raise ValueError(f"box {index}, {box.tolist()}, {problem}")
     is_right = np.asarray(right, bool)
     if is_right.ndim and len(is_right) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes but {len(is_right)} values of right: give one for each, or one for all")

@@ -56,7 +56,8 @@ def content_problem(begin: bytes, end: bytes, content: Callable[[], bytes]) -> s
             return None
         if foreign is None:
             return "is damaged" if is_common_image(begin) else "is no image"
-    return f"is {foreign[0]}, which cannot be read as an image; {foreign[1]}"
+        return f"is {foreign[0]}, which cannot be read; {foreign[1]}"
+    return f"({foreign[0]}; {foreign[1]}) is no image"
 
 
 class Orientations:

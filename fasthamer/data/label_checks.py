@@ -133,7 +133,7 @@ def sample_problems(labels: Labels, box: tuple[np.ndarray, float], width: int, h
         yield f"the box's centre ({x:.0f}, {y:.0f}) lies outside of the {width}x{height} image"
     if not 4 <= side < 8 * max(width, height):  # 4 around a box of 2 pixels
         normalised = ": are the labels normalised to 0..1?" if side < 4 else ""
-        yield f"the crop's side is {side:.3g} pixels in a {width}x{height} image{normalised}"
+        yield f"the crop's side is {side:.{0 if side >= 4 else 1}f} pixels in a {width}x{height} image{normalised}"
     if labels.keypoints is not None and (known := labels.keypoints[:, 2] > 0).any():
         points = labels.keypoints[known, :2]
         inside = (points >= 0).all(1) & (points < (width, height)).all(1)

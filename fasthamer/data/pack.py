@@ -191,7 +191,7 @@ def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
         if content.startswith(JPEG_BEGIN) and (hand.upright is False or read_orientation(hand.path) == 1):
             return content, hand
         corner, far = np.zeros(2, int), np.array([width, height])
-    part = image[corner[1] : far[1], corner[0] : far[0]]
+    part: np.ndarray = image[corner[1] : far[1], corner[0] : far[0]]
     if scale < 1.0:
         part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return encode_image(part, ".jpg", QUALITY), _moved(hand, corner, scale)

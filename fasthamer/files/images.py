@@ -25,6 +25,8 @@ from fasthamer.files.pixels import (
 if TYPE_CHECKING:
     import torch
 
+    ImageLike = str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor
+
 JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_SCAN = b"\xff\xda"  # begins the compressed pixels, in which it does not occur
 TAIL = 4096  # bytes among which a whole JPEG file has its end mark; some writers add something behind it
@@ -91,7 +93,7 @@ def read_orientation(path: Path) -> int:
     return _header(path, marked=True)[2]
 
 
-def image_array(image: str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor) -> NDArray[np.uint8]:
+def image_array(image: ImageLike) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, RGB, from any form in which users have images.
 
     Args:
@@ -187,6 +189,8 @@ def _header(path: Path, marked: bool) -> tuple[int, int, int]:
         with open(path, "rb") as file:
             begin = file.read(512)
             file.seek(0)
+            if (found := foreign_kind(begin)) and "image" not in found[0]:
+                raise UnidentifiedImageError  # Pillow would take an MPEG video for an image
             with _open_jpeg(file) if begin.startswith(JPEG_BEGIN) else Image.open(file) as image:
                 return *image.size, orientation_mark(image) if marked else 1
     except UnidentifiedImageError as error:

@@ -119,7 +119,8 @@ def _of_grey(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _over_black(image: Image.Image) -> NDArray[np.uint8]:
-    raw = image.tile[0][3] if getattr(image, "tile", None) else None  # before Pillow decodes it
+    tiles = getattr(image, "tile", None)  # where Pillow finds the pixels of a file, until it has decoded them
+    raw = tiles[0][3] if tiles else None
     if "transparency" in image.info and raw in ("L;2", "L;4", "RGB;16B"):
         raise UnsupportedPixelsError("a transparent colour in other than 8 bits; save it as 8-bit PNG")
     if image.mode == "La":

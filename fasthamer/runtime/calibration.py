@@ -35,12 +35,14 @@ def synthetic_crops(hand: Hand, count: int, size: int, seed: int) -> LabelledCro
 
 
 def image_crops(folder: str | Path, size: int) -> NDArray[np.uint8]:
-    """(N, 3, size, size): every image of a folder, whole, as HaMeR evaluates FreiHAND.
+    """(N, 3, size, size): every image of a folder, whole and upright, as HaMeR evaluates FreiHAND.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
-        ValueError: a damaged image.
+        ValueError: a damaged image, or one without 8-bit RGB values.
     """
+    if Path(folder).is_file():
+        raise FileNotFoundError(f"{folder} is a file; give its folder")
     paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {folder}")
