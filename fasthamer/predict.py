@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasthamer.camera import full_image_focal, full_image_translation
 from fasthamer.data.crop import BOX_FACTOR, box_problem, box_side, crop_affine, invert, mirror_points, transform, warp
-from fasthamer.files.images import image_array
+from fasthamer.files.image_forms import image_array
 from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 from fasthamer.types import View
@@ -30,7 +30,7 @@ from fasthamer.types import View
 if TYPE_CHECKING:
     from torch import nn
 
-    from fasthamer.files.images import ImageLike
+    from fasthamer.files.image_forms import ImageLike
     from fasthamer.hand.fit import MeshFit
     from fasthamer.hand.mano import Hand
     from fasthamer.render.overlay import Colour

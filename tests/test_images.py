@@ -19,7 +19,8 @@ from fasthamer.data.file_checks import incomplete
 from fasthamer.data.pack import packed_hand
 from fasthamer.data.readers.coco import CocoHands
 from fasthamer.data.readers.folder import Folder
-from fasthamer.files.images import decode_image, image_array, read_image, read_image_size, read_orientation
+from fasthamer.files.image_forms import image_array
+from fasthamer.files.images import decode_image, read_image, read_image_size, read_orientation
 from fasthamer.predict import HandMesh
 from fasthamer.runtime.calibration import image_crops
 from fasthamer.tools import demo
@@ -206,7 +207,6 @@ def test_a_transparent_colour_is_black():
     [
         (encoded(np.ones((4, 4), np.float32), "TIFF"), "32-bit float pixels"),
         (encoded(Image.fromarray(np.full((4, 4), 7, np.int32)), "TIFF"), "32-bit or signed integer pixels"),
-        (b"Pf\n2 2\n-1.0\n" + np.ones(4, "<f4").tobytes(), "32-bit float pixels"),
         (encoded(Image.new("LAB", (4, 4)), "TIFF"), "CIE Lab colours"),
         (raw_png(2, 1, 16, 0, [b"\0\1\0\2"], (b"tRNS", b"\0\1")), "16-bit pixels with a transparent grey"),
         (raw_png(4, 1, 2, 0, [b"\x1b"], (b"tRNS", b"\0\1")), "a transparent colour in other than 8 bits"),
@@ -225,6 +225,12 @@ def test_images_of_one_pixel_pass_through_everything(tmp_path, hands):
     np.testing.assert_array_equal(read_image(path), pixel)
     assert image_crops(tmp_path, 16).shape == (1, 3, 16, 16)
     assert hands(path, [[0, 0, 1, 1]], factor=1.0).vertices.shape == (1, 778, 3)
+
+
+def test_float_maps_are_refused():
+    content = b"Pf\n2 2\n-1.0\n" + np.ones(4, "<f4").tobytes()
+    with pytest.raises(ValueError, match=r"32-bit float pixels|no image of a known format"):  # Pillow 12 and 10
+        decode_image(content, "a.pfm")
 
 
 # ---------------------------------------------------------------------------------------- damaged and foreign files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import cv2
 import numpy as np
@@ -17,15 +17,11 @@ from fasthamer.files.pixels import (
     UnsupportedPixelsError,
     Upright,
     applied_mark,
+    opened_size,
     orientation_mark,
     rgb_pixels,
     turned,
 )
-
-if TYPE_CHECKING:
-    import torch
-
-    ImageLike = str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor
 
 JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_SCAN = b"\xff\xda"  # begins the compressed pixels, in which it does not occur
@@ -93,35 +89,16 @@ def read_orientation(path: Path) -> int:
     return _header(path, marked=True)[2]
 
 
-def image_array(image: ImageLike) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, RGB, from any form in which users have images.
-
-    Args:
-        image: a file's path or an image of Pillow, whose EXIF orientation is applied; or an (H, W, 3) uint8 array or
-            tensor; or a (3, H, W) uint8 tensor.
+def pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, RGB, of an image that the user has opened or made with Pillow, turned by its EXIF orientation.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: anything else.
+        ValueError: as `read_image`.
     """
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        try:
-            pixels = rgb_pixels(image)
-        except Exception as error:  # decoded only now
-            raise ValueError(_complaint("the image", b"", error)) from None
-        image = pixels
-    elif hasattr(image, "detach"):  # a tensor: exported models run without torch
-        image = image.detach().cpu().numpy()
-        if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-            image = np.ascontiguousarray(image.transpose(1, 2, 0))
-    expected = "expected (H, W, 3) uint8, RGB, an image of Pillow or a file's path"
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"the image is of type {type(image).__name__}; {expected}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"the image is {image.shape} {image.dtype}; {expected}")
-    return image
+    try:
+        return rgb_pixels(image)
+    except Exception as error:  # Pillow decodes a file only now
+        raise ValueError(_complaint("the image", b"", error)) from None
 
 
 def is_whole_jpeg(begin: bytes, end: bytes) -> bool:
@@ -192,7 +169,7 @@ def _header(path: Path, marked: bool) -> tuple[int, int, int]:
             if (found := foreign_kind(begin)) and "image" not in found[0]:
                 raise UnidentifiedImageError  # Pillow would take an MPEG video for an image
             with _open_jpeg(file) if begin.startswith(JPEG_BEGIN) else Image.open(file) as image:
-                return *image.size, orientation_mark(image) if marked else 1
+                return *opened_size(image), orientation_mark(image) if marked else 1
     except UnidentifiedImageError as error:
         raise ValueError(_complaint(str(path), begin, error)) from None
     except OSError as error:

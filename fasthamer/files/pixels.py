@@ -24,7 +24,7 @@ that swaps width and height is then applied unless only the stored size is this 
 
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 _ALPHA = ("LA", "PA", "RGBA", "La", "RGBa")
-_BIT_DEPTHS, _PHOTOMETRIC, _SUBFILE, _RAW_VERSION = 258, 262, 254, 50706  # TIFF tags
+_WIDTH, _HEIGHT, _BIT_DEPTHS, _PHOTOMETRIC, _SUBFILE, _RAW_VERSION = 256, 257, 258, 262, 254, 50706  # TIFF tags
 
 
 class UnsupportedPixelsError(ValueError):
@@ -58,6 +58,15 @@ def orientation_mark(image: Image.Image) -> int:
     except Exception:  # damaged metadata raise anything; viewers ignore them
         return 1
     return mark if isinstance(mark, int) and 1 <= mark <= 8 else 1
+
+
+def opened_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after decoding: before it, some versions of Pillow give those of a TIFF file as stored."""
+    tags = getattr(image, "tag_v2", {})
+    if image.format != "TIFF" or _WIDTH not in tags or _HEIGHT not in tags:
+        return image.size
+    width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+    return (height, width) if tags.get(ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
 
 
 def turned(pixels: NDArray[np.uint8], mark: int, upright: Upright = True) -> NDArray[np.uint8]:
