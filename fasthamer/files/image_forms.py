@@ -19,8 +19,8 @@ def image_array(image: ImageLike) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, RGB.
 
     Args:
-        image: a file's path or an image of Pillow, turned by its EXIF orientation; or an (H, W, 3) uint8 array or tensor;
-            or a (3, H, W) uint8 tensor.
+        image: a file's path or an image of Pillow, turned by its EXIF orientation; or an (H, W, 3) uint8 array or
+            tensor; or a (3, H, W) uint8 tensor.
 
     Raises:
         FileNotFoundError: no such file.
@@ -34,7 +34,7 @@ def image_array(image: ImageLike) -> NDArray[np.uint8]:
     if hasattr(image, "getexif"):  # Pillow
         from fasthamer.files.images import pillow_pixels
 
-        array = pillow_pixels(image)
+        array = pillow_pixels(image)  # type: ignore[arg-type]
     elif hasattr(image, "detach"):  # torch
         array = image.detach().cpu().numpy()
         if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
