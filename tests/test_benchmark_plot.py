@@ -34,7 +34,7 @@ def test_decoders_of_one_student_are_points_of_their_own():
     assert found[1].eager_fps is None
 
 
-def test_a_score_without_a_speed_is_told():
+def test_a_score_without_a_speed_is_reported():
     with pytest.raises(ValueError, match=r"no speed of a to draw.*--batch 1"):
         points([row("a", batch=8)], {("a", "mano full"): 7.5})
 

@@ -82,7 +82,7 @@ def test_a_recipe_changes_what_its_base_says(tmp_path):
     assert differing(quickstart, cfg) == {"TRAIN.LR": 3e-4, "TRAIN.BATCH": 18}
 
 
-def test_a_base_that_cannot_be_had_is_told(tmp_path):
+def test_a_base_that_does_not_exist_is_refused(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("BASE: quickstat\n")
     with pytest.raises(FileNotFoundError, match="no recipe 'quickstat'"):

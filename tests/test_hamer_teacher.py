@@ -163,7 +163,7 @@ def test_hamer_without_a_checkpoint_explains_how_to_get_it(no_hamer, hand):
         build_teacher("hamer", "nowhere.ckpt", hand)
 
 
-def test_an_unknown_teacher_is_told_the_nearest_name(no_hamer):
+def test_the_error_for_an_unknown_teacher_names_the_nearest(no_hamer):
     with pytest.raises(KeyError, match="did you mean 'hamer'"):
         resolve_teacher("hamr")
 

@@ -1,4 +1,4 @@
-"""HandMesh on images: boxes, left hands, the image's camera, drawing."""
+"""HandMesh on images: boxes, left hands, the image's camera, overlays."""
 
 import cv2
 import numpy as np
@@ -56,7 +56,7 @@ def test_keypoints_land_where_the_crop_was_taken_from(hands):
     assert found.keypoints_2d[0].mean(0) == pytest.approx((160, 110), abs=4)  # a crop pixel is 4 pixels here
 
 
-def test_the_photographs_camera_puts_the_joints_on_the_same_pixels(hands):
+def test_the_images_camera_puts_the_joints_on_the_same_pixels(hands):
     found = hands(dark_with_a_spot(160, 110), [BOX])
     placed = found.joints[0] + found.translation[0]
     pixels = found.focal * placed[:, :2] / placed[:, 2:] + [160, 120]
@@ -95,7 +95,7 @@ def test_several_hands_keep_their_order_and_sides(hands):
     np.testing.assert_allclose(found.vertices[1], rest * [-1, 1, 1], atol=1e-6)
 
 
-def test_the_drawing_covers_the_hand_and_leaves_the_photograph(hands):
+def test_the_overlay_covers_the_hand_and_leaves_the_image(hands):
     dark = dark_with_a_spot(160, 110)
     before = dark.copy()
     found = hands(dark, [BOX], right=False)
@@ -144,7 +144,7 @@ def test_models_open_from_files_and_run_folders(tmp_path):
         open_model(tmp_path.parent)
 
 
-def test_the_demo_writes_a_picture(tmp_path, capsys):
+def test_the_demo_writes_an_overlay(tmp_path, capsys):
     path, image, out = tmp_path / "student.safetensors", tmp_path / "image.png", tmp_path / "out.png"
     save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
     cv2.imwrite(str(image), IMAGE_SIZE)

@@ -273,7 +273,7 @@ def test_a_preset_at_rest_turns_nothing_and_a_fist_curls_towards_the_palm(arrays
     assert (presets()["fist"][[0, 1, 3, 4, 6, 7, 9, 10], 2] > 0.8).all()  # about +z: from -x towards -y
 
 
-def test_a_colliding_pose_is_told_from_a_free_one(arrays):
+def test_a_colliding_pose_is_distinguished_from_a_free_one(arrays):
     capsules = Capsules(arrays["J"].astype(float), arrays["v_template"][[320, 443, 671, 554, 744]].astype(float))
     assert capsules.depth(presets()["spread"]) < 0
     crossed = presets()["rest"].copy()

@@ -88,7 +88,7 @@ def test_a_module_is_exported_once_while_it_lives():
     assert not path.parent.exists()
 
 
-def test_what_does_not_exist_is_told_the_nearest(student):
+def test_the_error_for_what_does_not_exist_names_the_nearest(student):
     with pytest.raises(KeyError, match="no backend named 'onnx'; did you mean 'onnxruntime'"):
         open_session(student, "onnx")
     with pytest.raises(KeyError, match=r"folded computes in fp32, bf16, fp16, not 'int8'"):

@@ -88,7 +88,7 @@ def test_smaller_decoders_are_smaller():
     assert heads[1] < 12e6 and heads[2] < 4e6 and heads[3] < 0.8e6
 
 
-def test_names_that_do_not_exist_are_told_the_nearest(hand):
+def test_errors_for_unknown_names_give_the_nearest(hand):
     with pytest.raises(KeyError, match="no student named 'resnet5O'; did you mean 'resnet50'"):
         small(hand, "resnet5O")
     with pytest.raises(KeyError, match="timm knows no network named 'resnet999'"):

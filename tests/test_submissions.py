@@ -80,7 +80,7 @@ def config(name, root, *more):
     return load_config(None, ["DATA.NAME", name, "DATA.ROOT", str(root), *SMALL, *more])
 
 
-def exam(name, root, hand, grown=1.0):
+def opened(name, root, hand, grown=1.0):
     cfg = config(name, root)
     dataset = build_dataset(cfg, hand, train=False)
     about = {"model": "knows", "hand": hand.name, "data": name, "split": "evaluation"}
@@ -91,7 +91,7 @@ def exam(name, root, hand, grown=1.0):
 def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its_submission(
     name, sets, mano_like, tmp_path
 ):
-    scores = score_model(exam(name, sets[name], mano_like), tmp_path, rows=1)
+    scores = score_model(opened(name, sets[name], mano_like), tmp_path, rows=1)
     assert scores["protocol"] == name and scores["joints"] == name and scores["frame"] == "camera"
     for key in ("mpjpe_mm", "mpjpe_rel_mm", "pa_mpjpe_mm", "pa_mpjpe_rigid_mm", "mpvpe_mm", "pa_mpvpe_mm"):
         assert scores[key] < 0.05, key  # crops are float32
@@ -106,31 +106,31 @@ def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its
 
 
 def test_a_hand_too_large_is_put_farther_away(sets, mano_like, tmp_path):
-    scores = score_model(exam("ho3d", sets["ho3d"], mano_like, grown=1.1), tmp_path, rows=1)
+    scores = score_model(opened("ho3d", sets["ho3d"], mano_like, grown=1.1), tmp_path, rows=1)
     assert scores["pa_mpjpe_mm"] < 0.05 and scores["mpjpe_st_mm"] < 0.05  # both take the scale out
     assert 50 < scores["mpjpe_mm"] < 80  # a tenth of about 0.6 m
     assert 2 < scores["mpjpe_rel_mm"] < 15
 
 
 def test_left_hands_are_submitted_as_left_hands(sets, mano_like, tmp_path):
-    asked = exam("dexycb", sets["dexycb"], mano_like)
-    score_model(asked, tmp_path, rows=1)
-    left = [index for index in range(len(asked.dataset)) if asked.dataset.is_left(index)]
-    assert 0 < len(left) < len(asked.dataset)
-    ids = image_ids(asked.dataset)
+    evaluation = opened("dexycb", sets["dexycb"], mano_like)
+    score_model(evaluation, tmp_path, rows=1)
+    left = [index for index in range(len(evaluation.dataset)) if evaluation.dataset.is_left(index)]
+    assert 0 < len(left) < len(evaluation.dataset)
+    ids = image_ids(evaluation.dataset)
     joints = read_result_lines(tmp_path / "results.txt", [ids[index] for index in left])
-    true = np.stack([asked.dataset.labels(index).joints[:, :3] for index in left])
+    true = np.stack([evaluation.dataset.labels(index).joints[:, :3] for index in left])
     np.testing.assert_allclose(joints, true, atol=2e-5)
 
 
 @pytest.mark.filterwarnings("ignore:joints .* have no")  # three hands do not show each joint both ways
 def test_hint_is_scored_by_its_keypoints(sets, mano_like, tmp_path):
-    asked = exam("hint", sets["hint"], mano_like)
-    scores = score_model(asked, tmp_path, rows=1)
-    known = [asked.dataset.labels(index).keypoints[:, 2] > 0 for index in range(3)]
+    evaluation = opened("hint", sets["hint"], mano_like)
+    scores = score_model(evaluation, tmp_path, rows=1)
+    known = [evaluation.dataset.labels(index).keypoints[:, 2] > 0 for index in range(3)]
     assert scores["protocol"] == "hint" and scores["n"] == 3 and scores["pck_05"] == 1.0
     again = score_file(
-        tmp_path / "keypoints.json", sets["hint"] / "TEST_newdays_img_all.npz", asked.cfg, "auto", "auto"
+        tmp_path / "keypoints.json", sets["hint"] / "TEST_newdays_img_all.npz", evaluation.cfg, "auto", "auto"
     )
     assert again["pck_05"] == again["pck_05_occluded"] == again["pck_15_visible"] == 1.0
     target = read_annotated(sets["hint"] / "TEST_newdays_img_all.npz")
@@ -138,12 +138,12 @@ def test_hint_is_scored_by_its_keypoints(sets, mano_like, tmp_path):
 
 
 def test_pck_is_measured_in_halves_of_the_crop_which_is_the_annotated_box(sets, mano_like):
-    asked = exam("hint", sets["hint"], mano_like)
-    predicted = predict(asked.model, asked.dataset, 8)
+    evaluation = opened("hint", sets["hint"], mano_like)
+    predicted = predict(evaluation.model, evaluation.dataset, 8)
     target = read_annotated(sets["hint"] / "TEST_newdays_img_all.npz")
     np.testing.assert_allclose(predicted.crop_side / 2, target.size, rtol=1e-5)
     shifted = predicted._replace(keypoints=predicted.keypoints + np.array([0.12, 0.0]) * target.size[:, None, None])
-    scores = evaluate(shifted, asked.rules, np.zeros((16, 778)))
+    scores = evaluate(shifted, evaluation.rules, np.zeros((16, 778)))
     assert scores["pck_10"] == 0 and scores["pck_15"] == 1
 
 
@@ -169,8 +169,8 @@ def test_a_set_without_public_labels_is_predicted_for_its_server(tmp_path, capsy
     out = tmp_path / "out"
     arguments = ["--model", "embedded", "--data", "ho3d", "--data-root", str(tmp_path / "set"), "--out", str(out)]
     assert command.main([*arguments, *SMALL]) == 0
-    said = capsys.readouterr()
-    assert "nothing to score" in said.err and "0 samples" in said.out
+    output = capsys.readouterr()
+    assert "nothing to score" in output.err and "0 samples" in output.out
     scores = json.loads((out / "scores.json").read_text())
     assert scores["n"] == 0 and scores["unlabelled"] == 2 and "pa_mpjpe_mm" not in scores
     raw_joints, raw_vertices = (np.array(part) for part in json.loads((out / "pred.json").read_text()))
@@ -197,7 +197,7 @@ def test_millimetres_for_metres_are_announced(factor, sets, tmp_path):
     write_predictions(tmp_path / "pred.json", Hands(factor * np.array(xyz), factor * np.array(verts)))
     with pytest.warns(UserWarning, match=r"pred\.json: hands are .* times as large as the true ones"):
         scores = score_file(tmp_path / "pred.json", sets["freihand"], load_config(None, []), "freihand", "auto")
-    assert scores["pa_mpjpe_mm"] < 1  # which is why it has to be said; rounding took some of the small ones
+    assert scores["pa_mpjpe_mm"] < 1  # which is why it is reported; rounding took some of the small ones
 
 
 def test_a_left_hand_of_dexycb_has_another_vertex_at_its_middle_tip():
@@ -228,7 +228,7 @@ def test_predictions_without_a_camera_stay_centred_on_the_hand(mano_like):
 
 
 def test_2d_scores_have_no_use_for_a_joint_convention(sets, mano_like):
-    dataset = exam("hint", sets["hint"], mano_like).dataset
+    dataset = opened("hint", sets["hint"], mano_like).dataset
     assert rules_for(dataset) == ("hint", "hamer")
     with pytest.raises(ValueError, match="--joints ho3d"):
         rules_for(dataset, joints="ho3d")

@@ -71,7 +71,7 @@ def test_a_teacher_without_mano_parameters_has_its_vertices_kept(tmp_path):
     torch.testing.assert_close(recalled.vertices, own.vertices, atol=1e-6, rtol=0)
 
 
-def test_the_teacher_sees_each_photograph_once_and_is_let_go(tmp_path):
+def test_the_teacher_sees_each_image_once_and_is_released(tmp_path):
     teacher = LabelTeacher(ImageDataset(LENGTH))
     cached = built(tmp_path, teacher=teacher)
     assert cached.teacher is None

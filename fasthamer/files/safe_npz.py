@@ -38,7 +38,7 @@ def read_npz(
                     found[name] = np.lib.format.read_array(member, allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None
-    except ValueError as error:  # also numpy's word for a pickle that it is not to open
+    except ValueError as error:  # numpy raises it for a refused pickle too
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     except (OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged archive ({error}); copy or download it again") from None
