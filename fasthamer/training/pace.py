@@ -12,6 +12,7 @@ from itertools import islice
 import torch
 from yacs.config import CfgNode
 
+from fasthamer.config import replaced
 from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.training.trainer import Feed, Trainer
@@ -41,11 +42,7 @@ def with_timed_steps(
     seconds = seconds_per_step(trainer, feed, cfg.TRAIN.ACCUMULATE)
     steps = steps_within(hours, seconds)
     message(f"steps    {steps} (about {duration(steps * seconds)} on this machine, {seconds:.2g} s a step; {note})")
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.TRAIN.STEPS = steps
-    cfg.freeze()
-    return cfg
+    return replaced(cfg, {"TRAIN.STEPS": steps})
 
 
 def check_steps(steps: int, resumed: bool = False) -> None:
