@@ -6,9 +6,11 @@ import json
 
 import pytest
 import torch
+from noise_images import Noise
 
 from fasthamer.config import load_config
 from fasthamer.data.loader import BadSample
+from fasthamer.distill.run import execute, prepare
 from fasthamer.students import load_student
 from fasthamer.students.files import save_student, student_metadata
 from fasthamer.tools.distill import main
@@ -117,15 +119,24 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
     assert "began with another hand (0123, now" in complaint(capsys, "--resume", "--out", str(run))
 
 
-def test_a_broken_evaluation_does_not_cost_the_training(tmp_path, capsys, monkeypatch):
-    import fasthamer.distill.run as session
+def test_a_broken_evaluation_does_not_cost_the_training(tmp_path):
+    class Damaged(Noise):
+        def __getitem__(self, key):
+            raise ValueError(f"sample {key[1]}: damaged image")
 
-    def broken(*_):
-        raise BadSample("sample 1: damaged image")
-
-    monkeypatch.setattr(session, "evaluate", broken)
-    assert main([*SMALL, "--kd", "none", "--out", str(tmp_path / "run")]) == 1
-    assert capsys.readouterr().err.strip().splitlines()[-1] == "distill: sample 1: damaged image"
+    settings = [
+        "STUDENT.NAME",
+        "timm:test_resnet",
+        "STUDENT.DECODER_SIZE",
+        "tiny",
+        "KD.MODE",
+        "none",
+        "TRAIN.STEPS",
+        "1",
+    ]
+    prepared = prepare(load_config(None, [*settings, *SMALL[6:]]), tmp_path / "run")
+    with pytest.raises(BadSample, match="sample 0: damaged image"):
+        execute(prepared._replace(held_out=Damaged()))
     load_student(tmp_path / "run" / "student.safetensors")
 
 

@@ -19,7 +19,7 @@ from fasthamer.training.trainer import Feed, Trainer
 
 HOURS = 20.0  # how long a run without TRAIN.STEPS takes at most, about
 MOST_STEPS = 1_000_000  # even where more would fit: the number of Fast-HaMeR's recipe
-TIMED_SECONDS, FEWEST, MOST = 20.0, 4, 40  # steps are timed for so long; how many at least and at most
+TIMED_SECONDS, FEWEST, MOST = 20.0, 2, 40  # steps are timed for so long; how many at least and at most
 
 
 def with_timed_steps(
