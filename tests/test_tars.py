@@ -123,7 +123,7 @@ def test_a_malicious_record_is_refused_without_being_executed(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "harm",)
 
-    with pytest.raises(ValueError, match="refused, since it asks for pathlib"):
+    with pytest.raises(ValueError, match="refused, since it refers to pathlib"):
         read({"keypoints_2d": Evil()})
     assert not (tmp_path / "harm").exists()
 

@@ -1,1 +1,1 @@
-"""Reading and writing files safely: nothing is executed, nothing is left half-written."""
+"""Safe reading and writing of files: readers execute no code, writers leave no partial file."""

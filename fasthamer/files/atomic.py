@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all: the one way in which fasthamer writes to the disk.
+"""Atomic writing of files and folders: a target is replaced completely or not at all.
 
 A draft is written in a new hidden folder beside the target, flushed to the disk, and renamed. Each draft has a folder
 of its own, so several processes can write the same file: the last one to finish replaces the others. After a failure
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DRAFT = ".part"  # how a draft's folder ends
+DRAFT = ".part"  # suffix of a draft's folder
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes the whole file (UTF-8, line ends as they are) or nothing; errors as `replacing`."""
+    """Writes the whole file (UTF-8, line ends unchanged) or nothing; errors as `replacing`."""
     write_bytes(path, text.encode())
 
 
@@ -69,14 +69,14 @@ def write_json(path: str | Path, value: Any) -> None:
     """Writes an indented JSON file or nothing.
 
     Raises:
-        ValueError, TypeError: NaN, infinity, or a value that JSON does not have.
+        ValueError, TypeError: NaN, infinity, or a value that JSON cannot represent.
         OSError: as `replacing`.
     """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def remove_drafts(folder: Path, older_than: float = 3600.0) -> None:
-    """Removes what killed processes left in a folder.
+    """Removes drafts that killed processes left in a folder.
 
     Args:
         folder: where the targets are.
@@ -89,7 +89,7 @@ def remove_drafts(folder: Path, older_than: float = 3600.0) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or everything in a folder, is on the disk."""
+    """Flushes a file, or everything in a folder, to the disk."""
     if path.is_dir():
         for each in path.iterdir():
             _flush(each)

@@ -1,4 +1,4 @@
-"""Weights in a safetensors file whose header says how to build what they belong to."""
+"""Weights in a safetensors file with a header that describes how to build the module they belong to."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 class Kind(NamedTuple):
-    """What a header belongs to."""
+    """A type of file, such as students' or tokenizers' files."""
 
-    name: str  # student, tokenizer: the header's key, and what messages call it
-    format: str  # with its version
-    keys: Set[str]  # of the description
-    optional: Set[str] = frozenset()  # keys that some have
+    name: str  # student or tokenizer: key of the description in the header, and its name in messages
+    format: str  # name and version of the format
+    keys: Set[str]  # that a description must have
+    optional: Set[str] = frozenset()  # keys that it may have
 
 
 def write_headed(
@@ -33,13 +33,15 @@ def write_headed(
     """Writes the file completely or not at all.
 
     Args:
-        path: replaced if it is there.
-        description: how to build it, with `kind.keys` and none but those and `kind.optional`.
+        path: an existing file is replaced.
+        kind: the type of file.
+        description: how to build the module; has `kind.keys` and at most `kind.optional` beside them.
         metadata: JSON values.
-        dtype: fp32 or fp16, of the stored weights; numbers that exceed half precision stay as they are.
+        tensors: the weights.
+        dtype: fp32 or fp16, of the stored weights; tensors with values beyond the range of fp16 keep their type.
 
     Raises:
-        ValueError: another dtype.
+        ValueError: an unknown dtype.
         OSError: the disk is full, or the folder cannot be written to; the old file stays.
     """
     if dtype not in DTYPES:
@@ -49,16 +51,16 @@ def write_headed(
     with replacing(path) as draft:
         try:
             save_file(stored, draft, {"fasthamer": json.dumps(header)})
-        except SafetensorError as error:  # what safetensors makes of a full disk
+        except SafetensorError as error:  # for example a full disk
             raise OSError(f"cannot write {path}: {error}") from error
 
 
 def read_header(path: Path, kind: Kind) -> dict[str, Any]:
-    """The header, without reading weights: `kind.name` holds the description, and there is `metadata`.
+    """The header, without reading weights: the description under `kind.name`, and `metadata`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, damaged, or of another version.
+        ValueError: another type of file, damaged, or of another version.
     """
     with _opened(path, kind) as file:
         return _header(file, path, kind)

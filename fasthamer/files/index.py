@@ -1,7 +1,8 @@
-"""What was found out about a large set's files, kept so that it need not be found out again.
+"""Cached indexes of large datasets' files.
 
-An index is a few arrays in one `.npz` in the user's cache folder. It names the files that it was made from with their
-sizes and times; when one of them changes, is added or is gone, the index is made anew. It can be deleted at any time.
+An index is a few arrays in one `.npz` in the user's cache folder. It stores a hash of the paths, sizes and modification
+times of its source files; when one of them changes, is added or is removed, the index is rebuilt. It can be deleted at
+any time.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from numpy.typing import NDArray
 
 from fasthamer.files.atomic import replacing
 
-VERSION = 1  # of what the makers of indexes put into them; another one is not read
+VERSION = 1  # of the content of indexes; other versions are rebuilt
 Arrays = dict[str, NDArray]
 
 
 def cached(name: str, sources: Iterable[Path], make: Callable[[], Arrays], folder: str = "auto") -> Arrays:
-    """The arrays that `make` gives, from the last time if nothing has changed since.
+    """The arrays that `make` returns, from the cache if no source has changed.
 
     Args:
-        name: of the index: what it is about, with the absolute path of the set.
+        name: identifies the index; includes the absolute path of the dataset.
         sources: every file that `make` reads, in any fixed order.
-        make: without objects in the arrays.
-        folder: where indexes lie; auto is `fasthamer` in the user's cache folder, none keeps nothing.
+        make: builds the arrays, of numbers or strings.
+        folder: of the indexes; auto is `fasthamer` in the user's cache folder, none stores no index.
     """
     if folder == "none":
         return make()
-    place = _cache_folder() if folder == "auto" else Path(folder)
-    path = place / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.npz"
+    parent = _cache_folder() if folder == "auto" else Path(folder)
+    path = parent / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.npz"
     state = _state(sources)
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -43,20 +44,20 @@ def cached(name: str, sources: Iterable[Path], make: Callable[[], Arrays], folde
         if str(arrays.pop("state")) == state:
             return arrays
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
-        pass  # there is none, or not a whole one
+        pass  # missing or damaged
     arrays = make()
-    with contextlib.suppress(OSError), replacing(path) as draft:  # a folder that cannot be written to costs only time
+    with contextlib.suppress(OSError), replacing(path) as draft:  # without a writable folder it is rebuilt each time
         np.savez(draft, **arrays, state=np.array(state))  # type: ignore[arg-type]
     return arrays
 
 
 def _cache_folder() -> Path:
-    """The user's, as the XDG base directory specification has it."""
+    """The user's cache folder (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasthamer"
 
 
 def _state(sources: Iterable[Path]) -> str:
-    """Changes when a file does, by its path, size and time; one that is missing is a state too."""
+    """A hash of each file's path, size and modification time, or of its absence."""
     digest = hashlib.sha256(f"{VERSION}".encode())
     for path in sources:
         try:

@@ -1,7 +1,7 @@
-"""One record at a time out of a large JSON file of nested lists, such as FreiHAND's 1.6 GB of vertices.
+"""Random access to the records of a large JSON file of nested lists, such as FreiHAND's 1.6 GB of vertices.
 
-Parsing such a file whole takes minutes and many gigabytes; here one pass finds where each record starts, and a record
-is parsed when it is asked for.
+Parsing such a file at once takes minutes and many gigabytes. Here one pass finds the position of each record, and a
+record is parsed on access.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from fasthamer.files.index import Arrays, cached
 
-LARGE = 4 << 20  # bytes; smaller files are searched faster than an index is kept
+LARGE = 4 << 20  # bytes; searching a smaller file is faster than storing an index
 BLOCK = 8 << 20  # bytes read at once
-GAP = 4096  # bytes; longer than any space between brackets
+GAP = 4096  # bytes; longer than any white space between brackets
 _BETWEEN = re.compile(rb"\]\s*\](\s*,\s*)\[\s*\[")  # the end of one record, the comma, the start of the next
 
 
@@ -28,14 +28,14 @@ class JsonRecords:
     Args:
         path: the file.
         shape: rows and columns that every record must have.
-        cache: where the records' positions are kept, see `fasthamer.files.index.cached`.
-        large: bytes; of a smaller file no index is kept.
+        cache: folder of the index of positions, see `fasthamer.files.index.cached`.
+        large: bytes; no index of smaller files is stored.
         block: bytes read at once.
-        gap: bytes; longer than any space between brackets.
+        gap: bytes; longer than any white space between brackets.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a list, or cut short.
+        ValueError: not such a list, or truncated.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class JsonRecords:
         self.path, self.shape, self.block, self.gap = path, shape, block, gap
         if path.stat().st_size < large:
             cache = "none"
-        places = cached(f"json records {path.resolve()}", [path], self._find_records, cache)
-        self.starts, self.stops = places["starts"], places["stops"]
+        positions = cached(f"json records {path.resolve()}", [path], self._find_records, cache)
+        self.starts, self.stops = positions["starts"], positions["stops"]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -98,13 +98,13 @@ class JsonRecords:
 
 
 def _commas(file: BinaryIO, block_size: int, gap: int) -> Iterator[tuple[int, int]]:
-    """Where in the file the commas between records start and stop, with the space around them."""
-    buffer, place = b"", 0  # what is looked at, and where in the file it begins
+    """Positions in the file where each comma between records starts and stops, white space included."""
+    buffer, offset = b"", 0  # bytes not yet searched, and their position in the file
     while block := file.read(block_size):
         buffer += block
         done = 0
         for match in _BETWEEN.finditer(buffer):
-            yield place + match.start(1), place + match.end(1)
+            yield offset + match.start(1), offset + match.end(1)
             done = match.end()
-        done = max(done, len(buffer) - gap)  # a comma may be cut in two by the end of the block
-        buffer, place = buffer[done:], place + done
+        done = max(done, len(buffer) - gap)  # the end of the block may split a separator
+        buffer, offset = buffer[done:], offset + done

@@ -14,24 +14,24 @@ from types import TracebackType
 from typing import Any
 
 BLOCK = 1 << 20  # characters
-_AFTER = tuple(" \t\r\n,:]}")  # what may stand behind a value
+_AFTER = tuple(" \t\r\n,:]}")  # characters that can follow a value
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class JsonStream:
-    """A file whose objects and arrays are walked through in order; a value is parsed when it is asked for.
+    """Sequential reader of a file's objects and arrays; only requested values are parsed and returned.
 
         with JsonStream(path) as stream:
-            for key in stream.members():        # of the object that comes next
+            for key in stream.members():        # of the next object
                 if key == "annotations":
-                    for record in stream.elements():  # of the array that comes next
+                    for record in stream.elements():  # of the next array
                         ...
                 else:
                     stream.skip()
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or cut short; the message names the file.
+        ValueError: not JSON, or truncated; the message names the file.
     """
 
     def __init__(self, path: Path, block: int = BLOCK) -> None:
@@ -51,7 +51,7 @@ class JsonStream:
         self._file.close()
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that comes next; each one's value has to be taken before the next key."""
+        """The keys of the next object; read or skip the value of each before the next key."""
         self._expect("{")
         if self._take("}"):
             return
@@ -66,7 +66,7 @@ class JsonStream:
         self._expect("}")
 
     def elements(self) -> Iterator[Any]:
-        """The values of the array that comes next, parsed one after the other."""
+        """The values of the next array, parsed one by one."""
         self._expect("[")
         if self._take("]"):
             return
@@ -77,7 +77,7 @@ class JsonStream:
         self._expect("]")
 
     def value(self) -> Any:
-        """The value that comes next, parsed."""
+        """The next value, parsed."""
         self._peek()
         while True:
             try:
@@ -92,7 +92,7 @@ class JsonStream:
             return value
 
     def skip(self) -> None:
-        """Passes over the value that comes next without keeping it."""
+        """Skips the next value."""
         opening = self._peek()
         if opening == "[":
             for _ in self.elements():
@@ -104,7 +104,7 @@ class JsonStream:
             self.value()
 
     def _peek(self) -> str:
-        """The next character that is no space."""
+        """The next character that is not white space."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -122,11 +122,11 @@ class JsonStream:
             raise self._broken(f"expected {mark!r}, found {self._text[self._at : self._at + 20]!r}")
 
     def _more(self) -> bool:
-        """Reads on, forgetting what is behind; False at the end."""
+        """Reads another block and drops the text before the current position; False at the end of the file."""
         if self._ended:
             return False
         try:
-            # A long value is read in ever larger blocks, or it would be parsed once for each of them.
+            # The block size doubles within a long value, which is parsed again after each block.
             block = self._file.read(max(self.block, len(self._text) - self._at))
         except UnicodeDecodeError as error:
             raise self._broken(str(error)) from None

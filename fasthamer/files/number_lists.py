@@ -1,7 +1,7 @@
-"""Large JSON lists of points, read as fast as their digits allow: FreiHAND's evaluation meshes are 200 MB of text.
+"""Fast reading of large JSON lists of points: FreiHAND's evaluation meshes are 200 MB of text.
 
-Brackets and commas are the same in every file of one size, so they are compared as a whole, and NumPy reads the numbers
-between them. A file of any other form is left to the JSON module, whose message names what is wrong.
+The sequence of brackets and commas follows from the number of samples, so it is compared as a whole, and NumPy parses
+the numbers. Any other file is left to the JSON module, whose errors name the problem.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 Shape = tuple[int, int]  # points and coordinates of one sample
 _STRUCTURE = b"[],"
-_NUMBERS = b"0123456789+-.eE, \t\r\n"  # with the spaces: "1 2" is to stay an error
+_NUMBERS = b"0123456789+-.eE, \t\r\n"  # white space included: "1 2" must stay an error
 _ANY = bytes(range(256))
 
 
 def read_number_lists(path: Path, *shapes: Shape) -> list[NDArray[np.float64]] | None:
-    """Arrays (N, *shape); None unless the file holds just that.
+    """Arrays (N, *shape); None if the file has another structure.
 
     Args:
         path: a list of N samples; with several shapes, a list of such lists.
@@ -28,7 +28,7 @@ def read_number_lists(path: Path, *shapes: Shape) -> list[NDArray[np.float64]] |
     text = path.read_bytes()
     records = [_list(_list(b"", columns), rows) for rows, columns in shapes]
     structure = text.translate(None, _without(_STRUCTURE))
-    outermost = len(shapes) + 1 if len(shapes) > 1 else 0  # its brackets and commas
+    outermost = len(shapes) + 1 if len(shapes) > 1 else 0  # brackets and commas of the outermost list
     count, rest = divmod(len(structure) - outermost - len(shapes), sum(len(record) + 1 for record in records))
     if rest or count < 1:
         return None
@@ -36,14 +36,14 @@ def read_number_lists(path: Path, *shapes: Shape) -> list[NDArray[np.float64]] |
     if structure != (lists[0] if len(lists) == 1 else b"[" + b",".join(lists) + b"]"):
         return None
     del structure
-    if text.translate(None, _NUMBERS + b"[]"):  # letters, quotes: other JSON, or none
+    if text.translate(None, _NUMBERS + b"[]"):  # letters or quotes
         return None
     sizes = [count * rows * columns for rows, columns in shapes]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # older versions of NumPy warn when they stop early
         try:
             numbers = np.fromstring(text.translate(None, b"[]").decode("ascii"), sep=",")
-        except ValueError:  # what is no number
+        except ValueError:  # not a number
             return None
     if len(numbers) != sum(sizes):
         return None

@@ -10,9 +10,9 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-# Lightning saves its hyper-parameters beside the weights: their classes become plain dicts and never run.
+# Lightning stores hyper-parameters beside the weights. Their classes are replaced by plain dicts and never run.
 _INERT_PACKAGES = ("yacs.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
-_INERT_NAMES = frozenset(  # what OmegaConf's settings and Lightning's callbacks refer to beside their own classes
+_INERT_NAMES = frozenset(  # other names that OmegaConf's settings and Lightning's callbacks refer to
     [
         "builtins.bool",
         "builtins.dict",
@@ -30,17 +30,17 @@ _INERT_NAMES = frozenset(  # what OmegaConf's settings and Lightning's callbacks
 
 
 def read_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """The weights in a checkpoint's `state_dict`, or of a bare state dict, on the CPU.
+    """The weights of a checkpoint's `state_dict`, or of a bare state dict, on the CPU.
 
-    The file is mapped, not read: taking a few tensors out of a large checkpoint is fast.
+    The file is memory-mapped, so reading a few tensors of a large checkpoint is fast.
 
     Args:
         path: a file written by `torch.save`.
-        prefix: only tensors whose name starts with it, which is cut off.
+        prefix: selects tensors by the start of their names, and is removed from them.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or it refers to code (the message names it), or no weights.
+        ValueError: damaged, without weights, or with references to code (the message names them).
     """
     path = Path(path)
     if not path.is_file():
@@ -60,7 +60,7 @@ def _load(path: Path) -> object:
         refused = sorted(name for name in foreign if not name.startswith(_INERT_PACKAGES) and name not in _INERT_NAMES)
         if refused:
             raise ValueError(
-                f"{path}: refused, since it asks for {', '.join(refused)}; only tensors and settings are read"
+                f"{path}: refused, since it refers to {', '.join(refused)}; only tensors and settings are read"
             )
         inert: list = [(type("Inert", (_Inert,), {}), name) for name in foreign]
         with torch.serialization.safe_globals(inert):
@@ -70,7 +70,7 @@ def _load(path: Path) -> object:
 
 
 class _Inert:
-    """Takes the place of a class that torch would not load: its instances are plain ordered dicts."""
+    """Replaces a class that torch does not load: its instances are plain ordered dicts."""
 
     def __new__(cls, *_: object) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()

@@ -1,4 +1,4 @@
-"""Reads NumPy archives that others wrote: chosen arrays, of known shapes, and never a pickle."""
+"""Reads arrays of known names and shapes from untrusted NumPy archives, without pickle."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 def read_npz(
     path: Path, shapes: Mapping[str, tuple[int | None, ...] | None], optional: Collection[str] = ()
 ) -> dict[str, NDArray]:
-    """Some arrays of an archive; the others are not even unpacked.
+    """Some arrays of an archive; the others are not unpacked.
 
     Args:
         path: the file.
-        shapes: of each array that is wanted; None is any length, or any shape.
-        optional: those that may be missing.
+        shapes: name -> shape of each array to read; None in a shape is any length, None alone any shape.
+        optional: names that may be missing.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, holding pickled objects, without one of the arrays, or with one of another shape or with
-            numbers that are not finite.
+        ValueError: damaged, with pickled objects, or an array is missing, has another shape or non-finite numbers.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,9 +1,9 @@
-"""Reads pickled data without running any of it.
+"""Reads pickled data without executing any of it.
 
-Only the globals on a list are accepted, and none of them is imported: classes become `Record`s that keep their state,
-and NumPy arrays are rebuilt from their bytes, so that NumPy's own unpickling does not see the file either.
-Why not a library: allow-lists such as `torch.load(weights_only=True)` build the listed classes themselves, and a MANO
-file needs chumpy's and scipy's, which are then to be installed and run.
+Only globals on a list are accepted, and none of them is imported: classes become `Record`s with the stored state, and
+NumPy arrays are rebuilt from their bytes without NumPy's own unpickling.
+Why not a library: allow-lists such as `torch.load(weights_only=True)` instantiate the listed classes, and a MANO file
+refers to classes of chumpy and scipy, which would have to be installed and run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN_DTYPE = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|[SU]\d{1,4}|O8?)")
 
 
 class Record:
-    """Stands in for an object of the file: what its constructor and its state were given, never called."""
+    """Replaces an object of the file: holds the arguments of its constructor and its state; neither is executed."""
 
     module = name = ""
     args: tuple
@@ -43,8 +43,8 @@ def loads(data: bytes, records: Iterable[str] = (), source: str = "pickle") -> A
 
     Args:
         data: the pickle; Python 2 text is decoded as latin1.
-        records: dotted names of the classes that may come as `Record`s.
-        source: what to call the file in errors.
+        records: dotted names of the classes that are accepted, as `Record`s.
+        source: name of the file in errors.
 
     Raises:
         ValueError: a global that is not listed (the message names it), or damaged data.
@@ -53,7 +53,7 @@ def loads(data: bytes, records: Iterable[str] = (), source: str = "pickle") -> A
         return _resolve(_Unpickler(data, frozenset(records)).load(), {})
     except _RefusedError as error:
         raise ValueError(f"{source}: refused, since {error}; only plain data is read from pickles") from None
-    except Exception as error:  # whatever a damaged stream makes the interpreter of the stream stumble over
+    except Exception as error:  # a damaged stream can raise any exception
         raise ValueError(f"{source}: not a readable pickle ({type(error).__name__}: {error})") from None
 
 
@@ -61,7 +61,7 @@ class _RefusedError(Exception):
     pass
 
 
-# The interpreter written in Python: in the C one, a damaged file can make the process take any amount of memory.
+# The Python implementation: in the C one, a damaged file can allocate any amount of memory.
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
@@ -74,9 +74,9 @@ class _Unpickler(_PythonUnpickler):
         self.records = records
 
     def load(self) -> Any:
-        """The base class's loop, reading straight from memory: a third less time, and training reads many small files.
+        """The base class's loop, reading from memory: a third faster, which matters for the many small files of a dataset.
 
-        What is not read this way is the division into frames, which only says how much to fetch from a slow file.
+        Frames are ignored: they only mark how much to buffer from a slow file.
         """
         self.read, self.readline, self.readinto = self.source.read, self.source.readline, self.source.readinto
         self.metastack: list[Any] = []
@@ -103,14 +103,14 @@ class _Unpickler(_PythonUnpickler):
             return _KNOWN[dotted]
         if dotted in self.records:
             return type(name, (Record,), {"module": module, "name": name})
-        raise _RefusedError(f"it asks for {dotted}")
+        raise _RefusedError(f"it refers to {dotted}")
 
     def persistent_load(self, pid: Any) -> Any:
         raise _RefusedError("it refers to objects outside the file")
 
     def load_build(self) -> None:
-        if not isinstance(self.stack[-2], Record | _Array | _Dtype):  # a function of ours could be changed by it
-            raise _RefusedError(f"it gives a state to a {type(self.stack[-2]).__name__}")
+        if not isinstance(self.stack[-2], Record | _Array | _Dtype):  # it could modify one of our functions
+            raise _RefusedError(f"it sets the state of a {type(self.stack[-2]).__name__}")
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -128,7 +128,7 @@ class _Dtype:
 
 
 class _Array:
-    """A NumPy array as it is pickled: nothing at first, then shape, type and bytes (or a list of objects)."""
+    """A NumPy array as pickled: created empty, then filled with shape, type and bytes (or a list of objects)."""
 
     def __init__(self, *_: Any) -> None:
         self.array: np.ndarray | None = None
@@ -167,7 +167,7 @@ def _frombuffer(payload: Any, dtype: _Dtype, shape: tuple, order: str = "C") -> 
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """What Python 3 writes for bytes in a protocol that has only text."""
+    """Bytes as Python 3 pickles them in protocols that have only text."""
     if encoding != "latin1":
         raise _RefusedError(f"it encodes text as {encoding!r}")
     return text.encode("latin1")
@@ -202,5 +202,5 @@ def _resolve(item: Any, memo: dict[int, Any]) -> Any:
         resolved = item
     else:
         resolved = type(item)(_resolve(value, memo) for value in item)
-    memo[id(item)] = (item, resolved)  # the item too, so that its id is not given to another
+    memo[id(item)] = (item, resolved)  # with the item, so that its id is not reused
     return resolved

@@ -1,4 +1,4 @@
-"""Reads YAML that other programs wrote, without running any of it."""
+"""Reads untrusted YAML without executing any of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, where PyYAML has it
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast
 
 
 class _Loader(_Safe):
-    """The safe loader, which also takes Python's tuples: DexYCB's extrinsics are full of them."""
+    """The safe loader plus Python's tuples, which DexYCB's extrinsics contain."""
 
     def tuple(self, node: Any) -> tuple:
         return tuple(self.construct_sequence(node))
@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> dict:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, no mapping, or with a tag that asks for more than plain data; the message names it.
+        ValueError: damaged, not a mapping, or with a tag beyond plain data; the message names it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")

@@ -1,4 +1,4 @@
-"""Whether a file's tensors are a network's, with every difference named."""
+"""Compares the tensors of a file with those that a network expects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-SHOWN = 20  # differences in a message; the rest is counted
+SHOWN = 20  # differences listed in a message; the others are counted
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], source: str) -> None:
@@ -15,10 +15,10 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Sequence[i
     Args:
         found: tensors of a file.
         expected: name -> shape.
-        source: opens the message: which file, and whose weights they should be.
+        source: begins the message: the file and the network.
 
     Raises:
-        ValueError: missing or unexpected tensors or other shapes.
+        ValueError: missing or unexpected tensors, or different shapes.
     """
     differing = [f"missing {name}" for name in expected if name not in found]
     differing += [f"unexpected {name}" for name in found if name not in expected]

@@ -1,1 +1,1 @@
-"""How far a predicted hand is from the true one: alignment, point and surface errors, and the datasets' protocols."""
+"""Errors of predicted hands: alignment, point and surface errors, and the datasets' protocols."""

@@ -1,8 +1,8 @@
-"""Procrustes alignment of whole batches, as the official evaluation code does it and in the strict, rigid form.
+"""Procrustes alignment of batches, as in the official evaluation code and restricted to rotations.
 
 The public evaluations (FreiHAND, HO-3D, DexYCB) call `scipy.linalg.orthogonal_procrustes`, whose "rotation" may be a
-reflection: a mirrored hand then scores 0 mm. `reflection=False` allows rotations only (Umeyama 1991, eq. 39-42), which
-is what a mirrored hand fails.
+reflection: a mirrored hand then scores 0 mm. `reflection=False` allows rotations only (Umeyama 1991, eq. 39-42), so
+that a mirrored hand has a large error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasthamer.hand.conventions import MIDDLE_KNUCKLE, WRIST
 
-_TINY = 1e-8  # added to both norms by the official `align_w_scale`: a prediction shrunk to a point divides by it
+_TINY = 1e-8  # added to both norms by the official `align_w_scale`; avoids division by 0 if all points coincide
 
 
 class Similarity(NamedTuple):
@@ -31,7 +31,7 @@ class Similarity(NamedTuple):
 
 
 def procrustes(prediction: ArrayLike, target: ArrayLike, reflection: bool = True) -> NDArray[np.float64]:
-    """`prediction` moved, turned and scaled onto `target`, sample by sample.
+    """`prediction` translated, rotated and scaled onto `target`, sample by sample.
 
     Args:
         prediction: (B, N, 3) in any unit.

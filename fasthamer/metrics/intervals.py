@@ -1,4 +1,4 @@
-"""Bootstrap: how far a mean over samples might have come out otherwise, had other samples been drawn."""
+"""Bootstrap confidence intervals of means over samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 1000
-_BLOCK = 16  # resamples at a time: their counts are the only large array
+_BLOCK = 16  # resamples at a time; bounds the size of the array of counts
 
 
 def summarise(scores: dict[str, NDArray[np.float64]], resamples: int = RESAMPLES, seed: int = 0) -> dict:
@@ -14,8 +14,8 @@ def summarise(scores: dict[str, NDArray[np.float64]], resamples: int = RESAMPLES
 
     Args:
         scores: one number per sample, (N,), under each key.
-        resamples: sets drawn with replacement; the intervals are percentiles of their means.
-        seed: of the draws.
+        resamples: number of sets drawn with replacement; the intervals are percentiles of their means.
+        seed: of the random draws.
     """
     columns = np.stack(list(scores.values()), axis=1)  # (N, K)
     low, high = interval(resampled_sums(columns, resamples, seed) / len(columns))
@@ -38,6 +38,6 @@ def resampled_sums(columns: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
 
 
 def interval(statistics: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The middle 95 % of a statistic over the resampled sets: (R, K) -> twice (K,)."""
+    """Bounds of the middle 95 % of each statistic over the resampled sets: (R, K) -> low (K,), high (K,)."""
     low, high = np.percentile(statistics, [2.5, 97.5], axis=0)
     return low, high

@@ -1,8 +1,8 @@
 """PCK of 2D keypoints as HaMeR evaluates HInt: the share of labelled joints within a fraction of the hand's box.
 
-HaMeR's `EvaluatorPCK`: a joint is right if it is off by at most t times the longer side of the annotated box. Each
-joint's share is taken over the whole set, and the set's score is the plain mean of the 21 shares: a joint that is
-seldom labelled weighs as much as any other.
+HaMeR's `EvaluatorPCK`: a joint is correct if its error is at most t times the longer side of the annotated box. The
+share of each joint is taken over the whole set, and the score is the mean of the 21 shares: a rarely labelled joint has
+the same weight as any other.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Annotated(NamedTuple):
     """True keypoints of a set, in pixels of its images. N = samples."""
 
     points: NDArray  # (N, 21, 2)
-    known: NDArray  # (N, 21) bool: there is a label
+    known: NDArray  # (N, 21) bool, True = labelled
     size: NDArray  # (N,) longer side of the annotated box
-    occluded: NDArray | None = None  # (N, 21) bool; None: the set does not say
+    occluded: NDArray | None = None  # (N, 21) bool; None = not annotated
 
 
 def score_pck(points: NDArray, target: Annotated) -> dict:
-    """PCK over all labelled joints and, where the set says which they are, over visible and occluded ones.
+    """PCK over all labelled joints and, if occlusion is annotated, over the visible and the occluded ones.
 
     Args:
         points: (N, 21, 2) predicted, pixels of the images.
@@ -40,7 +40,7 @@ def score_pck(points: NDArray, target: Annotated) -> dict:
         `pck_05`, `pck_10` and `pck_15`, the same with `_visible` and `_occluded`, each with `<key>_ci95`; and `n`.
 
     Raises:
-        ValueError: shapes do not match, a number is not finite, a box without size, or no label at all.
+        ValueError: shapes do not match, a number is not finite, a box has no size, or nothing is labelled.
     """
     errors = distances(points, target)
     known = np.asarray(target.known, bool)
@@ -58,7 +58,7 @@ def score_pck(points: NDArray, target: Annotated) -> dict:
 
 
 def distances(points: NDArray, target: Annotated) -> NDArray[np.float64]:
-    """Pixels by which each joint is off, (N, 21); 0 where there is no label.
+    """Error of each joint in pixels, (N, 21); 0 for unlabelled joints.
 
     Raises:
         ValueError: see `score_pck`.
@@ -68,7 +68,7 @@ def distances(points: NDArray, target: Annotated) -> NDArray[np.float64]:
     for array, name in ((points, "predicted"), (np.asarray(target.points), "true")):
         if array.shape != expected:
             raise ValueError(f"the {name} keypoints have shape {array.shape}, expected {expected}")
-    truth = np.where(known[..., None], target.points, 0.0)  # what stands where no label is does not matter
+    truth = np.where(known[..., None], target.points, 0.0)  # the values of unlabelled joints are not used
     require_finite(points, "prediction")
     require_finite(truth, "target")
     bad = np.flatnonzero(~(np.isfinite(target.size) & (target.size > 0)))
@@ -83,7 +83,7 @@ def _shares(errors: NDArray, size: NDArray, counted: NDArray, suffix: str) -> di
     used = labels > 0
     if not used.all():
         warnings.warn(
-            f"joints {np.flatnonzero(~used).tolist()} have no{suffix.replace('_', ' ')} label: they are left out of "
+            f"joints {np.flatnonzero(~used).tolist()} have no{suffix.replace('_', ' ')} label: they are excluded from "
             "the mean, which is NaN in the official code",
             stacklevel=3,
         )

@@ -1,6 +1,6 @@
 """Errors of points (joints, or vertices of a mesh): distances, PCK and the area under it, F-scores of surfaces.
 
-Every score is one number per sample, so that means, confidence intervals and worst cases come from the same arrays.
+Every score is one number per sample, so that means, confidence intervals and worst samples come from the same arrays.
 FreiHAND averages over samples first and keypoints second; with no keypoint missing, that is the mean of these.
 """
 
@@ -49,11 +49,13 @@ def pck(errors: ArrayLike, thresholds: ArrayLike = AUC_THRESHOLDS) -> NDArray[np
 def auc(errors: ArrayLike, thresholds: NDArray[np.float64] = AUC_THRESHOLDS) -> NDArray[np.float64]:
     """Area under the PCK curve of each sample, over the area of a perfect one: (B, N) -> (B,).
 
-    The trapezoid rule is linear in the curve, so the area of a mean of step functions is the mean of their areas:
-    each error looks up the area of the step that rises at the first threshold it does not exceed.
+    The trapezoid rule is linear in the curve, so the area of a mean of step functions is the mean of their areas.
+    The step of an error rises at the first threshold that is not below it; its area is looked up in a table.
     """
     gaps = np.diff(thresholds)
-    of_threshold = np.zeros(len(thresholds) + 1)  # area of the step that rises at threshold j; the last never rises
+    of_threshold = np.zeros(
+        len(thresholds) + 1
+    )  # area of the step that rises at threshold j; the last one is that of no step
     halves = np.concatenate([[0.0], gaps / 2]) + np.concatenate([gaps / 2, [0.0]])
     of_threshold[:-1] = np.cumsum(halves[::-1])[::-1]
     step = np.searchsorted(thresholds, np.asarray(errors, np.float64), side="left")
@@ -71,7 +73,7 @@ def f_scores(
         thresholds: T distances, metres.
 
     Returns:
-        (B, T), 0 where nothing is near.
+        (B, T), 0 where no point is near.
     """
     predicted, true = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
     if len(predicted) != len(true):
@@ -92,13 +94,13 @@ def nearest_distances(
 
 
 def _f_score(predicted: NDArray, true: NDArray, thresholds: Sequence[float]) -> list[float]:
-    bound = max(thresholds)  # farther than this does not count, so it need not be known
-    open_ = np.ones(len(predicted), bool)
-    if len(predicted) == len(true):  # of one topology: what is near its own vertex needs no search, half of a good mesh
-        open_ = ((predicted - true) ** 2).sum(-1) >= min(thresholds) ** 2
-    settled = int((~open_).sum())
-    recall = nearest_distances(true[open_] if settled else true, predicted, bound)
-    precision = nearest_distances(predicted[open_], true, bound)
+    bound = max(thresholds)  # larger distances do not count
+    unsettled = np.ones(len(predicted), bool)
+    if len(predicted) == len(true):  # same topology: no search for points near their own vertex, often half of them
+        unsettled = ((predicted - true) ** 2).sum(-1) >= min(thresholds) ** 2
+    settled = int((~unsettled).sum())
+    recall = nearest_distances(true[unsettled] if settled else true, predicted, bound)
+    precision = nearest_distances(predicted[unsettled], true, bound)
     scores = []
     for threshold in thresholds:
         p = (settled + np.count_nonzero(precision < threshold)) / len(predicted)

@@ -1,12 +1,12 @@
-"""The official evaluations: what each means by a joint, and how its files order and orient hands.
+"""The official evaluations: joint definitions, and the order and axes of their files.
 
-All scores are computed in our own terms (OpenPose order, x right, y down, metres); an official number is the same in
-either, since orders and axes are taken together.
+All scores are computed in our own order and axes (OpenPose order, x right, y down, metres). The numbers are the official
+ones, since prediction and truth are converted alike.
 
 - freihand: github.com/lmb-freiburg/freihand, eval.py. Joints are regressed from the posed mesh; joints and vertices are
-  aligned separately, each to its own truth; F-scores at 5 and 15 mm; AUC from 0 to 50 mm.
+  aligned separately, each to its own target; F-scores at 5 and 15 mm; AUC from 0 to 50 mm.
 - dexycb: github.com/NVlabs/dex-ycb-toolkit, dex_ycb_toolkit/hpe_eval.py. Joints only: absolute, relative to joint 0,
-  and after FreiHAND's alignment. Both hands as they are; the right ones alone are scored beside.
+  and after FreiHAND's alignment. Left and right hands, unmirrored; the right ones are also scored alone.
 - ho3d: github.com/shreyashampali/ho3d, eval.py; v2 and v3 are scored alike. FreiHAND's scores, and joints after scaling
   the bone from wrist to middle knuckle (MANO joints 0 and 4) to its true length and moving wrist onto wrist.
 - hint: github.com/geopavlakos/hamer, eval.py and utils/pose_utils.py (EvaluatorPCK). 2D only, see `pck`.
@@ -26,19 +26,19 @@ from fasthamer.types import N_JOINTS
 
 FINGERTIPS = (4, 8, 12, 16, 20)  # OpenPose order, thumb to pinky
 OPENPOSE = tuple(range(N_JOINTS))
-MANO = tuple(int(joint) for joint in np.argsort(MANO_TO_OPENPOSE))  # which of our joints stands where in HO-3D's files
+MANO = tuple(int(joint) for joint in np.argsort(MANO_TO_OPENPOSE))  # our joint at each position in HO-3D's files
 
 
 class Protocol(NamedTuple):
     """One official evaluation."""
 
-    joints: str  # what its labels mean by a joint: a convention of `fasthamer.hand.conventions.TIPS`
-    submission: str  # the name of the file its server or script takes
-    order: tuple[int, ...] = OPENPOSE  # our joint at each place of its files
-    axes: tuple[int, int, int] = (1, 1, 1)  # signs of its x, y, z against ours
-    per_metre: float = 1.0  # its unit; matters only in the 1e-8 that `align_w_scale` adds to norms
-    scale_translation: bool = False  # whether joints are scored after that alignment too
-    both_hands: bool = False  # whether it has left hands, so that right ones are scored alone too
+    joints: str  # definition of its labelled joints: a key of `fasthamer.hand.conventions.TIPS`
+    submission: str  # name of the file that its server or script reads
+    order: tuple[int, ...] = OPENPOSE  # our joint at each position in its files
+    axes: tuple[int, int, int] = (1, 1, 1)  # signs of its x, y, z relative to ours
+    per_metre: float = 1.0  # its unit; affects only the 1e-8 that `align_w_scale` adds to norms
+    scale_translation: bool = False  # whether joints are also scored after this alignment
+    both_hands: bool = False  # whether it has left hands; the right ones are then also scored alone
 
 
 PROTOCOLS = {
@@ -60,14 +60,14 @@ def protocol(name: str) -> Protocol:
 
 
 def to_official(points: NDArray, name: str) -> NDArray:
-    """Our points in a protocol's axes; joints (N, 21, 3) in its order too, meshes as they are ordered."""
+    """Our points in a protocol's axes; joints (N, 21, 3) also in its order, meshes in unchanged order."""
     rules = protocol(name)
     ordered = points[:, rules.order] if points.shape[1] == N_JOINTS else points
     return ordered * np.array(rules.axes)
 
 
 def from_official(points: NDArray, name: str) -> NDArray:
-    """The way back from `to_official`."""
+    """The inverse of `to_official`."""
     rules = protocol(name)
     ordered = points[:, np.argsort(rules.order)] if points.shape[1] == N_JOINTS else points
     return ordered * np.array(rules.axes)
@@ -80,20 +80,20 @@ def protocol_joints(
     regressor: NDArray | None = None,
     left: NDArray | None = None,
 ) -> NDArray:
-    """The 21 joints that a dataset's labels mean, from a model's joints and vertices.
+    """The 21 joints as a dataset defines them, from a model's joints and vertices.
 
-    Tip definitions alone move PA-MPJPE by up to 1.4 mm, so this belongs to the protocol, not to the model.
+    Different fingertip definitions alone change PA-MPJPE by up to 1.4 mm, so the protocol determines them.
 
     Args:
-        joints: (N, 21, 3) as the model gives them: kinematic joints, HaMeR's tips.
+        joints: (N, 21, 3) of the model: kinematic joints, HaMeR's tips.
         vertices: (N, 778, 3), mirrored or not.
-        convention: `hamer` keeps the joints; `freihand` regresses the inner ones from the posed vertices, as that
-            dataset's code does; any other name of `fasthamer.hand.conventions.TIPS` replaces the tips.
+        convention: `hamer` keeps the joints; `freihand` regresses the inner ones from the posed vertices, as the
+            official code does; any other name of `fasthamer.hand.conventions.TIPS` replaces the tips.
         regressor: (16, 778) joint regressor; `freihand` needs it.
-        left: (N,) bool, the left hands; None: there are none.
+        left: (N,) bool, True for left hands; None: all are right hands.
 
     Raises:
-        ValueError: no such convention, or no regressor where it is needed.
+        ValueError: an unknown convention, or a missing regressor.
     """
     if convention not in TIPS:
         raise ValueError(unknown("joint convention", convention, TIPS))
@@ -108,7 +108,7 @@ def protocol_joints(
 
 
 def with_tips(joints: NDArray, vertices: NDArray, convention: str, left: NDArray | None = None) -> NDArray:
-    """Joints (N, 21, 3) whose fingertips are the vertices that a convention names; arguments as `protocol_joints`."""
+    """Joints (N, 21, 3) with a convention's vertices as fingertips; arguments as `protocol_joints`."""
     moved, vertices = np.array(joints), np.asarray(vertices)
     moved[:, FINGERTIPS] = vertices[:, list(tip_vertices(convention))]
     if left is not None and convention in LEFT_TIPS:

@@ -1,7 +1,7 @@
-"""Predicted and true hands in, one flat dictionary of scores out; see docs/evaluation.md for what each key means.
+"""Scores of predicted hands as a flat dictionary; docs/evaluation.md defines each key.
 
-All means are over samples and points alike, which is what the official means (over samples, then over points) are when
-no point is missing.
+All means are over samples and points together, which equals the official means (over samples, then over points) when no
+point is missing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fasthamer.metrics.protocols import Protocol, protocol
 from fasthamer.registry import unknown
 from fasthamer.types import N_JOINTS, N_VERTICES
 
-FRAMES = ("camera", "wrist")  # of the unaligned scores: as given, or each hand with its own wrist at the origin
-MIRROR_ALARM = 1.0  # mm by which rigid alignment may exceed the official one before a mirrored hand is suspected
-_BLOCK = 256  # hands at a time and thread: their meshes stay small beside the cache
+FRAMES = ("camera", "wrist")  # of the unaligned scores: as given, or with each wrist at the origin
+MIRROR_ALARM = 1.0  # mm; a larger excess of the rigid over the official PA-MPJPE suggests mirrored hands
+_BLOCK = 256  # hands at a time and thread, so that their meshes fit into the cache
 
 
 class Hands(NamedTuple):
-    """Hands of one set in one order, metres, x right, y down, z forward. N = samples."""
+    """Hands of one dataset in its order, metres, x right, y down, z forward. N = samples."""
 
     joints: NDArray  # (N, 21, 3) OpenPose order
     vertices: NDArray | None = None  # (N, 778, 3)
@@ -35,13 +35,13 @@ class Hands(NamedTuple):
 
 
 def score(prediction: Hands, target: Hands, name: str = "freihand", frame: str = "wrist") -> dict:
-    """Every score the data allow, each with `<key>_ci95: [low, high]`.
+    """All scores that the data allow, each with `<key>_ci95: [low, high]`.
 
     Args:
         prediction: joints in the protocol's convention (`protocol_joints`).
-        target: without vertices, the mesh scores are absent; with left hands among them, the right ones are scored
-            alone too where the protocol says so, under keys that begin with `right_`.
-        name: of a protocol in three dimensions.
+        target: without vertices there are no mesh scores. If there are left hands and the protocol has `both_hands`,
+            the right ones are also scored alone, under keys that begin with `right_`.
+        name: of a 3D protocol.
         frame: `camera` compares unaligned scores as given (and adds the absolute `mpjpe_mm`, `mpvpe_mm`);
             `wrist` is for hand-centred predictions: unaligned F-scores are then root-relative.
 
@@ -152,7 +152,7 @@ def _mesh_scores(prediction: Hands, target: Hands, rules: Protocol, frame: str) 
 
 
 def _aligned_twice(points: NDArray, true: NDArray, per_metre: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """As the official code aligns, and with rotations only; they differ where the official one reflects."""
+    """Points aligned as in the official code, and with rotations only; they differ where the official one reflects."""
     points, true = points * per_metre, true * per_metre
     similarity = fit(points, true)
     aligned = similarity.apply(points)
@@ -164,7 +164,7 @@ def _aligned_twice(points: NDArray, true: NDArray, per_metre: float) -> tuple[ND
 
 
 def _warn_if_mirrored(official_mm: NDArray, rigid_mm: NDArray) -> None:
-    """The official alignment forgives a mirrored hand; say so where that changes the result."""
+    """Warns if reflections, which the official alignment allows, change the result."""
     if rigid_mm.mean() - official_mm.mean() > MIRROR_ALARM:
         reflected = int((np.abs(rigid_mm - official_mm) > 1e-6).sum())
         warnings.warn(

@@ -1,14 +1,14 @@
-"""Submission files of the official evaluations, and the truth they are scored against.
+"""Submission files of the official evaluations, and files of the ground truth.
 
-In memory, hands are in our axes and order, see `fasthamer.metrics.protocols`.
+In memory, hands are in our axes and order; see `fasthamer.metrics.protocols`.
 
 - FreiHAND and HO-3D, `pred.json`: `[joints of all samples, vertices of all samples]` in metres, FreiHAND's in our order
   and axes, HO-3D's in MANO's order and OpenGL's axes.
 - DexYCB, `results.txt`: a line per image, `image_id,x1,y1,z1,...,x21,y21,z21` in millimetres. The image id is the
-  frame's number in the toolkit's list of the split (`dex_ycb_toolkit/hpe_eval.py`); every frame with a hand must be
-  there, others are ignored, and of two lines with one id the later counts.
+  frame's number in the toolkit's list of the split (`dex_ycb_toolkit/hpe_eval.py`); every frame with a hand is
+  required, others are ignored, and of two lines with the same id the later one counts.
 - HInt, `keypoints.json`: 21x2 pixels of the image for each hand, in the order of HaMeR's file; HInt has no server and
-  no form of its own. The truth is in the form HaMeR evaluates it.
+  no format of its own. The ground truth is read from HaMeR's evaluation files.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from fasthamer.metrics.scores import Hands
 from fasthamer.types import N_JOINTS, N_VERTICES
 
 _JOINTS, _MESH = (N_JOINTS, 3), (N_VERTICES, 3)
-_NUMBERS = 1 + 3 * N_JOINTS  # of a line of DexYCB's file
+_NUMBERS = 1 + 3 * N_JOINTS  # in a line of DexYCB's file
 
 
 def write_predictions(path: str | Path, hands: Hands, protocol: str = "freihand") -> None:
     """`[xyz_list, verts_list]`: per sample 21x3 and 778x3 metres, rounded to the micrometre."""
     if hands.vertices is None:
-        raise ValueError("the official form holds joints and vertices; this prediction has no vertices")
+        raise ValueError("the official format has joints and vertices; this prediction has no vertices")
     parts = (to_official(np.asarray(part, np.float64), protocol) for part in (hands.joints, hands.vertices))
     lists = [(np.round(part, 6) + 0.0).tolist() for part in parts]  # + 0.0: no "-0.0"
     write_text(Path(path), json.dumps(lists, separators=(",", ":")))
@@ -45,11 +45,11 @@ def write_predictions(path: str | Path, hands: Hands, protocol: str = "freihand"
 def read_predictions(path: str | Path, expected: int | None = None, protocol: str = "freihand") -> Hands:
     """Reads and checks a `pred.json`.
 
-    A mesh of another topology than MANO's is dropped: only its joints are scored.
+    Meshes with another topology than MANO's are dropped: only the joints are scored.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not of the official form, a wrong number of samples, or numbers that are not finite.
+        ValueError: another format, a wrong number of samples, or numbers that are not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
@@ -68,7 +68,7 @@ def read_predictions(path: str | Path, expected: int | None = None, protocol: st
 
 
 def read_truth(folder: str | Path, split: str = "evaluation", protocol: str = "freihand") -> Hands:
-    """`<split>_xyz.json` and, where it is there, `<split>_verts.json` of an official folder.
+    """Reads `<split>_xyz.json` and, if it exists, `<split>_verts.json` of an official folder.
 
     Raises:
         FileNotFoundError: the folder has no `<split>_xyz.json`.
@@ -87,7 +87,8 @@ def read_truth(folder: str | Path, split: str = "evaluation", protocol: str = "f
 
 
 def write_result_lines(path: str | Path, image_ids: Sequence[int], joints: NDArray) -> None:
-    """
+    """Writes DexYCB's `results.txt`.
+
     Args:
         path: of the file.
         image_ids: N numbers.
@@ -100,11 +101,11 @@ def write_result_lines(path: str | Path, image_ids: Sequence[int], joints: NDArr
 
 
 def read_result_lines(path: str | Path, image_ids: Sequence[int]) -> NDArray[np.float64]:
-    """The joints of the images asked for, in their order: (N, 21, 3) metres.
+    """Reads the joints of the given images from DexYCB's `results.txt`: (N, 21, 3) metres, in the order of the ids.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line of another form, an image that is missing, or a number that is not finite.
+        ValueError: a malformed line, a missing image, or a number that is not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -127,12 +128,12 @@ def read_result_lines(path: str | Path, image_ids: Sequence[int]) -> NDArray[np.
 
 
 def write_keypoints(path: str | Path, points: NDArray) -> None:
-    """(N, 21, 2) pixels, rounded to a thousandth."""
+    """Writes (N, 21, 2) pixels, rounded to a thousandth."""
     write_text(Path(path), json.dumps(np.round(np.asarray(points, np.float64), 3).tolist(), separators=(",", ":")))
 
 
 def read_keypoints(path: str | Path, expected: int | None = None) -> NDArray[np.float64]:
-    """(N, 21, 2) pixels.
+    """Reads (N, 21, 2) pixels.
 
     Raises:
         FileNotFoundError, ValueError: as `read_predictions`.
@@ -141,11 +142,11 @@ def read_keypoints(path: str | Path, expected: int | None = None) -> NDArray[np.
 
 
 def read_annotated(path: str | Path) -> Annotated:
-    """HaMeR's `TEST_<set>_img_all.npz`; with `..._occ.npz` beside it, occluded joints are known too.
+    """Reads HaMeR's `TEST_<set>_img_all.npz`, and the occluded joints from `..._occ.npz` in the same folder if it exists.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, or the two do not belong together.
+        ValueError: not such a file, or the two list different images.
     """
     path = Path(path)
     labels = _labels(path)

@@ -1,4 +1,4 @@
-"""matplotlib figures without pyplot: no global state, no display; matplotlib is imported when a figure is made."""
+"""matplotlib figures without pyplot: no global state, no display. matplotlib is imported with the first figure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 100  # pixels an inch
+DPI = 100  # pixels per inch
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")  # Paul Tol's bright scheme
 INK, FAINT, GRID = "#33363d", "#8a8d94", "#e4e4e0"
 
@@ -34,7 +34,7 @@ def new_figure(width: int, height: int) -> Figure:
 
 
 def plain_axes(axes: Axes) -> Axes:
-    """The common look: grid behind the data, no frame above and to the right."""
+    """The common style: grid behind the data, no frame above and on the right."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-NEAR = 0.01  # metres; nearer parts are not drawn
+NEAR = 0.01  # metres; nearer parts are not rendered
 EDGE = 1e-4  # pixels; a pixel this close to a shared edge is inside both faces, which prevents gaps
 
 
@@ -42,7 +42,7 @@ def rasterize(
         faces: (F, 3) vertex indices, counter-clockwise seen from outside (used only by `cull_back`).
         focal: (fx, fy) pixels.
         centre: (cx, cy) principal point, pixels.
-        near: smallest depth that is drawn, in the vertices' unit.
+        near: smallest depth that is rendered, in the vertices' unit.
         cull_back: skip faces seen from inside; halves the time for closed meshes.
 
     Raises:
