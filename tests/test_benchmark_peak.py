@@ -1,4 +1,4 @@
-"""The machine's peaks are measured, and a model's floors follow from them by arithmetic anyone can redo."""
+"""The machine's peaks and the lower bounds that follow from them, worked by hand."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_weights_between_two_measured_sizes_are_read_at_a_rate_between_theirs():
         (150, 1, 1000, "fp32", (10, 100, 10 / 150, "weights")),  # 1 GB at 10 GB/s; 50 ms remain
     ],
 )
-def test_what_bounds_a_pass_is_its_largest_part(milliseconds, gflops, weights_mb, precision, expected):
+def test_a_pass_is_bound_by_its_largest_part(milliseconds, gflops, weights_mb, precision, expected):
     bound = PEAKS.bound(milliseconds, gflops, weights_mb, precision)
     assert tuple(bound)[:3] == pytest.approx(expected[:3])
     assert bound.bound == expected[3]

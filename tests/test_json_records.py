@@ -1,4 +1,4 @@
-"""Records of large JSON files, found once and parsed one at a time."""
+"""Random access to records of large JSON files, and the cached index of their positions."""
 
 import json
 
@@ -22,13 +22,13 @@ def test_records_are_found_in_any_json_layout(tmp_path, separators, indent, bloc
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[[1, 2]]", '{"a": 1}', "nonsense"])
-def test_a_json_that_is_no_list_of_arrays_is_refused(tmp_path, text):
+def test_json_that_is_not_a_list_of_arrays_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json"):
         JsonRecords(tmp_path / "x.json", (4, 3))
 
 
-def test_the_places_of_records_are_kept_until_the_file_changes(tmp_path):
+def test_the_index_is_reused_until_the_file_changes(tmp_path):
     path, cache = tmp_path / "x.json", str(tmp_path / "cache")
     values = np.random.default_rng(0).normal(size=(5, 4, 3))
     path.write_text(json.dumps(values.tolist()))
@@ -44,7 +44,7 @@ def test_the_places_of_records_are_kept_until_the_file_changes(tmp_path):
     assert len(JsonRecords(path, (4, 3), cache, large=0)) == 3
 
 
-def test_an_index_that_cannot_be_kept_is_made_each_time(tmp_path):
+def test_without_a_writable_cache_the_index_is_rebuilt(tmp_path):
     (tmp_path / "taken").write_text("a file where the folder should be")
     (tmp_path / "x.json").write_text(json.dumps(np.zeros((2, 4, 3)).tolist()))
     assert len(JsonRecords(tmp_path / "x.json", (4, 3), str(tmp_path / "taken"), large=0)) == 2

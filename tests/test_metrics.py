@@ -1,4 +1,4 @@
-"""Alignment, point errors and F-scores against per-sample code written the way the official evaluations are."""
+"""Alignment, point errors and F-scores against per-sample code in the form of the official evaluations."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_predictions_shrunk_to_a_point_or_a_line_align_as_the_official_code_does
     np.testing.assert_allclose(procrustes(pred, gt)[:2], np.repeat(gt[:2].mean(1, keepdims=True), 21, 1), atol=1e-9)
 
 
-def test_a_mirrored_hand_is_perfect_officially_and_wrong_rigidly():
+def test_a_mirrored_hand_has_no_official_error_but_a_rigid_one():
     gt = hands(5)
     mirrored = gt * [-1, 1, 1]
     assert aligned_distances(mirrored, gt).max() < 1e-7
@@ -170,7 +170,7 @@ def test_f_scores_name_a_broken_sample_and_a_missing_one():
         f_scores(gt[:2], gt)
 
 
-def test_f_scores_of_meshes_take_no_loop_over_their_points():
+def test_f_scores_of_meshes_use_no_python_loop_over_points():
     gt = hands(100, 778)
     pred = gt + np.random.default_rng(1).normal(0, 0.004, gt.shape)
     with counted_calls() as calls:

@@ -25,7 +25,7 @@ def perturbed(hands, noise=0.006, seed=1):
     return Hands(*(part + rng.normal(0, noise, part.shape) for part in hands[:2]))
 
 
-def test_root_relative_scores_forget_where_the_hand_is_but_not_its_size():
+def test_root_relative_scores_ignore_position_but_not_size():
     target = some_hands()
     shifted = Hands(target.joints + 0.3, target.vertices + 0.3)
     scores = score(shifted, target)
@@ -39,7 +39,7 @@ def test_root_relative_scores_forget_where_the_hand_is_but_not_its_size():
     assert score(grown, target)["mpjpe_rel_mm"] == pytest.approx(expected)
 
 
-def test_what_the_data_cannot_give_is_absent():
+def test_scores_that_the_data_do_not_allow_are_absent():
     scores = score(perturbed(some_hands()), Hands(some_hands().joints))
     assert {"pa_mpjpe_mm", "pa_mpjpe_mm_ci95", "mpjpe_rel_mm", "auc_joints", "n", "protocol", "frame"} <= set(scores)
     assert not [key for key in scores if "mpvpe" in key or "vertices" in key or key.startswith(("f5", "f15"))]
@@ -50,7 +50,7 @@ def test_scores_are_plain_json_numbers():
     assert json.loads(json.dumps(scores)) == scores
 
 
-def test_the_confidence_interval_holds_the_mean_and_repeats():
+def test_the_confidence_interval_contains_the_mean_and_is_reproducible():
     values = {"a": np.random.default_rng(0).normal(10, 2, 400), "b": np.full(400, 3.0)}
     first, second = summarise(values), summarise(values)
     assert first == second
@@ -60,14 +60,14 @@ def test_the_confidence_interval_holds_the_mean_and_repeats():
     assert first["b_ci95"] == pytest.approx([3.0, 3.0])
 
 
-def test_a_mirrored_hand_is_scored_but_announced():
+def test_a_mirrored_hand_is_scored_with_a_warning():
     target = some_hands()
     mirrored = Hands(*(part * np.array([-1, 1, 1]) for part in target[:2]))
     with pytest.warns(UserWarning, match="6 of 6 hands fit better mirrored"):
         assert score(mirrored, target)["pa_mpjpe_mm"] < 1e-3
 
 
-def test_an_ordinary_hand_raises_no_alarm():
+def test_an_ordinary_hand_causes_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         score(perturbed(some_hands()), some_hands())
@@ -111,7 +111,7 @@ def test_other_conventions_replace_the_tips_only():
     np.testing.assert_array_equal(moved[:, kept], hands.joints[:, kept])
 
 
-def test_a_convention_that_cannot_be_followed_says_so():
+def test_conventions_that_cannot_be_applied_are_errors():
     hands = some_hands(1)
     with pytest.raises(ValueError, match="did you mean 'freihand'"):
         protocol_joints(hands.joints, hands.vertices, "freihnd")
@@ -119,7 +119,7 @@ def test_a_convention_that_cannot_be_followed_says_so():
         protocol_joints(hands.joints, hands.vertices, "freihand")
 
 
-def test_predictions_survive_the_official_file(tmp_path):
+def test_predictions_are_read_back_from_the_official_file(tmp_path):
     hands = some_hands(3)
     write_predictions(tmp_path / "pred.json", hands)
     back = read_predictions(tmp_path / "pred.json", expected=3)
@@ -144,7 +144,7 @@ def test_a_mesh_of_another_topology_is_scored_by_its_joints(tmp_path):
         (json.dumps([np.zeros((3, 21, 3)).tolist(), np.zeros((2, 778, 3)).tolist()]), "vertices: 2 samples"),
     ],
 )
-def test_a_malformed_prediction_file_says_what_is_wrong(tmp_path, content, message):
+def test_errors_of_malformed_prediction_files_name_the_problem(tmp_path, content, message):
     (tmp_path / "pred.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_predictions(tmp_path / "pred.json", expected=3)
@@ -177,7 +177,7 @@ def test_large_lists_are_read_exactly_and_anything_else_is_left_to_json(tmp_path
     assert read_number_lists(path, (2, 3), (4, 3)) is None
 
 
-def test_blocks_of_hands_are_scored_as_one():
+def test_scores_do_not_depend_on_the_blocks():
     target = some_hands(600)
     target = Hands(target.joints)
     prediction = Hands(perturbed(some_hands(600)).joints)

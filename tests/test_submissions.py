@@ -1,4 +1,4 @@
-"""Official submission files: written for each set, read back, scored; and the evaluation of each set in small."""
+"""Official submission files: written for each dataset, read back and scored; evaluation on a miniature of each."""
 
 import json
 
@@ -38,7 +38,7 @@ FILES = {"freihand": "pred.json", "dexycb": "results.txt", "ho3d": "pred.json", 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """A miniature of each set, by name."""
+    """A miniature of each dataset, by name."""
     root = tmp_path_factory.mktemp("sets")
     for name in FILES:
         (root / name).mkdir()
@@ -52,7 +52,7 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mano_like(tmp_path_factory):
-    """The embedded hand under another name: for it the sets' meshes are labels, as they are for MANO."""
+    """The embedded hand under another name: the datasets' meshes are then labels, as with MANO."""
     path = tmp_path_factory.mktemp("hand") / "hand.npz"
     np.savez(path, **read_hand_arrays("embedded"))
     return load_hand(path)
@@ -192,7 +192,7 @@ def test_the_joints_of_a_file_can_be_scored_with_another_sets_tips(sets, tmp_pat
 
 
 @pytest.mark.parametrize("factor", [1000.0, 0.001])
-def test_millimetres_for_metres_are_announced(factor, sets, tmp_path):
+def test_a_wrong_unit_is_reported(factor, sets, tmp_path):
     xyz, verts = (json.loads((sets["freihand"] / f"evaluation_{name}.json").read_text()) for name in ("xyz", "verts"))
     write_predictions(tmp_path / "pred.json", Hands(factor * np.array(xyz), factor * np.array(verts)))
     with pytest.warns(UserWarning, match=r"pred\.json: hands are .* times as large as the true ones"):
@@ -207,7 +207,7 @@ def test_a_left_hand_of_dexycb_has_another_vertex_at_its_middle_tip():
     np.testing.assert_array_equal(joints[1, [4, 8, 12, 16, 20]], vertices[1, list(LEFT_TIPS["dexycb"])])
 
 
-def test_a_hand_is_placed_where_its_points_meet_the_pixels():
+def test_translation_to_fit_projects_the_points_onto_the_pixels():
     rng = np.random.default_rng(0)
     intrinsics = np.array([[[610.0, 0, 312], [0, 630.0, 245], [0, 0, 1]]] * 4)
     points, place = rng.normal(0, 0.05, (4, 21, 3)), rng.normal(0, 0.1, (4, 3)) + np.array([0, 0, 0.8])
@@ -235,7 +235,7 @@ def test_2d_scores_have_no_use_for_a_joint_convention(sets, mano_like):
 
 
 @pytest.mark.parametrize("name", ["freihand", "ho3d"])
-def test_pred_json_comes_back_in_our_order_and_axes(name, tmp_path):
+def test_pred_json_is_read_back_in_our_order_and_axes(name, tmp_path):
     rng = np.random.default_rng(0)
     given = Hands(rng.normal(0, 0.1, (3, 21, 3)), rng.normal(0, 0.1, (3, 778, 3)))
     write_predictions(tmp_path / "pred.json", given, name)
@@ -248,7 +248,7 @@ def test_pred_json_comes_back_in_our_order_and_axes(name, tmp_path):
         np.testing.assert_allclose(on_disk[:, 16], given.joints[:, 4] * [1, -1, -1], atol=5.1e-7)  # thumb's tip
 
 
-def test_result_lines_are_the_toolkits(tmp_path):
+def test_result_lines_have_the_format_of_the_toolkit(tmp_path):
     joints = np.random.default_rng(0).normal(0, 0.1, (3, 21, 3))
     path = tmp_path / "results.txt"
     write_result_lines(path, [5, 9, 12], joints)
@@ -273,7 +273,7 @@ def test_result_lines_are_the_toolkits(tmp_path):
         (lambda lines: [], "image 5 is missing"),
     ],
 )
-def test_a_malformed_result_file_says_what_is_wrong(change, message, tmp_path):
+def test_errors_of_malformed_result_files_name_the_problem(change, message, tmp_path):
     path = tmp_path / "results.txt"
     write_result_lines(path, [5, 9], np.zeros((2, 21, 3)))
     path.write_text("\n".join(change(path.read_text().splitlines())))
@@ -300,7 +300,7 @@ def test_missing_and_foreign_files_of_hint_and_dexycb_are_named(tmp_path):
         read_result_lines(tmp_path / "results.bin", [1])
 
 
-def test_lists_of_two_sets_are_not_mixed(sets, tmp_path):
+def test_lists_of_two_datasets_are_not_mixed(sets, tmp_path):
     for part in ("all", "occ"):
         with np.load(sets["hint"] / f"TEST_newdays_img_{part}.npz") as labels:
             content = dict(labels)

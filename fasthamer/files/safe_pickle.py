@@ -74,7 +74,7 @@ class _Unpickler(_PythonUnpickler):
         self.records = records
 
     def load(self) -> Any:
-        """The base class's loop, reading from memory: a third faster, which matters for the many small files of a dataset.
+        """The base class's loop, reading from memory: a third faster, for datasets of many small files.
 
         Frames are ignored: they only mark how much to buffer from a slow file.
         """

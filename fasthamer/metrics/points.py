@@ -53,9 +53,7 @@ def auc(errors: ArrayLike, thresholds: NDArray[np.float64] = AUC_THRESHOLDS) -> 
     The step of an error rises at the first threshold that is not below it; its area is looked up in a table.
     """
     gaps = np.diff(thresholds)
-    of_threshold = np.zeros(
-        len(thresholds) + 1
-    )  # area of the step that rises at threshold j; the last one is that of no step
+    of_threshold = np.zeros(len(thresholds) + 1)  # by the threshold where the step rises; the last one never rises
     halves = np.concatenate([[0.0], gaps / 2]) + np.concatenate([gaps / 2, [0.0]])
     of_threshold[:-1] = np.cumsum(halves[::-1])[::-1]
     step = np.searchsorted(thresholds, np.asarray(errors, np.float64), side="left")

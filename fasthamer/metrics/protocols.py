@@ -1,7 +1,7 @@
 """The official evaluations: joint definitions, and the order and axes of their files.
 
-All scores are computed in our own order and axes (OpenPose order, x right, y down, metres). The numbers are the official
-ones, since prediction and truth are converted alike.
+All scores are computed in our own order and axes (OpenPose order, x right, y down, metres). They equal the official
+numbers, since prediction and truth are converted alike.
 
 - freihand: github.com/lmb-freiburg/freihand, eval.py. Joints are regressed from the posed mesh; joints and vertices are
   aligned separately, each to its own target; F-scores at 5 and 15 mm; AUC from 0 to 50 mm.

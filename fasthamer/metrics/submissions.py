@@ -142,7 +142,7 @@ def read_keypoints(path: str | Path, expected: int | None = None) -> NDArray[np.
 
 
 def read_annotated(path: str | Path) -> Annotated:
-    """Reads HaMeR's `TEST_<set>_img_all.npz`, and the occluded joints from `..._occ.npz` in the same folder if it exists.
+    """Reads HaMeR's `TEST_<set>_img_all.npz`, and the occluded joints from `..._occ.npz` beside it if that exists.
 
     Raises:
         FileNotFoundError: no such file.
