@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import default_collate
 from yacs.config import CfgNode
 
+from fasthamer.config import replaced
 from fasthamer.data.build import build_dataset, build_training_set, dataset_name
 from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
 from fasthamer.data.loader import Feed, check_lanes
@@ -26,7 +27,7 @@ from fasthamer.students import Student, build_student, load_student, save_studen
 from fasthamer.students.tokenhand.files import load_tokenizer
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
-from fasthamer.teachers import build_teacher, hand_for, notice_of, resolve_teacher
+from fasthamer.teachers import box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.accelerator import accelerator_for, precision_of
 from fasthamer.training.checkpoint import read_facts
@@ -76,6 +77,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
     model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
     hand = load_hand(model)
+    if cfg.DATA.BOX_SHAPE == "auto":
+        cfg = replaced(cfg, {"DATA.BOX_SHAPE": box_shape_for(cfg.STUDENT.INIT or name)})
     images, held_out = build_training_set(cfg, hand), build_dataset(cfg, hand, train=False)
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped protocol is refused now, not after the training
     torch.manual_seed(cfg.SEED)
@@ -196,6 +199,7 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
         backbone_file=cfg.STUDENT.BACKBONE_FILE or None,
         tokenizer=tokenizer,
         generator=cfg.STUDENT.GENERATOR,
+        box_shape=cfg.DATA.BOX_SHAPE,
     )
     if student.spec["decoder"] == "token" and cfg.LOSS.ADVERSARIAL:
         raise ValueError("LOSS.ADVERSARIAL needs MANO parameters, which decoder token does not predict: set it to 0")

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 from yacs.config import CfgNode
 
+from fasthamer.config import replaced
 from fasthamer.data.build import build_dataset, dataset_name
+from fasthamer.data.crop import shape_for
 from fasthamer.data.dataset import HandDataset
 from fasthamer.device import pick_device
 from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict, rules_for
@@ -59,6 +61,8 @@ def prepare(
             raise ValueError(f"--hard-tokens is for students with the decoder token, which {source} has not")
         decoder.hard = True
     its_hand: Hand = model.hand  # type: ignore[assignment]
+    if cfg.DATA.BOX_SHAPE == "auto":
+        cfg = replaced(cfg, {"DATA.BOX_SHAPE": shape_for(model)})
     dataset = build_dataset(cfg, its_hand, train=False)
     name = f"{source} (hard tokens)" if hard_tokens else source
     about = {"model": name, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}

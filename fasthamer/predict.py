@@ -21,7 +21,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasthamer.camera import full_image_focal, full_image_translation
-from fasthamer.data.crop import BOX_FACTOR, box_problem, box_side, crop_affine, invert, mirror_points, transform, warp
+from fasthamer.data.crop import (
+    BOX_FACTOR,
+    box_problem,
+    box_side,
+    crop_affine,
+    invert,
+    mirror_points,
+    shape_for,
+    transform,
+    warp,
+)
 from fasthamer.files.image_forms import image_array
 from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
 from fasthamer.runtime.sessions import SUFFIXES, open_session
@@ -157,7 +167,8 @@ class HandMesh:
         boxes, is_right = _checked(boxes, right, width, height)
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        sides = np.array([box_side((box[2:] - box[:2]) * factor) for box in boxes])
+        shape = self._predict.box_shape
+        sides = np.array([box_side((box[2:] - box[:2]) * factor, shape) for box in boxes])
         size = self._predict.crop_size
         affines = [
             crop_affine(centre, side, size, mirror=not is_a_right)
@@ -185,6 +196,7 @@ class _TorchModel:
     def __init__(self, model: nn.Module, device: str, backend: str, threads: int) -> None:
         self.model = model
         self.session = open_session(model, backend, "auto", device, threads=threads)
+        self.box_shape = shape_for(model)
         self.faces: NDArray[np.int64] = model.hand.faces  # type: ignore[assignment, union-attr]
 
     @property

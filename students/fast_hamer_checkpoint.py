@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".ckpt", ".pt", ".pth")
 IMAGE_SIZE = 256  # pixels
+BOX_SHAPE = "square"  # of its crops: only configurations with a ViT let boxes grow to 3:4
 # Also in the file: the discriminator, MANO's arrays (`load_hand` reads those), the whole teacher, and the projection of
 # the teacher's features, which only the loss uses.
 IGNORED = ("discriminator.", "mano.", "teacher.", "channel_projection.", "initialized")
@@ -98,6 +99,7 @@ def hollow_student(name: str, size: str, hand: Hand) -> Student:
         "image_size": IMAGE_SIZE,
         "view": 1.0,
         "feature_layer": "last",
+        "box_shape": BOX_SHAPE,
     }
     return Student(Normalise(IMAGE_SIZE), backbone, head, hand, spec)
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from fasthamer.files.headed_tensors import Kind, read_headed, read_header, write_headed
 from fasthamer.files.weights import check_weights, shapes
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, load_fast_hamer
+from fasthamer.students.fast_hamer_checkpoint import BOX_SHAPE, SUFFIXES, load_fast_hamer
 from fasthamer.students.student import Student
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 from fasthamer.students.zoo import build_student
 
 _SPEC = {"name", "decoder", "decoder_size", "image_size", "view", "feature_layer", "hand", "hand_name"}
-STUDENT = Kind("student", "fasthamer-student-1", _SPEC, {"tokenizer", "generator"})
+STUDENT = Kind("student", "fasthamer-student-1", _SPEC, {"tokenizer", "generator", "box_shape"})
 
 
 def save_student(path: str | Path, student: nn.Module, metadata: dict[str, Any], dtype: str = "fp32") -> None:
@@ -61,6 +61,17 @@ def load_student(path: str | Path, hand: Hand | None = None) -> Student:
     student = build_student(**spec, pretrained=False, hand=hand)
     _fill(student, tensors, str(path))
     return student.eval()
+
+
+def box_shape_of(path: str | Path) -> str:
+    """The shape of the boxes that the student of a file was trained on; reads no weights.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not a student's.
+    """
+    if Path(path).suffix in SUFFIXES:
+        return BOX_SHAPE
+    return student_metadata(path)["student"].get("box_shape", "hamer")
 
 
 def student_metadata(path: str | Path) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Student(nn.Module):
         self.hand = hand
         self.spec = spec
         self.image_size = normalise.size
+        self.box_shape: str = spec.get("box_shape", "hamer")  # older files have none
         half = normalise.share / 2
         self.view = View(-half, -half, half, half)
         self.feature_channels = backbone.layer_channels
@@ -64,4 +65,6 @@ class Student(nn.Module):
         device = self.normalise.scale.device
         example = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
         folded = fold_backbone(self.backbone, example)
-        return Deployed(self.normalise, folded, self.decoder, self.hand, self.view, self.feature_channels)
+        graph = Deployed(self.normalise, folded, self.decoder, self.hand, self.view, self.feature_channels)
+        graph.box_shape = self.box_shape
+        return graph

@@ -107,6 +107,7 @@ def build_student(
     backbone_file: str | Path | None = None,
     tokenizer: Tokenizer | str | Path | None = None,
     generator: str = "upsampled",
+    box_shape: str = "hamer",
 ) -> Student:
     """A new student.
 
@@ -123,6 +124,7 @@ def build_student(
         backbone_file: a local file of timm's weights for the backbone, instead of `pretrained`.
         tokenizer: of the decoder `token`: one, or its file; None is the shipped one of the embedded hand.
         generator: of the decoder `token`: the map that it samples, see `TokenClassifier`.
+        box_shape: of the boxes that its crops are made from, see `fasthamer.data.crop.BOX_SHAPES`.
 
     Raises:
         KeyError: no such student, decoder, size or generator; the message offers the nearest.
@@ -142,6 +144,8 @@ def build_student(
         "view": view,
         "feature_layer": feature_layer,
     }
+    if box_shape != "hamer":
+        spec["box_shape"] = box_shape
     if isinstance(head, TokenDecoder):
         spec |= {"tokenizer": head.spec._asdict(), "generator": generator}
     return Student(Normalise(image_size, mean, std, view), backbone, head, hand, spec)

@@ -3,11 +3,12 @@
 from fasthamer.teachers.hamer import random_hamer
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.teachers.wilor import random_wilor
-from fasthamer.teachers.zoo import TEACHERS, build_teacher, hand_for, notice_of, resolve_teacher
+from fasthamer.teachers.zoo import TEACHERS, box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
 
 __all__ = [
     "TEACHERS",
     "Teacher",
+    "box_shape_for",
     "build_teacher",
     "hand_for",
     "notice_of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fasthamer.data.crop import shape_for
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import unknown
 from fasthamer.types import HandOutput, View
@@ -32,6 +33,7 @@ class Teacher(nn.Module):
         self.image_size: int = model.image_size  # type: ignore[assignment]
         self.view: View = model.view  # type: ignore[assignment]
         self.feature_channels: int = model.feature_channels  # type: ignore[assignment]
+        self.box_shape = shape_for(model)
         self.hand: Hand = model.hand  # type: ignore[assignment]
 
     def train(self, mode: bool = True) -> Teacher:

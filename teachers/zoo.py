@@ -13,7 +13,7 @@ from torch import nn
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
-from fasthamer.students.files import load_student
+from fasthamer.students.files import box_shape_of, load_student
 from fasthamer.teachers.embedded import load_embedded
 from fasthamer.teachers.hamer_checkpoint import load_hamer
 from fasthamer.teachers.teacher import Teacher
@@ -125,6 +125,15 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
     if Path(name).is_file():
         return name, "as given, a student's file"
     raise KeyError(unknown("teacher", name, ["auto", *TEACHERS]) + "; or the path of a student's file")
+
+
+def box_shape_for(model: str) -> str:
+    """The box shape that DATA.BOX_SHAPE auto stands for: that of the model's own training.
+
+    Args:
+        model: a resolved teacher's name, or a student's file.
+    """
+    return "hamer" if model in TEACHERS else box_shape_of(model)
 
 
 def hand_for(teacher: str, checkpoint: str = "") -> str:

@@ -140,7 +140,8 @@ def test_a_teacher_cache_and_a_cached_synthetic_dataset_are_used_as_they_are(old
 
 
 def test_packed_shards_train_as_before(old, expected):
-    data = ["--data", "tars", "--data-root", "shards", "DATA.EVAL_NAME", "synthetic"]
+    # Before DATA.BLUR was a setting, every dataset blurred.
+    data = ["--data", "tars", "--data-root", "shards", "DATA.EVAL_NAME", "synthetic", "DATA.BLUR", "true"]
     assert distill.main([*RUN, *data, "--steps", "2", "--out", "packed"]) == 0
     same_numbers(old / "packed", expected["packed"])
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from fasthamer.data.augment import Strength
+from fasthamer.data.crop import BOX_SHAPES, Cropping
 from fasthamer.data.dataset import HandDataset, HandStream
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
 from fasthamer.data.zoo import DATASETS, TRAINING_ONLY, DatasetSpec
 from fasthamer.hand.mano import Hand
+from fasthamer.registry import unknown
 
 
 def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
@@ -78,6 +80,7 @@ def training_spec(cfg: CfgNode) -> DatasetSpec:
         synthetic_folder=cfg.DATA.SYNTHETIC_FOLDER,
         synthetic_fraction=cfg.DATA.MIX_SYNTHETIC,
         mix=tuple(cfg.DATA.MIX),
+        cropping=_cropping(cfg),
     )
 
 
@@ -96,6 +99,13 @@ def evaluation_spec(cfg: CfgNode) -> DatasetSpec:
         synthetic_folder="",
         synthetic_fraction=0.0,
     )
+
+
+def _cropping(cfg: CfgNode) -> Cropping:
+    shape = cfg.DATA.BOX_SHAPE
+    if shape != "auto" and shape not in BOX_SHAPES:
+        raise KeyError(unknown("DATA.BOX_SHAPE", shape, ["auto", *BOX_SHAPES]))
+    return Cropping("hamer" if shape == "auto" else shape, cfg.DATA.BLUR)
 
 
 def dataset_name(cfg: CfgNode, train: bool = True) -> str:

@@ -7,35 +7,64 @@ are pixel / S - 0.5. The same computation as HaMeR's `datasets/utils.py`.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from fasthamer.registry import unknown
+
 BOX_FACTOR = 2.0  # the box is this much larger than the hand's keypoints; HaMeR's demo uses the same
-BOX_SHAPE = (192, 256)  # width, height of the input of HaMeR's backbone, the middle of its 256-pixel crop
+BOX_SHAPES = {  # width, height that a box grows to before its larger side is taken
+    "hamer": (192, 256),  # the input of HaMeR's backbone, the middle of its 256-pixel crop
+    "square": (256, 256),  # Fast-HaMeR's convolutional students take the whole crop
+}
 
 
-def keypoint_box(keypoints: np.ndarray) -> tuple[np.ndarray, float]:
-    """The square box around a hand: `BOX_FACTOR` times its keypoints, expanded to HaMeR's aspect ratio.
+class Cropping(NamedTuple):
+    """How a dataset crops."""
+
+    shape: str = "hamer"  # one of `BOX_SHAPES`
+    blur: bool = False  # see `warp`; HaMeR's training and evaluation do not blur
+
+
+CROPPING = Cropping()  # HaMeR's in training and evaluation
+
+
+def keypoint_box(keypoints: np.ndarray, shape: str = "hamer") -> tuple[np.ndarray, float]:
+    """The square box around a hand: `BOX_FACTOR` times its keypoints, expanded to an aspect ratio.
 
     Args:
         keypoints: (N, 2) pixels.
+        shape: one of `BOX_SHAPES`.
 
     Returns:
         centre (2,) and side, pixels; the side is at least 2.
     """
     low, high = keypoints.min(0), keypoints.max(0)
-    return (low + high) / 2, box_side((high - low) * BOX_FACTOR)
+    return (low + high) / 2, box_side((high - low) * BOX_FACTOR, shape)
 
 
-def image_box(width: int, height: int) -> tuple[np.ndarray, float]:
+def image_box(width: int, height: int, shape: str = "hamer") -> tuple[np.ndarray, float]:
     """The box with which HaMeR evaluates FreiHAND: the whole image fills the backbone's input."""
-    return np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float))
+    return np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float), shape)
 
 
-def box_side(extent: np.ndarray) -> float:
-    """The larger side of a box (width, height) after it grew to the aspect ratio of `BOX_SHAPE`; at least 2 pixels."""
-    return max(float(extent[1]), float(extent[0]) * BOX_SHAPE[1] / BOX_SHAPE[0], 2.0)
+def box_side(extent: np.ndarray, shape: str = "hamer") -> float:
+    """The larger side of a box (width, height) after it grew to the aspect ratio of a shape; at least 2 pixels.
+
+    Raises:
+        KeyError: no such shape.
+    """
+    if shape not in BOX_SHAPES:
+        raise KeyError(unknown("box shape", shape, BOX_SHAPES))
+    width, height = BOX_SHAPES[shape]
+    return max(float(extent[1]), float(extent[0]) * height / width, 2.0)
+
+
+def shape_for(model: object) -> str:
+    """The box shape of a model's crops: its attribute `box_shape`; HaMeR's for a model without one."""
+    return getattr(model, "box_shape", "hamer")
 
 
 def box_problem(low: np.ndarray, high: np.ndarray, width: int | None = None, height: int | None = None) -> str | None:
@@ -78,20 +107,22 @@ def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.
     )
 
 
-def warp(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
-    """The crop: bilinear, black outside of the image, blurred first where it shrinks by more than 2.2 times.
+def warp(image: np.ndarray, affine: np.ndarray, size: int, blur: bool = True) -> np.ndarray:
+    """The crop: bilinear, black outside of the image.
 
     Args:
         image: (H, W, C) uint8.
         affine: (2, 3) from `crop_affine`.
         size: pixels.
+        blur: blur the image first where it shrinks by more than 2.2 times: HaMeR's demo does, its training and its
+            evaluation do not.
 
     Returns:
         (size, size, C) uint8.
     """
     (a, b, _), (c, d, _) = affine.tolist()
     shrink = 0.5 / math.sqrt(abs(a * d - b * c))
-    if shrink > 1.1:
+    if blur and shrink > 1.1:
         image = cv2.GaussianBlur(image, (0, 0), (shrink - 1) / 2)
     return cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 

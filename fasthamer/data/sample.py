@@ -31,6 +31,7 @@ def make_item(
     index: int,
     augmentation: augment.Augmentation | None = None,
     left: bool = False,
+    blur: bool = False,
 ) -> Batch:
     """One item: cropped, mirrored if it is a left hand, augmented.
 
@@ -42,13 +43,14 @@ def make_item(
         index: the sample's number in its dataset.
         augmentation: None changes nothing.
         left: whether it is a left hand.
+        blur: see `crop.warp`.
     """
     augmentation = augmentation or augment.Augmentation()
     centre, side = augment.move_box(*box, augmentation)
     affine = crop.crop_affine(centre, side, size, augmentation.rotation, mirror=left)
     # OpenCV warps four channels in half the time that three take, to the same pixels.
     padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-    planes = augment.recoloured_planes(crop.warp(padded, affine, size), augmentation)
+    planes = augment.recoloured_planes(crop.warp(padded, affine, size, blur), augmentation)
     turn = augment.turn(augmentation)
 
     keypoints = np.zeros((N_JOINTS, 3))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fasthamer.data.augment import UNCHANGED, Strength
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.hand.mano import Hand
@@ -37,6 +38,7 @@ class DatasetSpec(NamedTuple):
     synthetic_folder: str  # where synthetic images are cached; empty: they are not
     synthetic_fraction: float  # of an epoch, mixed into another dataset
     mix: tuple[Any, ...]  # the entries of DATA.MIX, unchecked
+    cropping: Cropping = CROPPING
 
 
 @DATASETS.register
@@ -68,16 +70,16 @@ def synthetic(spec: DatasetSpec, hand: Hand) -> HandDataset:
     """Synthetic images, rendered on the fly or cached in a folder; needs no files."""
     from fasthamer.data.synthetic.dataset import SyntheticDataset
 
-    size, pixels = spec.synthetic_size, spec.image_size
+    size, pixels, shape = spec.synthetic_size, spec.image_size, spec.cropping.shape
     if not spec.train:
-        return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, scale=0.0, shift=0.0)
+        return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape)
     strength = spec.strength or UNCHANGED
     if spec.synthetic_folder:
         from fasthamer.data.synthetic.cached import CachedSyntheticDataset
 
-        hands = SyntheticDataset(hand, size, spec.seed, pixels, scale=0.0, shift=0.0)
+        hands = SyntheticDataset(hand, size, spec.seed, pixels, 0.0, 0.0, shape)
         return CachedSyntheticDataset(hands, spec.synthetic_folder, strength)
-    return SyntheticDataset(hand, size, spec.seed, pixels, strength.scale, strength.shift)
+    return SyntheticDataset(hand, size, spec.seed, pixels, strength.scale, strength.shift, shape)
 
 
 @DATASETS.register
@@ -123,7 +125,7 @@ def tars(spec: DatasetSpec, hand: Hand) -> HandStream:
 
     if not spec.train:
         raise ValueError("tar shards are for training: name the set to evaluate on with DATA.EVAL_NAME and EVAL_ROOT")
-    return TarDataset(_root(spec), hand, spec.image_size, spec.strength, spec.seed)
+    return TarDataset(_root(spec), hand, spec.image_size, spec.strength, spec.seed, cropping=spec.cropping)
 
 
 @DATASETS.register
@@ -206,6 +208,7 @@ def _image_arguments(spec: DatasetSpec) -> dict[str, Any]:
         "image_size": spec.image_size,
         "strength": spec.strength,
         "seed": spec.seed,
+        "cropping": spec.cropping,
     }
 
 

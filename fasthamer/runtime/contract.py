@@ -44,6 +44,7 @@ class Contract(NamedTuple):
     faces: list[list[int]] | None  # of the mesh; None without one
     mean: tuple[float, float, float]  # of the normalisation inside the graph, values 0..1
     std: tuple[float, float, float]
+    box_shape: str = "hamer"  # of the boxes that it was trained on, see `fasthamer.data.crop.BOX_SHAPES`
     weights_licence: str = ""  # terms of the network's weights, where they are known to be restricted
 
     def to_json(self) -> str:

@@ -37,6 +37,7 @@ class Deployed(nn.Module):
         self.head, self.mesh, self.outputs = fold_decoder(decoder, hand)
         self.hand = hand
         self.view, self.image_size, self.feature_channels = view, normalise.size, channels
+        self.box_shape = "hamer"  # of the boxes of its crops, see `fasthamer.data.crop.BOX_SHAPES`
         self.dtype = torch.float32
         self.licence = ""  # of the weights, where their owner's terms must travel with them
         self.eval()

@@ -94,6 +94,7 @@ def contract_of(graph: Deployed, precision: str, with_mesh: bool = True) -> Cont
         faces=hand.faces.tolist() if with_mesh else None,
         mean=tuple((-normalise.shift.flatten() * std).tolist()),
         std=tuple(std.tolist()),
+        box_shape=graph.box_shape,
         weights_licence=graph.licence,
     )
 

@@ -32,7 +32,7 @@ class ExportedModel:
         self.session = open_session(path, SUFFIXES[path.suffix], "auto", device, threads=threads)
         contract = self.session.contract
         assert contract is not None
-        self.crop_size = contract.image_size
+        self.crop_size, self.box_shape = contract.image_size, contract.box_shape
         self._poser = None
         if contract.faces is not None:
             if hand is not None:

@@ -11,7 +11,7 @@ import torch
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
-from fasthamer.data.crop import mirror_axis_angle, mirror_points
+from fasthamer.data.crop import CROPPING, Cropping, mirror_axis_angle, mirror_points
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import read_image
@@ -42,10 +42,17 @@ class ImageDataset(HandDataset):
         image_size: side of the crops, pixels.
         strength: of the augmentation; None: no augmentation.
         seed: of the augmentation.
+        cropping: the shape of the boxes, and whether the image is blurred before it shrinks.
     """
 
-    def __init__(self, image_size: int = 256, strength: augment.Strength | None = None, seed: int = 0) -> None:
-        self.image_size, self.strength, self.seed = image_size, strength, seed
+    def __init__(
+        self,
+        image_size: int = 256,
+        strength: augment.Strength | None = None,
+        seed: int = 0,
+        cropping: Cropping = CROPPING,
+    ) -> None:
+        self.image_size, self.strength, self.seed, self.cropping = image_size, strength, seed, cropping
 
     @abstractmethod
     def raw_sample(self, index: int) -> RawSample:
@@ -75,7 +82,8 @@ class ImageDataset(HandDataset):
         image = read_image(hand.path, hand.upright)
         if problem := self.image_problem(index, image.shape[1], image.shape[0]):
             raise ValueError(problem)
-        return make_item(image, hand.labels, hand.box, self.image_size, index, change, hand.left)
+        size, blur = self.image_size, self.cropping.blur
+        return make_item(image, hand.labels, hand.box, size, index, change, hand.left, blur)
 
     def labels(self, index: int) -> Labels:
         """The labels of hand `index` in the image before cropping."""

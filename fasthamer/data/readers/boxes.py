@@ -19,15 +19,16 @@ class Boxes:
     Args:
         choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole image, as HaMeR
             evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz. Boxes of a list are already enlarged;
-            here they are only expanded to HaMeR's aspect ratio.
+            here they are only expanded to the shape's aspect ratio.
+        shape: one of `crop.BOX_SHAPES`.
 
     Raises:
         FileNotFoundError: no such list.
         ValueError: another choice, or a damaged list.
     """
 
-    def __init__(self, choice: str) -> None:
-        self.choice = choice
+    def __init__(self, choice: str, shape: str = "hamer") -> None:
+        self.choice, self.shape = choice, shape
         if choice in ("keypoints", "image"):
             return
         if not choice.endswith(".npz"):
@@ -53,7 +54,7 @@ class Boxes:
             if name not in self.rows:
                 raise KeyError(f"{self.choice} has no box for {name}: it is the list of another set")
             row = self.rows[name]
-            return self.centres[row], crop.box_side(self.extents[row])
+            return self.centres[row], crop.box_side(self.extents[row], self.shape)
         if keypoints is None or self.choice == "image":
-            return crop.image_box(*read_image_size(image, upright=False))
-        return crop.keypoint_box(keypoints)
+            return crop.image_box(*read_image_size(image, upright=False), self.shape)
+        return crop.keypoint_box(keypoints, self.shape)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data import augment, crop
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample
 from fasthamer.data.sample import Labels
@@ -42,7 +43,7 @@ class CocoHands(ImageDataset):
         root: the folder with annotations and images.
         split: the name of an annotation file, or one part of its name; training also finds train, evaluation also test
             and val.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
@@ -57,9 +58,10 @@ class CocoHands(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
         cache: str = "auto",
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         self.file = find_annotations(Path(root), split)
         # The name of the index changes with its arrays.
         cache = cache if self.file.stat().st_size >= LARGE else "none"
@@ -86,7 +88,7 @@ class CocoHands(ImageDataset):
         if not known.all() and self.boxes[index, 2:].min() > 0:
             corners = self.boxes[index].astype(np.float64).reshape(2, 2)
             corners[1] += corners[0]
-        box = crop.keypoint_box(corners)
+        box = crop.keypoint_box(corners, self.cropping.shape)
         return RawSample(self.image_path(index), Labels(keypoints), box, self.is_left(index), self._upright(index))
 
     def image_path(self, index: int) -> Path:

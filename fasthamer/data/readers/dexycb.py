@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data import augment
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
 from fasthamer.data.readers.base import ImageDataset, RawSample, mano_vertices
@@ -37,7 +38,7 @@ class DexYCB(ImageDataset):
         root: the folder that contains the subjects and `calibration/`.
         split: s0_train to s3_test; training and evaluation are s0's train and test.
         hand: the hand model that the labels are for.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
         box: see `fasthamer.data.readers.boxes.Boxes`.
         meshes: whether vertices are computed from the parameters.
         left_file: MANO_LEFT.pkl for the meshes of left hands; empty: the mirror image of `hand`.
@@ -56,14 +57,15 @@ class DexYCB(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
         box: str = "keypoints",
         meshes: bool = True,
         left_file: str = "",
         cache: str = "auto",
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         self.root, self.split = Path(root), split
-        self.boxes = Boxes(box)
+        self.boxes = Boxes(box, cropping.shape)
         self.frames = frames_of(self.root, split, cache)
         self.hands = self._hands(hand, left_file)
         self.meshes = meshes and bool(self.hands)

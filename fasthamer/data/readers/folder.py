@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.data import augment, crop
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
@@ -33,7 +34,7 @@ class Folder(ImageDataset):
     Args:
         root: the folder.
         split: the file name of a list (.csv or .json); any other value: boxes.csv or boxes.json.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
 
     Raises:
         FileNotFoundError: no such folder or list, or the first image is missing.
@@ -47,8 +48,9 @@ class Folder(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         self.root = Path(root)
         self.file = _find(self.root, split)
         self.info = DatasetInfo("Folder", source=self.file)
@@ -76,7 +78,7 @@ class Folder(ImageDataset):
 
     def raw_sample(self, index: int) -> RawSample:
         corner, extent = self.boxes[index].astype(np.float64).reshape(2, 2)
-        box = crop.keypoint_box(np.stack((corner, corner + extent)))
+        box = crop.keypoint_box(np.stack((corner, corner + extent)), self.cropping.shape)
         return RawSample(self.image_path(index), Labels(), box, self.is_left(index), upright=True)
 
     def image_problem(self, index: int, width: int, height: int) -> str | None:

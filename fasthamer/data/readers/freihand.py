@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
 from fasthamer.data.readers.base import ImageDataset, RawSample
@@ -41,7 +42,7 @@ class FreiHAND(ImageDataset):
         root: the folder that contains `training/` and the JSON files.
         split: training or evaluation.
         hand: the hand model that the labels are for.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
         box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR evaluates FreiHAND with `image`. Images without
             joints always use the whole image.
         meshes: whether vertices are read.
@@ -60,13 +61,14 @@ class FreiHAND(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
         box: str = "keypoints",
         meshes: bool = True,
         cache: str = "auto",
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         self.root, self.split = Path(root), split
-        self.boxes = Boxes(box)
+        self.boxes = Boxes(box, cropping.shape)
         self.folder = self.root / split / "rgb"
         if not self.folder.is_dir():
             raise FileNotFoundError(f"no folder {self.folder}: DATA.ROOT must be an unpacked FreiHAND set ({_SITE})")

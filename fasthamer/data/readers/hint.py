@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fasthamer.data import augment, crop
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
@@ -47,7 +48,7 @@ class HInt(ImageDataset):
         split: an official folder's name; or training or evaluation: all `_img` folders of that split that hold images.
             Either may end in _vis or _occ: only visible or only occluded keypoints are valid. Or the name of one of
             HaMeR's .npz lists in `root` (or a path); its images lie in the folder of the same name.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
 
     Raises:
         FileNotFoundError: a folder, list or image is missing.
@@ -61,8 +62,9 @@ class HInt(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder {self.root}: DATA.ROOT must be the unpacked HInt ({_SITE})")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
 from fasthamer.data.readers.base import ImageDataset, RawSample, mano_vertices
@@ -49,7 +50,7 @@ class HO3D(ImageDataset):
         root: the folder that contains `train/`, `evaluation/` and the lists.
         split: training (or train), or evaluation.
         hand: the hand model that the labels are for; with the embedded hand only joints and keypoints are labels.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
         box: see `fasthamer.data.readers.boxes.Boxes`; HaMeR's list is ho3d_val.npz (version 2).
         meshes: whether vertices are computed from the parameters, or read.
         cache: see `fasthamer.files.index.cached`.
@@ -67,14 +68,15 @@ class HO3D(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
         box: str = "keypoints",
         meshes: bool = True,
         cache: str = "auto",
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         if split not in SPLITS:
             raise ValueError(unknown("HO-3D split", split, SPLITS))
-        self.root, self.split, self.boxes = Path(root), SPLITS[split], Boxes(box)
+        self.root, self.split, self.boxes = Path(root), SPLITS[split], Boxes(box, cropping.shape)
         self.names = _read_list(self.root, self.split)
         self.suffix = _image_suffix(self.root / self.split, str(self.names[0]))
         self.hand = None if hand.is_embedded else hand

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.label_checks import check_in_front, check_metres, check_sides
 from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample
@@ -65,7 +66,7 @@ class InterHand(ImageDataset):
     Args:
         root: the folder with `annotations` and `images`, or with their content directly in it.
         split: training, evaluation, or an official name: train, val, test.
-        image_size, strength, seed: see `ImageDataset`.
+        image_size, strength, seed, cropping: see `ImageDataset`.
         cache: see `fasthamer.files.index.cached`.
 
     Raises:
@@ -80,9 +81,10 @@ class InterHand(ImageDataset):
         image_size: int = 256,
         strength: augment.Strength | None = None,
         seed: int = 0,
+        cropping: Cropping = CROPPING,
         cache: str = "auto",
     ) -> None:
-        super().__init__(image_size, strength, seed)
+        super().__init__(image_size, strength, seed, cropping)
         name = SPLITS.get(split, split)
         self.file = _find(Path(root), name)
         joints = _sibling_file(self.file, "joint_3d")
@@ -122,7 +124,7 @@ class InterHand(ImageDataset):
         check_in_front(joints[measured], where)
         pixels = project_pixels(np.where(measured[:, None], joints, (0, 0, 1)), intrinsics)
         labels = Labels(keypoints=np.column_stack((pixels, valid)), joints=np.column_stack((joints, valid & valid[0])))
-        return RawSample(self.image_path(index), labels, crop.keypoint_box(pixels[measured]), left)
+        return RawSample(self.image_path(index), labels, crop.keypoint_box(pixels[measured], self.cropping.shape), left)
 
     def image_path(self, index: int) -> Path:
         return self.folder / self.images.names[self.hands.image[index]].decode()

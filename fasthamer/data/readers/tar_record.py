@@ -42,20 +42,21 @@ class Filters(NamedTuple):
     regular_betas: bool = True  # hands without a shape get the mean shape as label
 
 
-def read_record(data: bytes, source: str, filters: Filters | None) -> list[TarHand]:
+def read_record(data: bytes, source: str, filters: Filters | None, shape: str = "hamer") -> list[TarHand]:
     """The hands of a `.data.pyd` file that pass the filters.
 
     Args:
         data: the file's content.
         source: its name for error messages.
         filters: None keeps every hand and label.
+        shape: of the boxes, one of `crop.BOX_SHAPES`. Shards of `write_record` keep the boxes they were packed with.
 
     Raises:
         ValueError: the pickle holds anything but plain data, an entry is missing, or a value is invalid.
     """
     content = safe_pickle.loads(data, source=source)
     hands = content if isinstance(content, list) else [content]
-    found = (_read_hand(hand, f"{source}: hand {number}", filters) for number, hand in enumerate(hands))
+    found = (_read_hand(hand, f"{source}: hand {number}", filters, shape) for number, hand in enumerate(hands))
     return [hand for hand in found if hand is not None]
 
 
@@ -73,7 +74,7 @@ def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name
         "keypoints_2d": _float32(labels.keypoints, (N_JOINTS, 3)),
         "keypoints_3d": _float32(labels.joints, (N_JOINTS, 4)),
         "center": np.asarray(box[0], np.float64),
-        "scale": np.full(2, box[1] / BOX_UNIT * np.array([crop.BOX_SHAPE[0] / crop.BOX_SHAPE[1], 1.0])),
+        "scale": np.full(2, box[1] / BOX_UNIT * np.divide(crop.BOX_SHAPES["hamer"], 256)),
         "hand_pose": _float32(None if pose is None else pose.reshape(48), (48,)),
         "betas": _float32(betas, (N_BETAS,)),
         "has_hand_pose": np.array(pose is not None, np.float32),
@@ -86,7 +87,7 @@ def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name
     return pickle.dumps([record], protocol=PICKLE_PROTOCOL)
 
 
-def _read_hand(hand: Any, where: str, filters: Filters | None) -> TarHand | None:
+def _read_hand(hand: Any, where: str, filters: Filters | None, shape: str) -> TarHand | None:
     if not isinstance(hand, dict):
         raise ValueError(f"{where} is a {type(hand).__name__}, expected a dictionary")
     keypoints = _numbers(hand, "keypoints_2d", (N_JOINTS, 3), where)
@@ -115,7 +116,7 @@ def _read_hand(hand: Any, where: str, filters: Filters | None) -> TarHand | None
         pose.reshape(16, 3) if has_pose else None,
         betas if has_betas else None,
     )
-    return TarHand(labels, (centre, crop.box_side(scale * BOX_UNIT)), left)
+    return TarHand(labels, (centre, crop.box_side(scale * BOX_UNIT, shape)), left)
 
 
 def _numbers(hand: dict, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
+from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import HandStream, Place
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import Filters, TarHand, read_record
@@ -67,6 +68,7 @@ class TarDataset(HandStream):
         strength: of the augmentation; None: no augmentation.
         seed: of order and augmentation.
         filters: default: HaMeR's; packed shards are never filtered.
+        cropping: see `ImageDataset`.
 
     Raises:
         FileNotFoundError: no such folder, or no shards in it.
@@ -81,6 +83,7 @@ class TarDataset(HandStream):
         strength: augment.Strength | None = None,
         seed: int = 0,
         filters: Filters | None = None,
+        cropping: Cropping = CROPPING,
     ) -> None:
         webdataset()
         self.shards = find_shards(Path(root))
@@ -88,7 +91,8 @@ class TarDataset(HandStream):
         self.filters = None if info else filters or Filters()
         self.mano_labels = hand.is_embedded == (info.get("hand") == "embedded")
         self.image_size, self.strength, self.seed = image_size, strength, seed
-        self.fingerprint = _fingerprint(self.shards)
+        self.cropping = cropping
+        self.fingerprint = _fingerprint(self.shards, cropping)
         self.summary = f"{len(self.shards)} shards in {self.shards[0].parent}"
         self.fraction, self.only = 1.0, False  # fraction of samples with labels; whether to leave out the others
 
@@ -149,7 +153,7 @@ class TarDataset(HandStream):
         if self.only and not labelled:
             return []
         try:
-            hands = read_record(sample.record, sample.name, self.filters)
+            hands = read_record(sample.record, sample.name, self.filters, self.cropping.shape)
         except ValueError as error:
             skipped.append(str(error))
             return []
@@ -177,7 +181,8 @@ class TarDataset(HandStream):
             return
         for number, (hand, augmentation) in enumerate(hands[first:], first):
             size, index = self.image_size, sample.index
-            yield number, make_item(image, hand.labels, hand.box, size, index, augmentation, hand.left)
+            blur = self.cropping.blur
+            yield number, make_item(image, hand.labels, hand.box, size, index, augmentation, hand.left, blur)
 
     def _is_labelled(self, sample: TarSample) -> bool:
         """Whether the sample keeps its labels; the same in every epoch."""
@@ -265,9 +270,10 @@ def _grouped(path: Path, skipped: list[str], unread: tuple[str, ...]) -> Iterato
     return webdataset().tariterators.group_by_keys(members(path, skipped, unread), handler=note)
 
 
-def _fingerprint(shards: list[Path]) -> str:
+def _fingerprint(shards: list[Path], cropping: Cropping) -> str:
     files = [(path.name, path.stat().st_size) for path in shards]
-    return hashlib.sha256(str(files).encode()).hexdigest()[:16]
+    described = str(files) if cropping == CROPPING else f"{files} {tuple(cropping)}"
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 def webdataset() -> Any:

@@ -43,6 +43,8 @@ class CachedSyntheticDataset(HandDataset):
         self.hands, self.folder, self.strength = hands, Path(folder), strength
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {"hand": hands.fingerprint, "seed": hands.seed, "image_size": hands.image_size}
+        if hands.shape != "hamer":  # else as in folders that are older than this entry
+            about["shape"] = hands.shape
         path = self.folder / ABOUT
         if not path.is_file():
             write_text(path, json.dumps(about))

@@ -56,6 +56,7 @@ class SyntheticDataset(HandDataset):
         image_size: side of the crops, pixels.
         scale: the crop's side varies by up to this fraction, as in HaMeR's augmentation.
         shift: standard deviation of the crop's centre in crop widths, clipped at one standard deviation.
+        shape: of the boxes, one of `fasthamer.data.crop.BOX_SHAPES`.
 
     Raises:
         ValueError: `image_size` or `size` out of range.
@@ -71,13 +72,14 @@ class SyntheticDataset(HandDataset):
         image_size: int = 256,
         scale: float = 0.3,
         shift: float = 0.02,
+        shape: str = "hamer",
     ) -> None:
         if not 16 <= image_size <= LARGEST:
             raise ValueError(f"image_size is {image_size}, synthetic hands are rendered at 16 to {LARGEST} pixels")
         if size < 1:
             raise ValueError(f"a synthetic dataset has at least one sample, size is {size}")
         self.size, self.seed, self.image_size = size, seed, image_size
-        self.scale, self.shift = scale, shift
+        self.scale, self.shift, self.shape = scale, shift, shape
         self.fingerprint = hand.fingerprint
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
@@ -143,7 +145,9 @@ class SyntheticDataset(HandDataset):
         """HaMeR's box around the keypoints with its augmentation; no rotation, since orientations are random anyway."""
         pixels = joints[:, :2] / joints[:, 2:] * VIRTUAL_FOCAL
         low, high = pixels.min(0), pixels.max(0)
-        side = box_side((high - low) * BOX_FACTOR) * (1 + self.scale * np.clip(rng.standard_normal(), -1, 1))
+        side = box_side((high - low) * BOX_FACTOR, self.shape) * (
+            1 + self.scale * np.clip(rng.standard_normal(), -1, 1)
+        )
         middle = (low + high) / 2 + side * self.shift * np.clip(rng.standard_normal(2), -1, 1)
         zoom = self.image_size / side
         return Crop(VIRTUAL_FOCAL * zoom, self.image_size / 2 - middle * zoom)
