@@ -94,7 +94,7 @@ def in_blocks(
         rounds: blocks of each call.
         seconds: stop after the round in which this time is exceeded, but not before `LEAST_ROUNDS`.
         block_seconds: length of a block; it ends earlier after `BLOCK_CALLS` calls, and holds at least one.
-        warmup: untimed calls of each at the start; at least one, and no more after `WARMUP_SECONDS`.
+        warmup: untimed calls of each at the start; none begins after `WARMUP_SECONDS`.
         clock: seconds.
     """
     names = list(calls)
