@@ -91,7 +91,7 @@ def test_smaller_decoders_are_smaller():
 def test_errors_for_unknown_names_give_the_nearest(hand):
     with pytest.raises(KeyError, match="no student named 'resnet5O'; did you mean 'resnet50'"):
         small(hand, "resnet5O")
-    with pytest.raises(KeyError, match="timm knows no network named 'resnet999'"):
+    with pytest.raises(KeyError, match="timm has no network named 'resnet999'"):
         small(hand, "timm:resnet999")
     with pytest.raises(KeyError, match="no decoder named 'man'; did you mean 'mano'"):
         small(hand, decoder="man")
