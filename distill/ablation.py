@@ -181,7 +181,10 @@ def _same(cfg: CfgNode, run: Path) -> None:
         return
     before = load_config(run / "config.yaml")
     was, asked = differing(cfg, before), differing(before, cfg)
-    if strays := was.keys() - (set(FREE) | set(PLACES)) | was.keys() & {"TRAIN.STEPS"}:
+    free = {*FREE, *PLACES}
+    if cfg.DATA.BOX_SHAPE == "auto":
+        free.add("DATA.BOX_SHAPE")  # a run stores its teacher's shape
+    if strays := was.keys() - free | was.keys() & {"TRAIN.STEPS"}:
         key = min(strays & {"TRAIN.STEPS"} or strays)  # others follow from it
         raise ValueError(
             f"{run} was started with {key} {was[key]}, now it is {asked[key]}: the points would not compare; choose "
