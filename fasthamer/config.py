@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from yacs.config import CfgNode as CN
@@ -140,6 +141,7 @@ _C.EVAL.PROTOCOL = "auto"  # auto = the dataset's own
 _C.EVAL.BATCH = 32  # images at a time
 
 
+MIX_TEXT = ("data", "root", "split")  # of an entry of DATA.MIX: these stay text, weight and shards are numbers
 RENAMED = {"TRAIN.PICTURE_EVERY": "TRAIN.IMAGE_EVERY"}  # keys of older recipes and runs, still read
 RENAMED_RECIPES = {"photographs": "real_images"}  # older names of shipped recipes, still found
 
@@ -155,7 +157,8 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     Args:
         recipe: a YAML file, or the name of a shipped one such as `quickstart` or `paper/fast_hamer`; its key BASE
             names another recipe, which is applied before it.
-        overrides: alternating keys and values, as typed on the command line.
+        overrides: alternating keys and values, as typed on the command line. A value is read by the type of its key's
+            default: text keys keep it as typed, so that a folder may be called `007`, `yes` or `my data #2`.
 
     Raises:
         FileNotFoundError: no such recipe.
@@ -168,7 +171,7 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     if len(overrides) % 2:
         raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
-    _merge(config, ((key, _decode(value)) for key, value in pairs), "command line")
+    _merge(config, pairs, "command line")
     _merge(config, _named_mix(config.DATA.NAME).items(), config.DATA.NAME)
     config.freeze()
     return config
@@ -202,9 +205,17 @@ def _shipped() -> Path:
     return folder if folder.is_dir() else Path(__file__).resolve().parent / "configs"  # installed: inside the package
 
 
+class _TextLoader(yaml.SafeLoader):
+    """Every scalar that carries no tag stays the text of the file: `_as_type_of` types it, by the key's default."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # merge keys
+
+
 def _read(path: Path) -> dict:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        loaded = yaml.load(path.read_text(encoding="utf-8-sig"), _TextLoader) or {}
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
@@ -266,7 +277,7 @@ def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _decode(text: str) -> object:
-    """A typed value as YAML reads it, except that 1e-5 is a number too."""
+    """The number, truth value or text that YAML reads, except that 1e-5 is a number too."""
     try:
         value = yaml.safe_load(text)
         return float(value) if isinstance(value, str) and "e" in value.lower() else value
@@ -274,9 +285,27 @@ def _decode(text: str) -> object:
         return text
 
 
-def _merge(config: CN, items: Iterator[tuple[str, object]] | object, source: str) -> None:
+def _decode_list(key: str, value: object) -> object:
+    """A list whose items are numbers, or the entries of a mix, in which names stay text."""
+    try:
+        items = yaml.load(value, _TextLoader) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+    if not isinstance(items, list):
+        return _decode(value) if isinstance(value, str) else value
+    if key != "DATA.MIX":
+        return [_decode(item) if isinstance(item, str) else item for item in items]
+    return [
+        {name: each if name in MIX_TEXT or not isinstance(each, str) else _decode(each) for name, each in item.items()}
+        if isinstance(item, dict)
+        else item
+        for item in items
+    ]
+
+
+def _merge(config: CN, items: Iterable[tuple[str, object]], source: str) -> None:
     known = dict(_flatten(config))
-    for key, value in items:  # type: ignore[union-attr, attr-defined]
+    for key, value in items:
         key = RENAMED.get(key, key)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
@@ -290,8 +319,15 @@ def _merge(config: CN, items: Iterator[tuple[str, object]] | object, source: str
 
 
 def _as_type_of(default: object, value: object, key: str, source: str) -> object:
-    if isinstance(default, float) and isinstance(value, str) and "e" in value.lower():
-        value = _decode(value)  # YAML reads 1e-5 as text
+    """`value`, text where it was typed or comes from a recipe, as the type of the key's default.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    if isinstance(default, list):
+        value = _decode_list(key, value)
+    elif isinstance(value, str) and not isinstance(default, str):
+        value = _decode(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():

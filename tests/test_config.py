@@ -39,6 +39,59 @@ def test_a_name_that_looks_like_a_number_stays_a_name():
     assert load_config(None, ["STUDENT.INIT", "runs/1e5/student.safetensors"]).STUDENT.INIT.startswith("runs/1e5")
 
 
+TEXTS = ["007", "1e3", "1_000", "0x10", "12:30:45", "2024-11-26", "yes", "null", "~", "1.50", "runs/2024-11-26", "ü"]
+WRITTEN_AS_IT_IS = [*TEXTS, "my data #2", "runs/2024 #1 ü", "a: b", "[x]", "{x", "'x", "- x", "&x", "*x", "!x", "%x", " x "]
+
+
+@pytest.mark.parametrize("text", WRITTEN_AS_IT_IS)
+def test_text_keys_keep_the_text_as_typed(text):
+    cfg = load_config(None, ["DATA.ROOT", text, "TEACHER.NAME", text])
+    assert cfg.DATA.ROOT == cfg.TEACHER.NAME == text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_keys_of_a_recipe_keep_the_text_as_written(tmp_path, text):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"DATA:\n  ROOT: {text}  # a comment\nTEACHER: {{NAME: '{text} #2'}}\n", encoding="utf-8")
+    cfg = load_config(recipe)
+    assert (cfg.DATA.ROOT, cfg.TEACHER.NAME) == (text, f"{text} #2")
+    saved = tmp_path / "config.yaml"
+    saved.write_text(cfg.dump(), encoding="utf-8")
+    assert load_config(saved) == cfg
+
+
+def test_the_base_of_a_recipe_may_be_called_like_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("007").write_text("TRAIN: {BATCH: 17}\n")
+    Path("mine.yaml").write_text("BASE: 007\n")
+    assert load_config("mine.yaml").TRAIN.BATCH == 17
+
+
+def test_the_other_keys_of_a_recipe_have_the_types_of_their_defaults(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "SEED: 12\nTRAIN: {LR: 1e-5, WEIGHT_DECAY: .5, COMPILE: yes}\nTOKENIZER:\n  TOKENS: [3, 4]\n"
+        "DATA:\n  MIX:\n    - {data: freihand, root: 007, split: 2024-11-26, weight: 1e-1, shards: 3}\n"
+    )
+    cfg = load_config(recipe)
+    assert (cfg.SEED, cfg.TRAIN.LR, cfg.TRAIN.WEIGHT_DECAY, cfg.TRAIN.COMPILE) == (12, 1e-5, 0.5, True)
+    entry = {"data": "freihand", "root": "007", "split": "2024-11-26", "weight": 0.1, "shards": 3}
+    assert cfg.TOKENIZER.TOKENS == [3, 4] and [dict(each) for each in cfg.DATA.MIX] == [entry]
+    typed = "[{data: freihand, root: 007, split: 2024-11-26, weight: 1e-1, shards: 3}]"
+    assert load_config(None, ["DATA.MIX", typed, "TOKENIZER.TOKENS", "[3, 4]"]).DATA.MIX == cfg.DATA.MIX
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load_config(tmp_path / "config.yaml") == cfg
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark_and_must_be_utf_8(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("SEED: 3\nDATA: {ROOT: ü}\n", encoding="utf-8-sig")
+    assert (load_config(recipe).SEED, load_config(recipe).DATA.ROOT) == (3, "ü")
+    recipe.write_text("DATA: {ROOT: ü}\n", encoding="latin1")
+    with pytest.raises(ValueError, match=r"mine\.yaml is not UTF-8 text .*: save it as UTF-8"):
+        load_config(recipe)
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     with pytest.raises(ValueError, match=r"command line: unknown key TRAIN\.STEP; did you mean TRAIN\.STEPS"):
         load_config(None, ["TRAIN.STEP", "3"])
