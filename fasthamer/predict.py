@@ -13,7 +13,6 @@ that imports students and teachers: it opens them, so it stands above them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +32,7 @@ from fasthamer.data.crop import (
     warp,
 )
 from fasthamer.files.image_forms import image_array
+from fasthamer.hand.sides import are_right
 from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 from fasthamer.types import View
@@ -145,7 +145,7 @@ class HandMesh:
         self,
         image: ImageLike,
         boxes: ArrayLike,
-        right: bool | Sequence[bool] = True,
+        right: ArrayLike = True,
         focal: float | None = None,
         factor: float = BOX_FACTOR,
     ) -> Prediction:
@@ -155,12 +155,12 @@ class HandMesh:
             image: (H, W, 3) uint8 RGB; or a (3, H, W) uint8 tensor; or a file's path or an image of Pillow, turned by
                 its EXIF orientation.
             boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand; it may reach beyond the image.
-            right: whether each is a right hand; one for all.
+            right: whether each is a right hand, as booleans, 0 and 1, or the words left and right; one for all.
             focal: of the image's camera, pixels; None takes HaMeR's long focal length: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
 
         Raises:
-            FileNotFoundError, ValueError: an image or boxes of another form, or boxes that do not fit the image.
+            FileNotFoundError, ValueError: an image, boxes or sides of another form, or boxes that do not fit the image.
         """
         image = image_array(image)
         height, width = image.shape[:2]
@@ -239,7 +239,7 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
 
 
 def _checked(
-    boxes: ArrayLike, right: bool | Sequence[bool], width: int, height: int
+    boxes: ArrayLike, right: ArrayLike, width: int, height: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     boxes = np.asarray(boxes, np.float64)
     if boxes.size == 0:
@@ -253,7 +253,9 @@ def _checked(
     for index, box in enumerate(boxes):
         if problem := box_problem(box[:2], box[2:], width, height):
             raise ValueError(f"box {index}, {box.tolist()}, {problem}")
-    is_right = np.asarray(right, bool)
+    is_right = are_right(right)
+    if is_right.ndim > 1:
+        raise ValueError(f"right has shape {is_right.shape}; expected (N,), or one for all")
     if is_right.ndim and len(is_right) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes but {len(is_right)} values of right: give one for each, or one for all")
     return boxes, np.broadcast_to(is_right, len(boxes)).copy()

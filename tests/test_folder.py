@@ -10,6 +10,7 @@ from miniatures_2d import write_folder
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
 from fasthamer.data.readers.folder import Folder
+from fasthamer.files.images import write_image
 from fasthamer.hand.mano import load_hand
 from fasthamer.students import build_student
 from fasthamer.students.files import save_student
@@ -80,6 +81,14 @@ def test_a_student_trains_with_its_teacher_as_the_only_target(tmp_path, capsys):
     )
     scores = json.loads((tmp_path / "run" / "eval" / "scores.json").read_text())
     assert scores["n"] == 0  # nothing is known about these images: nothing is scored
+
+
+@pytest.mark.parametrize(("side", "left"), [("Left", True), (" LEFT", True), ("right ", False), ("Right", False)])
+def test_sides_may_be_written_in_any_case(tmp_path, side, left):
+    write_image(tmp_path / "a.jpg", np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "boxes.csv").write_text(f"path,x,y,width,height,side\na.jpg,1,2,3,4,{side}\n")
+    (tmp_path / "boxes.json").write_text(json.dumps([{"path": "a.jpg", "box": [1, 2, 3, 4], "side": side}]))
+    assert Folder(tmp_path, "boxes.csv").is_left(0) is Folder(tmp_path, "boxes.json").is_left(0) is left
 
 
 @pytest.mark.parametrize(

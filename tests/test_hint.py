@@ -225,6 +225,19 @@ def test_a_list_with_pickled_objects_is_refused_unopened(folder, tmp_path, capsy
         HInt(folder, str(path))
 
 
+def test_the_sides_of_a_list_may_be_numbers_or_names_and_nothing_else(folder, tmp_path):
+    with np.load(folder / "TEST_newdays_img_all.npz") as stored:
+        arrays = dict(stored)
+    path = tmp_path / "TEST_newdays_img_all.npz"
+    names = np.where(arrays["right"] > 0, "right", "left")
+    np.savez(path, **(arrays | {"right": names}))
+    dataset = HInt(folder, str(path))
+    assert [dataset.is_left(index) for index in range(len(names))] == (names == "left").tolist()
+    np.savez(path, **(arrays | {"right": arrays["right"] + 0.5}))
+    with pytest.raises(ValueError, match=r"TEST_newdays_img_all.npz: right: \S+ is no side"):
+        HInt(folder, str(path))
+
+
 def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path):
     folder = shared_data("hint")
     (tmp_path / "TEST_newdays_img").mkdir()  # without the images

@@ -125,11 +125,25 @@ def test_no_box_is_no_hand(hands):
         (IMAGE_SIZE, [BOX, [5, 5, 5, 9]], True, "box 1 is"),
         (IMAGE_SIZE, [[0, 0, np.nan, 4]], True, "box 0 is"),
         (IMAGE_SIZE, [BOX], [True, False], "1 boxes but 2 values"),
+        (IMAGE_SIZE, [BOX], ["links"], "'links' is no side: a hand is right .* or left"),
+        (IMAGE_SIZE, [BOX], [2], "2 is no side"),
+        (IMAGE_SIZE, [BOX], [0.93], "0.93 is no side"),  # a detector's score
+        (IMAGE_SIZE, [BOX], [float("nan")], "nan is no side"),
+        (IMAGE_SIZE, [BOX], None, "None is no side"),
+        (IMAGE_SIZE, [BOX], [[True]], r"right has shape \(1, 1\)"),
     ],
 )
 def test_input_of_another_form_is_explained(hands, image, boxes, right, message):
     with pytest.raises(ValueError, match=message):
         hands(image, boxes, right)
+
+
+@pytest.mark.parametrize("left", ["left", "Left", " LEFT ", "false", "0", False, 0, 0.0, np.False_, np.float32(0)])
+def test_each_way_to_write_a_side_means_what_it_says(hands, left):
+    right = {"left": "right", "Left": "Right", " LEFT ": " RIGHT ", "false": "true", "0": "1"}.get(left, 1)
+    assert hands(IMAGE_SIZE, [BOX, BOX], right=[left, right]).right.tolist() == [False, True]
+    assert hands(IMAGE_SIZE, [BOX, BOX], right=left).right.tolist() == [False, False]
+    assert hands(IMAGE_SIZE, [BOX], right=np.array([left])).right.tolist() == [False]
 
 
 def test_models_open_from_files_and_run_folders(tmp_path):
@@ -152,6 +166,9 @@ def test_the_demo_writes_an_overlay(tmp_path, capsys):
     assert demo.main([*given, "--box", "100,60,200,140,left", "--box", "20,20,90,90"]) == 0
     assert cv2.imread(str(out)).shape == IMAGE_SIZE.shape
     assert "2 hand(s)" in capsys.readouterr().out
+    lower = cv2.imread(str(out))
+    assert demo.main([*given, "--box", "100,60,200,140, LEFT", "--box", "20,20,90,90,Right"]) == 0
+    np.testing.assert_array_equal(cv2.imread(str(out)), lower)
     for wrong, message in (
         (["--box", "1,2,3"], "expected x1,y1,x2,y2"),
         (["--box", "1,2,3,4,middle"], "expected x1,y1,x2,y2"),

@@ -106,6 +106,8 @@ def test_shards_packed_by_our_tool_are_not_filtered():
         ({"center": np.array([np.nan, 3])}, "has no box"),
         ({"scale": np.zeros(2)}, "has no box"),
         ({"hand_pose": np.full(48, np.inf)}, "hand_pose holds numbers that are not finite"),
+        ({"right": 0.5}, "right: 0.5 is no side"),
+        ({"right": np.nan}, "right: nan is no side"),
         ({"right": "yes"}, "right is not an array of numbers"),
     ],
 )

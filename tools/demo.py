@@ -53,15 +53,16 @@ def main(argv: list[str] | None = None) -> int:
 def _box(text: str) -> tuple[list[float], bool]:
     """`1,2,3,4[,left|right]` to a box and whether it is a right hand's."""
     *numbers, last = text.split(",")
-    if last not in ("left", "right"):
-        numbers, last = [*numbers, last], "right"
+    side = last.strip().lower()
+    if side not in ("left", "right"):
+        numbers, side = [*numbers, last], "right"
     try:
         box = [float(number) for number in numbers]
     except ValueError:
         box = []
     if len(box) != 4:
         raise ValueError(f"--box {text}: expected x1,y1,x2,y2 in pixels, then optionally ,left or ,right")
-    return box, last == "right"
+    return box, side == "right"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.hand.sides import are_right
 from fasthamer.metrics import points as keypoints
 from fasthamer.metrics.alignment import checked, fit, procrustes, scale_translation
 from fasthamer.metrics.intervals import summarise
@@ -57,7 +58,7 @@ def score(prediction: Hands, target: Hands, name: str = "freihand", frame: str =
     _warn_if_mirrored(each["pa_mpjpe_mm"], each["pa_mpjpe_rigid_mm"])
     about = {"n": len(target.joints), "protocol": name, "frame": frame}
     if protocol(name).both_hands and target.right is not None:
-        right = np.asarray(target.right, bool)
+        right = are_right(target.right)
         about["right_n"] = int(right.sum())
         if right.any():
             alone = summarise({key: values[right] for key, values in each.items()})

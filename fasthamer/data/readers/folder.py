@@ -22,6 +22,7 @@ from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.json_stream import JsonStream
+from fasthamer.hand.sides import is_left_side
 
 LISTS = ("boxes.csv", "boxes.json")
 COLUMNS = ("path", "x", "y", "width", "height", "side")
@@ -58,15 +59,17 @@ class Folder(ImageDataset):
         rows = _rows_of_csv(self.file) if self.file.suffix == ".csv" else _rows_of_json(self.file)
         for number, (name, box, side) in enumerate(rows, start=1):
             where = f"{self.file}: box {number} ({name})"
-            if side not in ("left", "right"):
-                raise ValueError(f"{where}: side is {side!r}, expected left or right")
+            try:
+                is_left = is_left_side(side)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
             if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
                 raise ValueError(f"{where}: {box} is no box; expected x, y, width, height in pixels")
             if problem := crop.box_problem(np.array(box[:2]), np.array(box[:2]) + box[2:]):
                 raise ValueError(f"{where}: {box} {problem}")
             names.append(name.encode())
             boxes.append(np.array(box, dtype=np.float32))
-            left.append(side == "left")
+            left.append(is_left)
         if not names:
             raise ValueError(f"{self.file} lists no boxes")
         self.names, self.boxes, self.left = np.array(names), np.array(boxes), np.array(left)
@@ -123,7 +126,7 @@ def _rows_of_csv(path: Path) -> Iterator[_Row]:
                     continue
                 try:
                     name, x, y, width, height, side = row
-                    yield name, [float(number) for number in (x, y, width, height)], side.strip()
+                    yield name, [float(number) for number in (x, y, width, height)], side
                 except ValueError:
                     line = f"{path}: line {reader.line_num} is {','.join(row)!r}"
                     raise ValueError(f"{line}, expected {','.join(COLUMNS)}") from None

@@ -25,6 +25,7 @@ from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.images import read_image_size
 from fasthamer.files.safe_npz import read_npz
+from fasthamer.hand.sides import are_right
 from fasthamer.types import N_JOINTS
 
 FOLDERS = {"training": "TRAIN_*_img", "evaluation": "TEST_*_img"}  # split: pattern of the official folders
@@ -185,7 +186,7 @@ class _HaMeRList:
             raise ValueError(f"{self.path}: its arrays have different lengths")
         if arrays["scale"].min() <= 0:
             raise ValueError(f"{self.path}: boxes without extent")
-        self.names, self.right = arrays["imgname"], arrays["right"].astype(bool)
+        self.names, self.right = arrays["imgname"], _right_of(arrays["right"], self.path)
         self.centre, self.extent, self.keypoints = arrays["center"], arrays["scale"], arrays["hand_keypoints_2d"]
         self.folder = root / re.sub(r"_(all|vis|occ)$", "", self.path.stem)
         if not self.folder.is_dir():
@@ -224,3 +225,10 @@ def _pairs(folder: Path) -> list[tuple[Path, str]]:
     if without_side is not None:
         raise ValueError(f"{folder}: {without_side}.jpg does not name its hand's side; HInt's names end in _l or _r")
     return [(folder, name) for name in sorted(images)]
+
+
+def _right_of(values: np.ndarray, path: Path) -> np.ndarray:
+    try:
+        return are_right(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: right: {error}") from None

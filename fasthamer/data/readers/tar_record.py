@@ -18,6 +18,7 @@ import numpy as np
 from fasthamer.data import crop
 from fasthamer.data.sample import Labels
 from fasthamer.files import safe_pickle
+from fasthamer.hand.sides import are_right
 from fasthamer.types import N_BETAS, N_JOINTS, N_VERTICES
 
 BOX_UNIT = 200.0  # pixels; the unit of `scale`
@@ -101,7 +102,10 @@ def _read_hand(hand: Any, where: str, filters: Filters | None, shape: str) -> Ta
         if known and not np.isfinite(values).all():
             raise ValueError(f"{where}: {name} holds numbers that are not finite")
     vertices = _numbers(hand, "vertices", (N_VERTICES, 3), where) if "vertices" in hand else None
-    left = not _numbers(hand, "right", (), where)
+    try:
+        left = not are_right(_numbers(hand, "right", (), where))
+    except ValueError as error:
+        raise ValueError(f"{where}: right: {error}") from None
     if filters is not None:
         keypoints = np.where(keypoints[:, 2:] < filters.confidence, 0.0, keypoints)
         if (keypoints[:, 2] > 0).sum() <= filters.keypoints or _fitting_loss(hand) >= filters.fitting_loss:
