@@ -205,15 +205,24 @@ def _shipped() -> Path:
     return folder if folder.is_dir() else Path(__file__).resolve().parent / "configs"  # installed: inside the package
 
 
-class _TextLoader(yaml.SafeLoader):
-    """Every scalar that carries no tag stays the text of the file: `_as_type_of` types it, by the key's default."""
+class _UntypedLoader(yaml.SafeLoader):
+    """Every scalar without a tag stays the text of the file: `_as_type_of` types it, by the key's default."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # merge keys
 
 
+def _untyped(text: str) -> object:
+    """Mappings and lists in which every scalar stays the text as written, such as 007, yes or 2024-11-26."""
+    loader = _UntypedLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _read(path: Path) -> dict:
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8-sig"), _TextLoader) or {}
+        loaded = _untyped(path.read_text(encoding="utf-8-sig")) or {}
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from None
     except yaml.YAMLError as error:
@@ -288,19 +297,18 @@ def _decode(text: str) -> object:
 def _decode_list(key: str, value: object) -> object:
     """A list whose items are numbers, or the entries of a mix, in which names stay text."""
     try:
-        items = yaml.load(value, _TextLoader) if isinstance(value, str) else value
+        items = _untyped(value) if isinstance(value, str) else value
     except yaml.YAMLError:
         return value
     if not isinstance(items, list):
         return _decode(value) if isinstance(value, str) else value
-    if key != "DATA.MIX":
-        return [_decode(item) if isinstance(item, str) else item for item in items]
-    return [
-        {name: each if name in MIX_TEXT or not isinstance(each, str) else _decode(each) for name, each in item.items()}
-        if isinstance(item, dict)
-        else item
-        for item in items
-    ]
+    if key == "DATA.MIX":
+        return [_decode_entry(item) if isinstance(item, dict) else item for item in items]
+    return [_decode(item) if isinstance(item, str) else item for item in items]
+
+
+def _decode_entry(entry: dict) -> dict:
+    return {k: _decode(v) if isinstance(v, str) and k not in MIX_TEXT else v for k, v in entry.items()}
 
 
 def _merge(config: CN, items: Iterable[tuple[str, object]], source: str) -> None:

@@ -119,6 +119,61 @@ def test_the_side_comes_from_the_annotation_then_the_category_and_defaults_to_ri
     assert [dataset.is_left(index) for index in range(3)] == [False, True, True]
 
 
+FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+TIP_TO_BASE = ["wrist", *(f"{finger}{number}" for finger in FINGERS for number in (4, 3, 2, 1))]  # mmpose's RHD
+
+
+def test_keypoints_follow_the_names_in_their_category(tmp_path):
+    truth = write_coco(tmp_path, 3)
+    order = [0, *(joint for base in range(1, 21, 4) for joint in range(base + 3, base - 1, -1))]
+
+    def change(content):
+        for annotation in content["annotations"]:
+            rows = np.array(annotation["keypoints"]).reshape(21, 3)
+            annotation["keypoints"] = rows[order].ravel().tolist()
+        content["categories"] = [{"id": 1, "name": "hand", "keypoints": TIP_TO_BASE}, {"id": 2, "name": "left"}]
+        in_our_order = content["annotations"][2]
+        in_our_order["category_id"] = 2  # without names: OpenPose's
+        in_our_order["keypoints"] = np.array(in_our_order["keypoints"]).reshape(21, 3)[order].ravel().tolist()
+
+    dataset = CocoHands(edited(tmp_path, change), "training")
+    for index in range(3):
+        points = dataset.labels(index).keypoints[:, :2]
+        np.testing.assert_allclose(points, truth[dataset.image_path(index).name], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nose", *TIP_TO_BASE[1:]], "'nose' is not understood; its keypoints are nose, thumb4, thumb3"),
+        (["wrist", "thumb"], r"its keypoints are 2 \(wrist, thumb\), expected one hand's 21"),
+    ],
+)
+def test_keypoint_names_that_are_not_understood_are_refused(tmp_path, names, message):
+    write_coco(tmp_path, 1)
+    edited(tmp_path, lambda content: content["categories"][0].update(keypoints=names))
+    with pytest.raises(ValueError, match=rf"hands_train.json: categories\[0\]: .*{message}"):
+        CocoHands(tmp_path, "training")
+
+
+def test_names_of_categories_without_hands_and_of_whole_bodies_do_not_matter(tmp_path):
+    write_coco(tmp_path / "a", 1)
+    edited(tmp_path / "a", lambda c: c["categories"].append({"id": 5, "name": "person", "keypoints": ["nose"]}))
+    assert len(CocoHands(tmp_path / "a", "training")) == 1
+    name = "annotations/coco_wholebody_train_v1.0.json"
+    truth = write_coco(tmp_path / "b", 1, name, whole_body=True)
+    edited(tmp_path / "b", lambda c: c["categories"][0].update(keypoints=TIP_TO_BASE), name)
+    points = CocoHands(tmp_path / "b", "training").labels(0).keypoints[:, :2]
+    np.testing.assert_allclose(points, truth["000000000000.jpg"], atol=1e-3)
+
+
+def test_annotations_of_groups_are_left_out_and_counted(tmp_path):
+    write_coco(tmp_path, 3)
+    dataset = CocoHands(edited(tmp_path, lambda c: c["annotations"][1].update(iscrowd=1)), "training")
+    assert len(dataset) == 2 and dataset.info.left_out == ("1 annotations of groups (iscrowd)",)
+    assert [dataset.sample_name(index)[:12] for index in range(2)] == ["000000000000", "000000000002"]
+
+
 def test_2d_samples_collate_with_fully_labelled_ones(drawn):
     hand = load_hand("embedded")
     names = ["DATA.NAME", "coco", "DATA.ROOT", str(drawn[0]), "IMAGE_SIZE", "64"]
@@ -170,6 +225,8 @@ def test_an_annotation_file_is_found_by_a_part_of_its_name(tmp_path):
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"annotations\[0\]: box .* expected x, y, width"),
         (lambda c: c["annotations"][0]["keypoints"].__setitem__(4, float("inf")), "not finite"),
         (lambda c: c["annotations"][0].update(hand_type="both"), "hand_type is 'both', expected left or right"),
+        (lambda c: c["annotations"][0].update(iscrowd="no"), "iscrowd is 'no', expected 0 or 1"),
+        (lambda c: c["categories"][0].pop("id"), r"categories\[0\] has no 'id'"),
         (lambda c: c["annotations"][0].update(image_id=5), "annotations of image 5, which is not among its images"),
         (lambda c: c["images"][1].pop("file_name"), r"images\[1\] has no 'file_name'"),
         (lambda c: c.pop("images"), "has no images: not a COCO annotation file"),

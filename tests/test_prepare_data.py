@@ -17,7 +17,9 @@ from fasthamer.data.check import Report, check, contact_sheet, incomplete
 from fasthamer.data.label_checks import item_problems, reprojection, sample_problems, tips_apart
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.sample import Labels, make_item
+from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.data.zoo import DATASETS
+from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.tools import prepare_data
@@ -155,6 +157,31 @@ def test_a_mesh_that_is_not_the_joints_is_found(tmp_path):
     path.write_text(json.dumps([second, first]))
     found = check(FreiHAND(tmp_path, "training", mano, cache="none"), 8)
     assert len(found.problems) == 8 and all("mm off the labelled one" in line for line in found.problems)
+
+
+def test_keypoints_in_another_order_are_found_without_depth(embedded, tmp_path, capsys):
+    hands = SyntheticDataset(embedded, 30, 64)
+    joints = np.array([hands.hand(index).joints for index in range(30)])
+    points = 60 * joints[..., :2] / joints[..., 2:]
+    points = points - points.mean(1, keepdims=True) + 60
+    write_image(tmp_path / "a.jpg", np.zeros((120, 120, 3), np.uint8))
+    tip_to_base = [0, *(joint for base in range(1, 21, 4) for joint in range(base + 3, base - 1, -1))]
+
+    def found(points, names=()):
+        flat = np.concatenate([points, np.full((30, 21, 1), 2.0)], 2).reshape(30, -1).tolist()
+        annotations = [{"id": n, "image_id": 0, "category_id": 0, "keypoints": each} for n, each in enumerate(flat)]
+        images, categories = [{"id": 0, "file_name": "a.jpg"}], [{"id": 0, "name": "hand", "keypoints": list(names)}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (tmp_path / "train.json").write_text(json.dumps(content))
+        return problems(
+            capsys, "--data", "coco", "--data-root", tmp_path, "--split", "training", "--out", tmp_path / "o"
+        )
+
+    fingers = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+    names = ["wrist", *(f"{finger}{number}" for finger in fingers for number in (4, 3, 2, 1))]
+    assert found(points) == found(points[:, tip_to_base], names) == []
+    (line,) = found(points[:, tip_to_base])
+    assert "another order than OpenPose's: each finger from tip to base (RHD)" in line
 
 
 def test_a_damaged_shard_is_named_and_the_rest_counted(tmp_path, capsys):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fasthamer.data.dataset import HandDataset, HandStream
 from fasthamer.data.file_checks import Orientations, content_problem, incomplete, shown_size
+from fasthamer.data.keypoint_order import order_problem, order_score
 from fasthamer.data.label_checks import (
     REPROJECTION,
     TIPS_APART,
@@ -29,7 +30,7 @@ from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.files.images import TAIL, read_image_size
 from fasthamer.render.overlay import crop_pixels, draw_keypoints, sheet
-from fasthamer.types import Batch
+from fasthamer.types import N_JOINTS, Batch
 
 SHOWN, COLUMNS = 24, 6  # crops on the contact sheet
 
@@ -141,7 +142,7 @@ def _check_sample(dataset: HandDataset, sample: int, report: Report, damaged: se
         report.problems += [f"{where}: {each}" for each in found]
         seen.add(item)
         report.show(item, Path(name).name)
-    report.facts += seen.lines()
+    seen.report(report)
 
 
 def _image_problems(dataset: ImageDataset, index: int, seen: _Statistics) -> Iterator[str]:
@@ -181,7 +182,7 @@ def _check_shards(dataset: TarDataset, sample: int, report: Report) -> None:
     report.facts.append(
         f"{samples} samples in {dataset.summary}; {hands} hands of the first {each} of each shard decoded"
     )
-    report.facts += seen.lines()
+    seen.report(report)
 
 
 def labelled(item: Batch) -> NDArray[np.uint8]:
@@ -196,6 +197,7 @@ class _Statistics:
 
     def __init__(self) -> None:
         self.hands = self.keypoints = self.joints = self.poses = self.meshes = 0
+        self.points: list[NDArray[np.float64]] = []  # (21, 3) crop units
         self.palms: list[float] = []  # metres from wrist to middle knuckle
         self.off: list[float] = []  # pixels between keypoints and projected joints
         self.apart: list[float] = []  # metres between fingertips of joints and mesh
@@ -203,17 +205,28 @@ class _Statistics:
     def add(self, item: Batch) -> None:
         self.hands += 1
         self.keypoints += int((item.keypoints_2d[:, 2] > 0).any())
+        self.points.append(item.keypoints_2d.double().numpy())
         self.joints += int((item.joints[:, 3] > 0).any())
         self.poses += int(item.has_pose)
         self.meshes += int(item.has_vertices)
         if (item.joints[[0, 9], 3] > 0).all():
             self.palms.append(float((item.joints[9, :3] - item.joints[0, :3]).norm()))
 
-    def lines(self) -> list[str]:
+    def report(self, report: Report) -> None:
+        """Adds what was measured, and what only many hands together can show, to the report."""
+        report.facts += self._lines()
+        points = np.array(self.points).reshape(-1, N_JOINTS, 3)
+        if problem := order_problem(points):
+            report.problems.append(f"{problem}: look at the contact sheet")
+
+    def _lines(self) -> list[str]:
         lines = [
             f"{self.hands} hands sampled: {self.keypoints} with keypoints, {self.joints} with 3D joints, "
             f"{self.poses} with a pose, {self.meshes} with a mesh"
         ]
+        score = order_score(np.array(self.points).reshape(-1, N_JOINTS, 3))
+        if score is not None:
+            lines.append(f"order of the keypoints: bone lengths deviate by {score:.2f} from a hand's")
         if self.palms:
             low, middle, high = np.quantile(self.palms, (0, 0.5, 1)) * 1000
             lines.append(f"wrist to middle knuckle: {low:.0f} to {high:.0f} mm, median {middle:.0f}")

@@ -3,7 +3,9 @@
     ROOT/ANY.json or ROOT/annotations/ANY.json      `DATA.SPLIT` is the file's name or a part of it
     ROOT/..., ROOT/images/..., ROOT/ANY/...         the folders that the images' `file_name` may be relative to
 
-Keypoints are pixels in OpenPose order, wrist first. An annotation's side is its `hand_type` (left or right); without
+Keypoints are pixels. Their order is that of the names in the category's `keypoints`, see
+`fasthamer.data.keypoint_names`; without names, and for COCO-WholeBody's hands, it is OpenPose's, wrist first.
+Annotations of groups (`iscrowd`) are left out. An annotation's side is its `hand_type` (left or right); without
 one, a category name that contains "left" means a left hand; otherwise the hand is taken as a right hand.
 
 An EXIF orientation is applied, as mmpose, detectron2 and current annotation tools do, unless it swaps width and height
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from fasthamer.data import augment, crop
 from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import DatasetInfo
+from fasthamer.data.keypoint_names import openpose_order
 from fasthamer.data.readers.base import MINIMUM_KEYPOINTS, ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
@@ -65,12 +68,14 @@ class CocoHands(ImageDataset):
         self.file = find_annotations(Path(root), split)
         # The name of the index changes with its arrays.
         cache = cache if self.file.stat().st_size >= LARGE else "none"
-        table = cached(f"coco with sizes {self.file.resolve()}", [self.file], lambda: _read(self.file), cache)
+        name = f"coco with sizes, in OpenPose order {self.file.resolve()}"
+        table = cached(name, [self.file], lambda: _read(self.file), cache)
         self.keypoints, self.boxes, self.left = table["keypoints"], table["boxes"], table["left"]
         self.sizes = table["sizes"]
-        self.names, skipped = table["names"], int(table["skipped"])
-        left_out = (f"{skipped} hands with too few keypoints",) if skipped else ()
-        self.info = DatasetInfo("CocoHands", "hint", source=self.file, left_out=left_out)  # 2D labels alone: PCK
+        self.names, skipped, crowds = table["names"], int(table["skipped"]), int(table["crowds"])
+        left_out = [f"{skipped} hands with too few keypoints"] if skipped else []
+        left_out += [f"{crowds} annotations of groups (iscrowd)"] if crowds else []
+        self.info = DatasetInfo("CocoHands", "hint", source=self.file, left_out=tuple(left_out))  # 2D labels alone: PCK
         if not len(self.left):
             raise ValueError(
                 f"{self.file}: no hand with {MINIMUM_KEYPOINTS} keypoints or more among its annotations "
@@ -203,14 +208,14 @@ def _read(path: Path) -> Arrays:
 
     Returns:
         `keypoints` (N, 21, 3) pixels and confidence; `boxes` (N, 4) x, y, width, height, zeros without a box;
-        `left` (N,) bool; `names` (N,) image names; `sizes` (N, 2) their recorded
-        width and height, 0 where not recorded; `skipped`: the number of hands with too few keypoints.
+        `left` (N,) bool; `names` (N,) image names; `sizes` (N, 2) their recorded width and height, 0 where not
+        recorded; `skipped`: the number of hands with too few keypoints; `crowds`: of annotations of groups.
     """
     ids: list[int] = []
     files: list[bytes] = []
     sizes: list[tuple[int, int]] = []
     hands: list[_Hand] = []
-    skipped = 0
+    skipped = crowds = 0
 
     def image(record: dict) -> None:
         ids.append(int(record["id"]))
@@ -218,23 +223,60 @@ def _read(path: Path) -> Arrays:
         sizes.append((int(record.get("width") or 0), int(record.get("height") or 0)))
 
     def annotation(record: dict) -> None:
-        nonlocal skipped
+        nonlocal skipped, crowds
+        if record.get("iscrowd", 0) not in (0, 1):
+            raise ValueError(f"iscrowd is {record['iscrowd']!r}, expected 0 or 1")
+        if record.get("iscrowd", 0):
+            crowds += 1
+            return
         for hand in _hands(record):
             if (hand.keypoints[:, 2] > 0).sum() < MINIMUM_KEYPOINTS:
                 skipped += 1
             else:
                 hands.append(hand)
 
-    categories = {each["id"]: str(each.get("name", "")).lower() for each in read_coco(path, image, annotation)}
+    categories = read_coco(path, image, annotation)
+    sides, orders = _categories(path, categories, {hand.category for hand in hands if hand.named})
     rows = find_rows(np.array(ids, np.int64), np.array([hand.image for hand in hands], np.int64), path)
     return {
-        "keypoints": np.array([hand.keypoints for hand in hands], dtype=np.float32).reshape(-1, N_JOINTS, 3),
+        "keypoints": np.array(
+            [hand.keypoints[orders.get(hand.category, slice(None)) if hand.named else slice(None)] for hand in hands],
+            dtype=np.float32,
+        ).reshape(-1, N_JOINTS, 3),
         "boxes": np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
-        "left": np.array(["left" in (hand.side or categories.get(hand.category, "")) for hand in hands], dtype=bool),
+        "left": np.array(["left" in (hand.side or sides.get(hand.category, "")) for hand in hands], dtype=bool),
         "names": np.array(files)[rows],
         "sizes": np.array(sizes, dtype=np.int32)[rows],
         "skipped": np.array(skipped),
+        "crowds": np.array(crowds),
     }
+
+
+def _categories(path: Path, categories: list[dict], used: set) -> tuple[dict[Any, str], dict[Any, list[int]]]:
+    """The name of each category in lower case, and which of its keypoints is each of OpenPose's.
+
+    Args:
+        path: of the file, for messages.
+        categories: of the file.
+        used: ids of the categories by whose names the keypoints of hands are ordered; of others they are not read.
+
+    Raises:
+        ValueError: a category without id, or names that are not understood.
+    """
+    names, orders = {}, {}
+    for number, category in enumerate(categories):
+        where = f"{path}: categories[{number}]"
+        if not isinstance(category, dict) or "id" not in category:
+            raise ValueError(f"{where} has no 'id'")
+        names[category["id"]] = str(category.get("name", "")).lower()
+        if category["id"] in used and category.get("keypoints"):
+            try:
+                order = openpose_order(category["keypoints"])
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            if order is not None:
+                orders[category["id"]] = order
+    return names, orders
 
 
 class _Hand(NamedTuple):
@@ -243,6 +285,7 @@ class _Hand(NamedTuple):
     box: NDArray[np.float32]  # (4,)
     side: str  # left, right, or empty: taken from the category
     category: Any
+    named: bool  # whether the category's names give the order of the keypoints
 
 
 def _hands(record: dict) -> Iterator[_Hand]:
@@ -250,14 +293,17 @@ def _hands(record: dict) -> Iterator[_Hand]:
     image, category = int(record["image_id"]), record.get("category_id")
     if "lefthand_kpts" in record:  # COCO-WholeBody
         for side in ("left", "right"):
+            if record[f"{side}hand_valid"] not in (0, 1):
+                raise ValueError(f"{side}hand_valid is {record[f'{side}hand_valid']!r}, expected true or false")
             if record[f"{side}hand_valid"]:
                 points, box = _keypoints(record[f"{side}hand_kpts"]), _box(record[f"{side}hand_box"])
-                yield _Hand(image, points, box, side, category)
+                yield _Hand(image, points, box, side, category, False)
         return
     side = record.get("hand_type", "")
-    if side not in ("left", "right", ""):
+    if str(side).strip().lower() not in ("left", "right", ""):
         raise ValueError(f"hand_type is {side!r}, expected left or right")
-    yield _Hand(image, _keypoints(record["keypoints"]), _box(record.get("bbox", (0, 0, 0, 0))), side, category)
+    points, box = _keypoints(record["keypoints"]), _box(record.get("bbox", (0, 0, 0, 0)))
+    yield _Hand(image, points, box, str(side).strip().lower(), category, True)
 
 
 def _keypoints(numbers: list[float]) -> NDArray[np.float32]:
