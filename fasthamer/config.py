@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import yaml
 from yacs.config import CfgNode as CN
@@ -208,7 +207,7 @@ def _shipped() -> Path:
 class _UntypedLoader(yaml.SafeLoader):
     """Every scalar without a tag stays the text of the file: `_as_type_of` types it, by the key's default."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # merge keys
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012 (merge keys)
 
 
 def _untyped(text: str) -> object:

@@ -155,7 +155,7 @@ class HandMesh:
             image: (H, W, 3) uint8 RGB; or a (3, H, W) uint8 tensor; or a file's path or an image of Pillow, turned by
                 its EXIF orientation.
             boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand; it may reach beyond the image.
-            right: whether each is a right hand, as booleans, 0 and 1, or the words left and right; one for all.
+            right: whether each is a right hand, as booleans, 0 and 1, or left and right; one for all.
             focal: of the image's camera, pixels; None takes HaMeR's long focal length: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
 

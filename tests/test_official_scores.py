@@ -107,8 +107,8 @@ def test_right_hands_are_scored_separately_if_the_protocol_has_both(hands):
     both = score(prediction, target._replace(right=right), "dexycb", frame="camera")
     alone = score(*(Hands(part.joints[right], part.vertices[right]) for part in hands), "dexycb", frame="camera")
     assert both["n"] == 12 and both["right_n"] == 8
-    words = np.where(right, "right", "left")
-    assert score(prediction, target._replace(right=words), "dexycb", frame="camera")["right_n"] == 8
+    named = np.where(right, "right", "left")
+    assert score(prediction, target._replace(right=named), "dexycb", frame="camera")["right_n"] == 8
     for key in ("mpjpe_mm", "mpjpe_rel_mm", "pa_mpjpe_mm", "auc_joints", "pa_mpjpe_mm_ci95", "f5"):
         assert both[f"right_{key}"] == pytest.approx(alone[key]), key
     assert "right_n" not in score(prediction, target._replace(right=right), "freihand")

@@ -88,9 +88,9 @@ def openpose_order(names: Sequence[str]) -> list[int] | None:
         families = (*(_PARTS_OF_FINGER if number else _PARTS_OF_THUMB), *_NUMBERED)
         family = next((family for family in families if place.keys() == set(family)), None)
         if family is None:
-            finger = _FINGERS[number][0]
+            name = _FINGERS[number][0]
             raise ValueError(
-                f"the keypoints of the {finger} ({', '.join(str(names[each]) for each in place.values()) or 'none'}) "
+                f"the keypoints of the {name} ({', '.join(str(names[each]) for each in place.values()) or 'none'}) "
                 f"are not four from base to tip; its keypoints are {listed}"
             )
         order = [*order, *(place[part] for part in family)]

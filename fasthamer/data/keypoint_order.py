@@ -2,7 +2,7 @@
 
 In an image every bone is foreshortened, but over many hands all are so alike: the medians of their lengths, each as a
 share of its hand's size, come out as a hand's own. In another order neighbouring keypoints are far apart. The score is
-the mean over bones of |log(median / expected)|. Measured on eleven real sets (FreiHAND, HInt, open photographs with
+the mean over bones of |log(median / expected)|. Measured on eleven real sets (FreiHAND, HInt, open images with
 MediaPipe's keypoints, and others): with 24 random hands at most 0.23 in the right order, with 21 shuffled points 0.32
 or more; no other named order scored below 1.4 times the right one, no swap of two fingers below 1.0 times.
 """
@@ -22,7 +22,7 @@ BETTER = 0.85  # another order that scores less than this times the given one is
 _BONES_OF_A_HAND = 12  # with both ends labelled; hands with fewer are not counted
 _BONES = np.array(
     [(0 if joint == base else joint - 1, joint) for base in range(1, N_JOINTS, 4) for joint in range(base, base + 4)]
-    + [(5, 9), (9, 13), (13, 17)]  # knuckles beside each other, by which fingers are told apart
+    + [(5, 9), (9, 13), (13, 17)]  # knuckles beside each other, by which fingers are distinguished
 )
 _MILLIMETRES = np.array(  # means of FreiHAND's and of a measured hand's
     [36, 35, 32, 32, 92, 39, 25, 26, 91, 41, 27, 26, 84, 39, 28, 24, 85, 27, 20, 21, 25, 26, 22], dtype=np.float64
@@ -61,7 +61,7 @@ def order_score(keypoints: NDArray[np.float64]) -> float | None:
     Args:
         keypoints: as `order_problem`.
     """
-    known = (keypoints[:, _BONES, 2] > 0).all(2)  # (N, 23)
+    known = np.all(keypoints[:, _BONES, 2] > 0, axis=2)  # (N, 23)
     counted = known.sum(1) >= _BONES_OF_A_HAND
     ends = keypoints[counted][:, _BONES, :2]  # (M, 23, 2, 2)
     known = known[counted]
