@@ -11,6 +11,7 @@ from fasthamer.config import RENAMED_RECIPES, load_config
 from fasthamer.distill.objective import Objective
 from fasthamer.nn.mano_head import SIZES
 from fasthamer.students.backbone import Backbone
+from fasthamer.students.fast_hamer import PREFIX, fast_hamer_backbone
 from fasthamer.students.zoo import DECODERS, STUDENTS
 from fasthamer.teachers import TEACHERS
 from fasthamer.training.schedule import learning_rate
@@ -27,9 +28,11 @@ def test_a_recipe_names_things_that_exist(name):
     assert cfg.TEACHER.NAME in ("auto", *TEACHERS)
     assert cfg.STUDENT.DECODER_SIZE in SIZES
     assert cfg.STUDENT.DECODER in DECODERS
-    network = STUDENTS.get(cfg.STUDENT.NAME, cfg.STUDENT.NAME.removeprefix("timm:"))
+    build, network = Backbone, STUDENTS.get(cfg.STUDENT.NAME, cfg.STUDENT.NAME.removeprefix("timm:"))
+    if network.startswith(PREFIX):
+        build, network = fast_hamer_backbone, network.removeprefix(PREFIX)
     with torch.device("meta"):
-        backbone = Backbone(network, cfg.STUDENT.IMAGE_SIZE, cfg.KD.LAYER)
+        backbone = build(network, cfg.STUDENT.IMAGE_SIZE, cfg.KD.LAYER)
     backbone.freeze(cfg.STUDENT.FREEZE)
 
 
@@ -51,6 +54,12 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert weights.features == pytest.approx(0.3 * 6)
     assert (cfg.LOSS.ADVERSARIAL, cfg.TRAIN.LR, cfg.TRAIN.WEIGHT_DECAY, cfg.TRAIN.BATCH) == (0.0005, 1e-5, 1e-4, 8)
     assert (cfg.KD.DIRECTION, cfg.KD.ALIGNMENT) == ("teacher_to_student", "stretch")
+    assert (cfg.STUDENT.NAME, cfg.STUDENT.DECODER, cfg.STUDENT.DECODER_SIZE) == (
+        "fast_hamer:convnext_l",  # torchvision's network and HaMeR's normalisation
+        "hamer",  # no position embedding
+        "full",
+    )
+    assert (cfg.DATA.BOX_SHAPE, cfg.DATA.BLUR, cfg.TRAIN.CLIP) == ("square", False, 0.0)
 
 
 def test_recipes_for_the_embedded_hand_share_their_loss_weights():
