@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("model", help="a run directory, a student's file, embedded, hamer or wilor")
+    add("model", help="a run directory, a student's file, embedded, hamer, wilor or Fast-HaMeR's .ckpt")
     add("--format", default="onnx", choices=tuple(SUFFIX))
     add("--out", type=Path, help="default: hand.onnx, hand.xml or hand.pt2")
     add("--precision", default="fp32", choices=("fp32", "fp16", "bf16", "int8"), help="of backbone and decoder")
