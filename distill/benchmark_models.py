@@ -17,6 +17,7 @@ from fasthamer.nn.mano_head import SIZES
 from fasthamer.predict import open_model
 from fasthamer.registry import unknown
 from fasthamer.students import STUDENTS, Student, build_student
+from fasthamer.students.fast_hamer import PREFIX
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, spec_of
 from fasthamer.students.zoo import DECODERS
 from fasthamer.teachers import TEACHERS, Teacher, random_hamer, random_wilor
@@ -59,7 +60,7 @@ def benchmark_models(request: BenchmarkRequest, device: torch.device) -> tuple[l
 
 
 def _named(name: str, request: BenchmarkRequest, device: torch.device) -> list[BenchmarkModel]:
-    if name in STUDENTS or name.startswith("timm:"):
+    if name in STUDENTS or name.startswith(("timm:", PREFIX)):
         pairs = product(request.decoders, request.decoder_sizes)
         sizes = dict.fromkeys((decoder, "full" if decoder == "token" else size) for decoder, size in pairs)
         return [_random_student(name, decoder, size, request.hand, device) for decoder, size in sizes]

@@ -63,9 +63,7 @@ def _default_out(source: str | Path, cfg) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.command("eval", __doc__)
-    parser.add_argument(
-        "--model", help="embedded, hamer, wilor, a student's file, a run directory or Fast-HaMeR's .ckpt"
-    )
+    parser.add_argument("--model", help="embedded, hamer, wilor, a student's file or run, Fast-HaMeR's .ckpt")
     parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
     cli.add_flags(parser, "--data", "--data-root", "--split", "--device", "--teacher-ckpt")
     parser.add_argument("--protocol", default="auto", help="auto, freihand, dexycb, ho3d or hint")
