@@ -140,7 +140,7 @@ def test_an_exported_file_holds_the_shape_and_older_ones_are_hamers():
     assert Contract.from_json(json.dumps(older), "x.onnx").box_shape == "hamer"
 
 
-def test_evaluation_and_training_take_the_models_shape_unless_told_otherwise(file, tmp_path):
+def test_evaluation_and_training_take_the_models_shape_unless_one_is_set(file, tmp_path):
     for keys, shape in (([], "square"), (["DATA.BOX_SHAPE", "hamer"], "hamer")):
         evaluation = scoring.prepare(load_config(None, [*SMALL, *keys]), str(file), None, "auto", "auto")
         assert evaluation.dataset.shape == shape
