@@ -80,17 +80,26 @@ def score_file(prediction: Path, truth: Path, cfg: CfgNode, name: str, joints: s
         if found.vertices is None:
             raise ValueError(f"{prediction} holds no meshes to take the fingertips of --joints {joints} from")
         found = found._replace(joints=with_tips(found.joints, found.vertices, joints))
-    _warn_of_another_unit(prediction, found, known)
+    _compare_sizes(prediction, found, truth, known)
     scores = score(found, known, name, frame="camera")
     return {**about, **scores, "joints": "as predicted" if joints == "auto" else f"as predicted, tips of {joints}"}
 
 
-def _warn_of_another_unit(path: Path, found: Hands, known: Hands) -> None:
-    """Aligned scores forgive millimetres for metres, so somebody has to say it."""
+def _compare_sizes(path: Path, found: Hands, truth: Path, known: Hands) -> None:
+    """Warns of another unit of length, which aligned scores forgive.
+
+    Raises:
+        ValueError: most of the true hands have no size.
+    """
     palm, true_palm = (
         np.median(np.linalg.norm(hands.joints[:, MIDDLE_KNUCKLE] - hands.joints[:, WRIST], axis=-1))
         for hands in (found, known)
     )
+    if true_palm == 0:
+        raise ValueError(
+            f"{truth}: wrist and middle knuckle of the true hands are one point: these are placeholders (zeros) for "
+            "labels that are not public, or not filled in"
+        )
     if palm > 100 * true_palm or 0 < palm < true_palm / 100:
         warnings.warn(
             f"{path}: hands are {palm / true_palm:.3g} times as large as the true ones: pred.json holds metres, "

@@ -1,15 +1,18 @@
 """HaMeR's checkpoint format: every published tensor is read strictly, and no code in the file ever runs."""
 
+import argparse
 import os
 import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from counting import RandomNumbers
 from yacs.config import CfgNode
 
+from fasthamer.files.safe_checkpoint import read_state_dict
 from fasthamer.hand.mano import load_hand
 from fasthamer.teachers import build_teacher
 from fasthamer.teachers.hamer import hollow_hamer
@@ -65,6 +68,19 @@ def lightning(path: Path, state: dict[str, torch.Tensor]) -> Path:
         path,
     )
     return path
+
+
+def test_numpy_values_and_a_namespace_beside_the_weights_are_read_as_inert_data(tmp_path):
+    beside = {
+        "hyper_parameters": argparse.Namespace(lr=1e-3, steps=3),
+        "best": [np.float64(3.5), np.float32(1), np.int64(3), np.bool_(True), np.dtype("float32"), np.arange(3.0)],
+        "random": np.random.get_state(),
+    }
+    torch.save({"state_dict": {"a": torch.ones(2)}, **beside}, tmp_path / "x.ckpt")
+    assert read_state_dict(tmp_path / "x.ckpt")["a"].tolist() == [1, 1]
+    torch.save({"state_dict": {"a": torch.ones(2)}, "bad": np.array([len], dtype=object)}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"refused, since it \w+ \S* ?\S*len"):
+        read_state_dict(tmp_path / "x.ckpt")
 
 
 def test_our_names_and_shapes_are_the_published_ones(official, hand):

@@ -84,6 +84,15 @@ def test_invalid_joints_are_not_labels_nor_3d_joints_without_a_valid_wrist(fresh
     assert dataset[(0, 0)].joints[8].abs().sum() == 0
 
 
+def test_joint_valid_files_that_disagree_are_joined_or_named(fresh):
+    edited(fresh, "joint_3d", lambda c: c["0"]["100"]["joint_valid"].__setitem__(4, [0]))  # not measured after all
+    labels = InterHand(fresh, "training").labels(0)
+    assert labels.keypoints[8, 2] == labels.joints[8, 3] == 0 and labels.joints[:, 3].sum() == 20
+    edited(fresh, "joint_3d", lambda c: c["0"]["100"].update(joint_valid=[[0]] * 42))
+    with pytest.raises(ValueError, match=r"joint_valid is set in \S+data.json and for no joint in \S+joint_3d.json"):
+        InterHand(fresh, "training").raw_sample(0)
+
+
 def test_it_is_built_by_name_with_its_camera(drawn):
     cfg = load_config(None, ["DATA.NAME", "interhand", "DATA.ROOT", str(drawn[0]), "DATA.EVAL_SPLIT", "train"])
     dataset = build_dataset(cfg, load_hand("embedded"), train=False)

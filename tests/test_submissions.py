@@ -191,6 +191,14 @@ def test_the_joints_of_a_file_can_be_scored_with_another_sets_tips(sets, tmp_pat
     assert put_right["joints"] == "as predicted, tips of freihand"
 
 
+def test_truths_of_zeros_are_refused(sets, tmp_path):
+    xyz, verts = (json.loads((sets["freihand"] / f"evaluation_{name}.json").read_text()) for name in ("xyz", "verts"))
+    write_predictions(tmp_path / "pred.json", Hands(np.array(xyz), np.array(verts)))
+    (tmp_path / "evaluation_xyz.json").write_text(json.dumps((0 * np.array(xyz)).tolist()))
+    with pytest.raises(ValueError, match="the true hands are one point: these are placeholders"):
+        score_file(tmp_path / "pred.json", tmp_path, load_config(None, []), "freihand", "auto")
+
+
 @pytest.mark.parametrize("factor", [1000.0, 0.001])
 def test_a_wrong_unit_is_reported(factor, sets, tmp_path):
     xyz, verts = (json.loads((sets["freihand"] / f"evaluation_{name}.json").read_text()) for name in ("xyz", "verts"))

@@ -48,7 +48,7 @@ def read_score(path: str | Path) -> float:
     if not path.is_file():
         raise FileNotFoundError(f"no scores {path}: `tools/eval.py` writes scores.json, give it or its folder")
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        scores = json.loads(path.read_text(encoding="utf-8-sig"))
         score = float(scores[SCORE])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no number {SCORE!r}: expected what tools/eval.py writes ({error})") from None

@@ -83,7 +83,7 @@ class JsonRecords:
         if not path.stat().st_size:
             raise ValueError(f"{path}: empty file")
         with open(path, "rb") as file:
-            opening = re.match(rb"\s*\[\s*(?=\[\s*\[)", file.read(self.gap))
+            opening = re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*(?=\[\s*\[)", file.read(self.gap))
             if opening is None:
                 raise ValueError(f"{path}: not a list of {shape[0]}x{shape[1]} lists")
             tail = file.seek(max(0, path.stat().st_size - self.gap))

@@ -6,6 +6,7 @@ the numbers. Any other file is left to the JSON module, whose errors name the pr
 
 from __future__ import annotations
 
+import codecs
 import warnings
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def read_number_lists(path: Path, *shapes: Shape) -> list[NDArray[np.float64]] |
         path: a list of N samples; with several shapes, a list of such lists.
         shapes: of one sample in each of the lists.
     """
-    text = path.read_bytes()
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     records = [_list(_list(b"", columns), rows) for rows, columns in shapes]
     structure = text.translate(None, _without(_STRUCTURE))
     outermost = len(shapes) + 1 if len(shapes) > 1 else 0  # brackets and commas of the outermost list

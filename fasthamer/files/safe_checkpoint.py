@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 _INERT_PACKAGES = ("yacs.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
 _INERT_NAMES = frozenset(  # other names that OmegaConf's settings and Lightning's callbacks refer to
     [
+        "argparse.Namespace",
         "builtins.bool",
         "builtins.dict",
         "builtins.float",
@@ -27,6 +29,9 @@ _INERT_NAMES = frozenset(  # other names that OmegaConf's settings and Lightning
         "typing.Any",
     ]
 )
+
+# NumPy's scalars and arrays, such as a best score or a random state, before and after NumPy 2 renamed its modules.
+_NUMPY = re.compile(r"numpy\.(dtype|ndarray|_?core\.multiarray\.(_reconstruct|scalar)|dtypes\.\w+DType)")
 
 
 def read_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
@@ -57,16 +62,22 @@ def _load(path: Path) -> object:
         raise ValueError(f"{path}: damaged, or not a checkpoint written by torch.save")
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        refused = sorted(name for name in foreign if not name.startswith(_INERT_PACKAGES) and name not in _INERT_NAMES)
+        refused = sorted(name for name in foreign if not _is_inert(name))
         if refused:
             raise ValueError(
                 f"{path}: refused, since it refers to {', '.join(refused)}; only tensors and settings are read"
             )
-        inert: list = [(type("Inert", (_Inert,), {}), name) for name in foreign]
+        inert: list = [
+            (type("Inert", (_InertNumbers if _NUMPY.fullmatch(name) else _Inert,), {}), name) for name in foreign
+        ]
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, KeyError, OSError, UnpicklingError, AttributeError, IndexError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from None
+
+
+def _is_inert(name: str) -> bool:
+    return name.startswith(_INERT_PACKAGES) or name in _INERT_NAMES or _NUMPY.fullmatch(name) is not None
 
 
 class _Inert:
@@ -74,3 +85,13 @@ class _Inert:
 
     def __new__(cls, *_: object) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
+
+
+class _InertNumbers:
+    """Takes the place of NumPy's types and of the functions that would rebuild their values: all of it is dropped."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass

@@ -111,7 +111,7 @@ def read_result_lines(path: str | Path, image_ids: Sequence[int]) -> NDArray[np.
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file: expected lines of {_NUMBERS} numbers, comma-separated") from None
     table = np.array([_row(line, number, path) for number, line in enumerate(lines, 1)]).reshape(-1, _NUMBERS)
@@ -175,7 +175,7 @@ def _read_json(path: Path) -> object:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 

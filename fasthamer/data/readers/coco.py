@@ -14,6 +14,7 @@ and the recorded size of the image is the stored one: then the labels were made 
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,7 +201,7 @@ def find_images(root: Path, name: str) -> Path:
 def _is_list(path: Path) -> bool:
     """Whether a JSON file holds a list, as FreiHAND's files do; a COCO file holds an object."""
     with open(path, "rb") as file:
-        return file.read(64).lstrip()[:1] == b"["
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
 
 
 def _read(path: Path) -> Arrays:

@@ -151,7 +151,7 @@ def read_hand(path: Path) -> Annotation:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: every image of HInt has one ({_SITE})")
     try:
-        (record,) = json.loads(path.read_text(encoding="utf-8"))
+        (record,) = json.loads(path.read_text(encoding="utf-8-sig"))
         keypoints = np.array(record["keypoints"], dtype=np.float64).reshape(N_JOINTS, 2)
         occluded = np.array(record["occlusion"]).astype(bool).reshape(N_JOINTS)
         corners = np.array(record["bbox"], dtype=np.float64).reshape(2, 2)

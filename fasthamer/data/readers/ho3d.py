@@ -205,7 +205,7 @@ def _read_list(root: Path, split: str) -> NDArray[np.str_]:
     path = root / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: DATA.ROOT must be the unpacked HO-3D ({SITE})")
-    names = path.read_text(encoding="utf-8").split()
+    names = path.read_text(encoding="utf-8-sig").split()
     malformed = [name for name in names if name.count("/") != 1 or ".." in name or name[0] == "/" or name[-1] == "/"]
     if malformed or not names:
         raise ValueError(f"{path}: {f'{malformed[0]!r}' if malformed else 'empty'}, expected lines such as ABF10/0000")

@@ -117,8 +117,13 @@ class InterHand(ImageDataset):
         rotation, position, intrinsics = self._camera(index)
         millimetres = (self.world[row, part].astype(np.float64) - position) @ rotation.T
         joints = millimetres[list(TO_OPENPOSE)] / 1000
-        valid = self.hands.valid[index][list(TO_OPENPOSE)]
         measured = self.measured[row, part][list(TO_OPENPOSE)]
+        valid = self.hands.valid[index][list(TO_OPENPOSE)] & measured  # the two files may disagree
+        if not measured.any():
+            raise ValueError(
+                f"{where}: joint_valid is set in {self.file.name} and for no joint in "
+                f"{_sibling_file(self.file, 'joint_3d').name}: the two files do not belong together"
+            )
         if valid[0] and valid[9]:
             check_metres(joints, where)
         check_in_front(joints[measured], where)
@@ -247,7 +252,7 @@ def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
         raise FileNotFoundError(f"{path} is missing ({_SITE})")
     found = {}
     try:
-        for capture, cameras in json.loads(path.read_text(encoding="utf-8")).items():
+        for capture, cameras in json.loads(path.read_text(encoding="utf-8-sig")).items():
             for name, position in cameras["campos"].items():
                 (fx, fy), (cx, cy) = cameras["focal"][name], cameras["princpt"][name]
                 rotation = np.array(cameras["camrot"][name], dtype=np.float64).reshape(3, 3)
