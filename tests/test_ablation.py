@@ -29,7 +29,7 @@ TINY = {
     "TOKENIZER.HELD_OUT": "4",
     "TRAIN.BATCH": "4",
     "STUDENT.NAME": "timm:test_resnet",
-    "STUDENT.BACKBONE_FILE": "''",
+    "STUDENT.BACKBONE_FILE": "",
     "STUDENT.PRETRAINED": "False",
     "STUDENT.FREEZE": "0",
     "DATA.SYNTHETIC_SIZE": "8",

@@ -75,7 +75,7 @@ def test_scores_are_read_from_the_file_or_its_folder(tmp_path):
     pairs = [f"a={tmp_path}", f"b/mano tiny={tmp_path / 'scores.json'}"]
     timed = [("a", "mano full"), ("b", "mano full"), ("b", "mano tiny")]
     assert read_scores(pairs, timed) == {("a", "mano full"): 6.5, ("b", "mano tiny"): 6.5}
-    with pytest.raises(ValueError, match="several decoders, say whose score it is: b/mano full or b/mano tiny"):
+    with pytest.raises(ValueError, match="several decoders; name one of b/mano full or b/mano tiny"):
         read_scores([f"b={tmp_path}"], timed)
 
 

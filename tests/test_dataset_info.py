@@ -11,6 +11,7 @@ from miniatures_capture import write_dexycb, write_freihand, write_ho3d
 from fasthamer.config import load_config
 from fasthamer.data.augment import UNCHANGED, Strength
 from fasthamer.data.build import build_dataset, training_set_of, training_spec
+from fasthamer.data.crop import Cropping
 from fasthamer.data.dataset import DatasetInfo, HandDataset, fingerprint
 from fasthamer.data.readers.coco import CocoHands
 from fasthamer.data.readers.dexycb import DexYCB
@@ -45,21 +46,25 @@ def with_name(name, dataset):
 
 
 def test_fingerprints_of_files_are_those_of_earlier_versions(tmp_path, embedded):
-    """Values of commit d9b1357. JPEG decoding, cropping and these labels are the same on every processor."""
+    """Values of commit d9b1357, which blurred. JPEG decoding, cropping and labels are the same on every processor."""
+    old = Cropping(blur=True)
     root = write_freihand(tmp_path / "f", count=4, evaluation=2)
-    dataset = FreiHAND(root, "training", embedded, 64, Strength(), 7)
+    dataset = FreiHAND(root, "training", embedded, 64, Strength(), 7, old)
     labelled = choose_labelled(len(dataset), 0.5, 1)
     assert fingerprint(dataset) == "0f8f3fd25b92c5a1"
     assert fingerprint(PartlyLabelled(dataset, labelled)) == "5a0d6a2e8bfc5d3c"
     assert fingerprint(LabelledOnly(dataset, labelled)) == "4c220d617128bee2"
     assert fingerprint(Views(dataset, 3)) == "47eedef428d0240d"
-    assert fingerprint(HO3D(write_ho3d(tmp_path / "h"), "training", embedded, 64)) == "b3cc3b9e85f0fa81"
-    assert fingerprint(DexYCB(write_dexycb(tmp_path / "d"), "training", embedded, 64)) == "594f143362926b91"
+    assert fingerprint(HO3D(write_ho3d(tmp_path / "h"), "training", embedded, 64, cropping=old)) == "b3cc3b9e85f0fa81"
+    assert (
+        fingerprint(DexYCB(write_dexycb(tmp_path / "d"), "training", embedded, 64, cropping=old)) == "594f143362926b91"
+    )
 
 
 def test_a_cache_of_crops_as_they_are_has_the_fingerprint_of_earlier_versions(tmp_path, embedded):
     root = write_freihand(tmp_path, count=4, evaluation=2)
     overrides = ["DATA.NAME", "freihand", "DATA.ROOT", str(root), "IMAGE_SIZE", "64", "DATA.LABELLED", "0.5"]
+    overrides += ["DATA.BLUR", "true"]  # as they all did
     spec = training_spec(load_config(None, overrides))
     plain = training_set_of(spec._replace(labelled=1.0, strength=UNCHANGED), embedded)
     assert fingerprint(plain) == "33c9312b98b39235"

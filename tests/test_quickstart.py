@@ -9,7 +9,7 @@ from fasthamer.tools import quickstart
 
 TINY = {
     "STUDENT.NAME": "timm:test_resnet",
-    "STUDENT.BACKBONE_FILE": "''",
+    "STUDENT.BACKBONE_FILE": "",
     "STUDENT.FREEZE": "0",
     "TRAIN.STEPS": "2",
     "TRAIN.BATCH": "4",

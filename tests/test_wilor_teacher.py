@@ -8,7 +8,7 @@ import torch
 from tiny_wilor import WIDTH, checkpoint, gathered_by_hand, published_state, reference, tiny_wilor
 
 from fasthamer.benchmark.passes import stage_modules
-from fasthamer.distill.benchmark_models import Wanted, benchmark_models
+from fasthamer.distill.benchmark_models import BenchmarkRequest, benchmark_models
 from fasthamer.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from fasthamer.predict import HandMesh, open_model
 from fasthamer.runtime.contract import OUTPUTS
@@ -206,7 +206,7 @@ def test_without_a_checkpoint_it_explains_how_to_get_it_and_names_the_terms(embe
 
 def test_the_benchmark_times_it_with_random_weights_where_there_is_no_checkpoint(tiny_file):
     cpu = torch.device("cpu")
-    (timed,), reference_name = benchmark_models(Wanted(["wilor"]), cpu)
+    (timed,), reference_name = benchmark_models(BenchmarkRequest(["wilor"]), cpu)
     assert timed[:3] == ("wilor", "refinement", "random") and reference_name == "wilor"
-    (timed,), _ = benchmark_models(Wanted(["wilor"], checkpoint=tiny_file), cpu)
+    (timed,), _ = benchmark_models(BenchmarkRequest(["wilor"], checkpoint=tiny_file), cpu)
     assert timed[:3] == ("wilor", "refinement", "trained")

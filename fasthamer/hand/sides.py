@@ -32,6 +32,8 @@ def are_right(values: ArrayLike) -> NDArray[np.bool_]:
     Raises:
         ValueError: anything else; the message names the first such value.
     """
+    if isinstance(values, np.ndarray) and values.dtype == bool:  # as every large table of sides has them
+        return values
     given = np.asarray(values, object)
     found = np.array([_is_right(value) for value in given.reshape(-1)], bool)
     return found.reshape(given.shape)
