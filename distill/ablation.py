@@ -19,12 +19,12 @@ from fasthamer.distill.ablation_points import Point, all_points, changes
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
 from fasthamer.distill.run import execute, prepare
 from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
+from fasthamer.students.files import STUDENT_FILE
 from fasthamer.students.tokenhand.tokenizer import check_spec, spec_of
 from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.training.run_dir import FREE
 
-STUDENT_FILE = "student.safetensors"
 SCORED = 6  # times while a tokenizer trains: the curve of error against time
 SECONDS = {"tokenizer": 0.5, "student": 0.2}  # a step, two trainings at a time on two cores of a laptop or so
 BEGINNING = 15.0  # seconds: imports, hands, scores

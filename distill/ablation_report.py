@@ -9,13 +9,14 @@ from typing import Any
 
 from fasthamer.benchmark.timing import machine
 from fasthamer.device import pick_device
-from fasthamer.distill.ablation import STUDENT_FILE, Plan, finished, student_config, tokenizer_config
+from fasthamer.distill.ablation import Plan, finished, student_config, tokenizer_config
 from fasthamer.distill.ablation_curves import curves, over_time
 from fasthamer.distill.ablation_points import GROUPS, PAPER, Group, Point, all_points, changes
 from fasthamer.distill.tokenizer import FILE
 from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
 from fasthamer.render.figure import pixels
+from fasthamer.students.files import STUDENT_FILE
 from fasthamer.students.tokenhand.files import tokenizer_metadata
 from fasthamer.students.tokenhand.mesh_decoder import mesh_decoder_params
 from fasthamer.training.provenance import revision

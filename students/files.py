@@ -15,6 +15,7 @@ from fasthamer.students.student import Student
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 from fasthamer.students.zoo import build_student
 
+STUDENT_FILE = "student.safetensors"  # in a run directory
 _SPEC = {"name", "decoder", "decoder_size", "image_size", "view", "feature_layer", "hand", "hand_name"}
 STUDENT = Kind("student", "fasthamer-student-1", _SPEC, {"tokenizer", "generator", "box_shape"})
 

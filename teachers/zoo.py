@@ -13,7 +13,7 @@ from torch import nn
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
-from fasthamer.students.files import box_shape_of, load_student
+from fasthamer.students.files import STUDENT_FILE, box_shape_of, load_student
 from fasthamer.teachers.embedded import load_embedded
 from fasthamer.teachers.hamer_checkpoint import load_hamer
 from fasthamer.teachers.teacher import Teacher
@@ -84,7 +84,7 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
     """A frozen teacher.
 
     Args:
-        name: one of `TEACHERS`, auto, or the path of a student's file or of Fast-HaMeR's checkpoint.
+        name: one of `TEACHERS`, auto, or the path of a student's file, run directory or Fast-HaMeR checkpoint.
         checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at the variables FASTHAMER_HAMER_CKPT and
             FASTHAMER_WILOR_CKPT.
         hand: the hand model; None is the teacher's own.
@@ -122,9 +122,10 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
         )
     if name in TEACHERS:
         return name, "as given"
-    if Path(name).is_file():
-        return name, "as given, a student's file"
-    raise KeyError(unknown("teacher", name, ["auto", *TEACHERS]) + "; or the path of a student's file")
+    path = Path(name) / STUDENT_FILE if Path(name).is_dir() else Path(name)
+    if path.is_file():
+        return str(path), "as given, a student's file"
+    raise KeyError(unknown("teacher", name, ["auto", *TEACHERS]) + "; or a student's file or run directory")
 
 
 def box_shape_for(model: str) -> str:

@@ -163,6 +163,13 @@ def test_hamer_without_a_checkpoint_explains_how_to_get_it(no_hamer, hand):
         build_teacher("hamer", "nowhere.ckpt", hand)
 
 
+def test_a_run_directory_stands_for_its_student_whatever_its_name(tmp_path):
+    run = tmp_path / "2024 #1 ü"
+    run.mkdir()
+    (run / "student.safetensors").write_bytes(b"")
+    assert resolve_teacher(str(run)) == (str(run / "student.safetensors"), "as given, a student's file")
+
+
 def test_the_error_for_an_unknown_teacher_names_the_nearest(no_hamer):
     with pytest.raises(KeyError, match="did you mean 'hamer'"):
         resolve_teacher("hamr")
