@@ -1,55 +1,17 @@
-"""Image files: EXIF orientation, pixel types, damaged and foreign files, and the forms in which users give images."""
+"""Image files: EXIF orientation, pixel types, damaged and foreign files."""
 
-import io
 import re
-import struct
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from miniatures_2d import write_coco, write_folder
+from encoded_images import BLOCKS, MARKED, RNG, brand, encoded, raw_png, tiff, written
 from PIL import Image, ImageOps, features
-from test_predict import BOX, Finds
 
-from fasthamer import predict
-from fasthamer.data.check import check
-from fasthamer.data.crop import box_problem
 from fasthamer.data.file_checks import incomplete
-from fasthamer.data.pack import packed_hand
-from fasthamer.data.readers.coco import CocoHands
-from fasthamer.data.readers.folder import Folder
 from fasthamer.files.image_forms import image_array
 from fasthamer.files.images import decode_image, read_image, read_image_size, read_orientation
-from fasthamer.predict import HandMesh
 from fasthamer.runtime.calibration import image_crops
-from fasthamer.tools import demo
-
-RNG = np.random.default_rng(0)
-BLOCKS = RNG.integers(0, 255, (4, 6, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)  # (64, 96, 3)
-MARKED = ("JPEG", "PNG", "WEBP", "TIFF")
-
-
-def encoded(image, form, mark=None, **options):
-    """The content of a file with an EXIF orientation."""
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    if mark is not None:
-        exif = Image.Exif()
-        exif[0x0112] = mark
-        options["exif"] = exif
-    if form == "JPEG":
-        options = {"quality": 100, "subsampling": 0} | options
-    if form == "WEBP":
-        options = {"lossless": True} | options
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def written(path, *args, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded(*args, **options))
-    return path
 
 
 @pytest.mark.parametrize("form", MARKED)
@@ -93,19 +55,6 @@ def test_a_mark_that_is_no_orientation_and_damaged_metadata_change_nothing(mark)
     np.testing.assert_array_equal(decode_image(damaged, ""), stored)
 
 
-def raw_png(width, height, bits, colour, rows, *chunks):
-    """A PNG by its specification, for kinds that Pillow does not write."""
-    import zlib
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    body = zlib.compress(b"".join(b"\0" + row for row in rows))
-    parts = (chunk(b"IHDR", header), *(chunk(*each) for each in chunks), chunk(b"IDAT", body), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 WIDE = np.array([[0, 255, 256, 0x7FFF, 0x8000, 0xFFFF]], np.uint16)
 UPPER = [0, 0, 1, 127, 128, 255]
 
@@ -126,15 +75,6 @@ def test_colours_of_16_bits_keep_their_upper_8(tmp_path):
     opaque = np.concatenate((rgb, np.full_like(rgb[..., :1], 0xFFFF)), -1)
     cv2.imwrite(str(tmp_path / "a.png"), opaque[..., [2, 1, 0, 3]])
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), rgb >> 8)
-
-
-def tiff(width, height, bits, photometric, data, **tags):
-    """An uncompressed grey TIFF by its specification."""
-    fields = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
-    fields |= {int(key[1:]): value for key, value in tags.items()}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
-    data += b"\0" * (len(data) % 2)
-    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(fields)) + entries + b"\0\0\0\0"
 
 
 def test_tiff_of_12_bits_and_with_white_as_0():
@@ -219,14 +159,6 @@ def test_pixels_without_8_bit_values_are_refused(content, message):
         decode_image(content, "a.tif")
 
 
-def test_images_of_one_pixel_pass_through_everything(tmp_path, hands):
-    pixel = np.array([[[9, 99, 199]]], np.uint8)
-    path = written(tmp_path / "one.png", pixel, "PNG", 6)
-    np.testing.assert_array_equal(read_image(path), pixel)
-    assert image_crops(tmp_path, 16).shape == (1, 3, 16, 16)
-    assert hands(path, [[0, 0, 1, 1]], factor=1.0).vertices.shape == (1, 778, 3)
-
-
 def test_float_maps_are_refused():
     content = b"Pf\n2 2\n-1.0\n" + np.ones(4, "<f4").tobytes()
     with pytest.raises(ValueError, match=r"32-bit float pixels|no image of a known format"):  # Pillow 12 and 10
@@ -234,11 +166,6 @@ def test_float_maps_are_refused():
 
 
 # ---------------------------------------------------------------------------------------- damaged and foreign files
-
-
-def brand(major, *others):
-    body = major + b"\0\0\0\0" + b"".join(others)
-    return struct.pack(">I", 8 + len(body)) + b"ftyp" + body + bytes(500)
 
 
 FOREIGN = [
@@ -357,196 +284,3 @@ def test_avif_is_read_where_pillow_can(tmp_path):
     path = written(tmp_path / "a.avif", BLOCKS, "AVIF", 6)
     assert read_image(path).shape == (96, 64, 3) and read_image_size(path) == (64, 96)
     assert incomplete(path) is None
-
-
-# ------------------------------------------------------------------------------------------------------- users' forms
-
-
-@pytest.fixture
-def hands(monkeypatch):
-    monkeypatch.setattr(predict, "open_model", lambda *names: Finds())
-    return HandMesh("stand-in", device="cpu")
-
-
-def test_hand_mesh_takes_paths_pillow_images_arrays_and_tensors(tmp_path, hands):
-    image = RNG.integers(0, 255, (240, 320, 3), dtype=np.uint8)
-    path = written(tmp_path / "a.png", image, "PNG")
-    truth, drawn = hands(image, [BOX]), hands(image, [BOX]).draw(image)
-    tensor = torch.from_numpy(image)
-    for form in (path, str(path), Image.open(path), Image.fromarray(image), tensor, tensor.permute(2, 0, 1)):
-        found = hands(form, [BOX])
-        np.testing.assert_array_equal(found.keypoints_2d, truth.keypoints_2d)
-        np.testing.assert_array_equal(found.draw(form), drawn)
-
-
-@pytest.mark.parametrize("mark", range(2, 9))
-def test_hand_mesh_and_the_demo_see_a_marked_image_as_viewers_do(tmp_path, hands, mark):
-    upright = np.zeros((240, 320, 3), np.uint8)
-    cv2.circle(upright, (160, 110), 5, (255, 255, 255), -1)
-    upright = cv2.GaussianBlur(upright, (0, 0), 3)
-    inverse = {6: 8, 8: 6}.get(mark, mark)
-    file = io.BytesIO(encoded(upright, "PNG", inverse))
-    stored = np.asarray(ImageOps.exif_transpose(Image.open(file)))
-    path = written(tmp_path / "a.jpg", stored, "JPEG", mark)
-    found = hands(path, [BOX])
-    assert found.keypoints_2d[0].mean(0) == pytest.approx((160, 110), abs=4)
-    assert demo.main([str(path), "--box", "100,60,200,140", "--out", str(tmp_path / "out.png")]) == 0
-    shown = read_image(tmp_path / "out.png")
-    assert shown.shape == upright.shape
-    assert (np.abs(shown.astype(int) - upright) > 40).any(-1).sum() > 100  # the mesh
-    rows, columns = np.nonzero((np.abs(shown.astype(int) - upright) > 40).any(-1))
-    assert columns.mean() == pytest.approx(160, abs=25) and rows.mean() == pytest.approx(110, abs=25)
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (5, "of type int; expected .H, W, 3. uint8"),
-        (None, "of type NoneType"),
-        ([[0, 0, 0]], "of type list"),
-        (b"\xff\xd8", "of type bytes"),
-        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\) uint8"),
-        (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\) uint8; expected"),
-        (np.zeros((4, 5, 3), np.float32), "float32"),
-        (torch.zeros(3, 4, 5), r"\(4, 5, 3\) float32"),
-        (torch.zeros(1, 3, 4, 5, dtype=torch.uint8), r"\(1, 3, 4, 5\) uint8"),
-        (Image.new("RGB", (0, 5)), r"\(5, 0, 3\) uint8"),
-        (Image.new("F", (4, 5)), "32-bit float pixels"),
-    ],
-)
-def test_any_other_form_is_one_clear_error(hands, image, message):
-    with pytest.raises(ValueError, match=f"^the image .*{message}"):
-        hands(image, [BOX])
-
-
-# ------------------------------------------------------------------------------------------------------------- boxes
-
-
-@pytest.mark.parametrize(
-    ("box", "message"),
-    [
-        ([0.2, 0.3, 0.8, 0.9], "0.6 pixels large: is it normalised to 0..1"),
-        ([-0.1, 0, 1, 1.2], "normalised"),
-        ([400, 10, 500, 90], "outside of the 320x240 image"),
-        ([-90, 10, 0, 90], "outside of the 320x240 image"),
-        ([10, 240, 90, 300], "outside of the 320x240 image"),
-        ([10, -50, 90, -1], "outside of the 320x240 image"),
-    ],
-)
-def test_boxes_that_do_not_fit_the_image_are_refused(tmp_path, hands, capsys, box, message):
-    image = np.zeros((240, 320, 3), np.uint8)
-    with pytest.raises(ValueError, match=f"^box 1, .*{message}"):
-        hands(image, [BOX, box])
-    path = written(tmp_path / "a.png", image, "PNG")
-    with pytest.raises(SystemExit) as stop:
-        demo.main([str(path), f"--box={','.join(map(str, box))}", "--out", str(tmp_path / "out.png")])
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("box", [[-40, -40, 60, 60], [300, 200, 900, 900], [-50, -50, 400, 300], [319, 239, 330, 250]])
-def test_boxes_partly_outside_stay_allowed(hands, box):
-    assert hands(np.zeros((240, 320, 3), np.uint8), [box]).vertices.shape == (1, 778, 3)
-    assert box_problem(np.array(box[:2]), np.array(box[2:]), 320, 240) is None
-
-
-@pytest.mark.parametrize("name", ["an MP4 video", "is a folder", "no image"])
-def test_the_demo_says_what_it_was_given(tmp_path, capsys, name):
-    path = tmp_path / "a"
-    if name == "an MP4 video":
-        path.write_bytes(brand(b"isom"))
-    elif name == "is a folder":
-        path.mkdir()
-    with pytest.raises(SystemExit) as stop:
-        demo.main([str(path), "--out", str(tmp_path / "out.png")])
-    assert stop.value.code == 2
-    found = capsys.readouterr().err.strip().splitlines()[-1]
-    assert name in found and "damaged" not in found
-
-
-# ------------------------------------------------------------------------------------------------------ dataset readers
-
-
-def listed(root, *lines):
-    (root / "boxes.csv").write_text("path,x,y,width,height,side\n" + "".join(f"{line}\n" for line in lines))
-    return root
-
-
-def test_unlabelled_folders_are_read_as_viewers_show_them(tmp_path):
-    marked = written(tmp_path / "a.jpg", BLOCKS, "JPEG", 6)
-    plain = written(tmp_path / "b.png", read_image(marked), "PNG")
-    dataset = Folder(listed(tmp_path, "a.jpg,10,10,30,60,right", "b.png,10,10,30,60,right"))
-    one, other = dataset[(0, 0)].image, dataset[(0, 1)].image
-    assert torch.equal(one, other)
-    report = check(dataset, 2)
-    assert not report.problems
-    assert any("1 image carries an EXIF orientation" in line and "is applied" in line for line in report.facts)
-    content, moved = packed_hand(dataset.raw_sample(0))  # shards are read as stored, so the mark is gone
-    whole = decode_image(content, "", upright=False)
-    assert whole.shape == read_image(plain).shape and np.allclose(moved.box[0], dataset.raw_sample(0).box[0])
-    assert np.abs(whole.astype(int) - read_image(plain)).mean() < 5
-
-
-def test_image_crops_are_upright(tmp_path):
-    marked = written(tmp_path / "a" / "x.jpg", BLOCKS, "JPEG", 6)
-    written(tmp_path / "b" / "x.png", read_image(marked), "PNG")
-    np.testing.assert_array_equal(image_crops(tmp_path / "a", 32), image_crops(tmp_path / "b", 32))
-
-
-def test_a_folders_boxes_are_compared_with_its_images(tmp_path):
-    write_folder(tmp_path, 2)
-    name = next(tmp_path.rglob("image 0.jpg")).relative_to(tmp_path)
-    good, outside = f"{name},-20,-20,90,90,left", f"{name},330,10,60,60,right"
-    dataset = Folder(listed(tmp_path, good, outside))
-    assert dataset[(0, 0)].image.shape == (3, 256, 256)
-    with pytest.raises(ValueError, match=r"boxes\.csv: box 2 \(.*image 0\.jpg\): .* lies outside of the 320x240 image"):
-        dataset[(0, 1)]
-    problems = check(dataset, 2).problems
-    assert len([line for line in problems if "box 2" in line and "outside of the 320x240" in line]) == 1
-    assert not [line for line in problems if "box 1" in line]
-    with pytest.raises(ValueError, match=r"boxes\.csv: box 2 .*0\.5 pixels large: is it normalised"):
-        Folder(listed(tmp_path, good, f"{name},0.1,0.2,0.5,0.4,right"))
-
-
-@pytest.mark.parametrize("recorded", ["stored", "turned", "none"])
-def test_coco_follows_the_recorded_size(tmp_path, recorded):
-    import json
-
-    truth = write_coco(tmp_path, 1)
-    (name,) = truth
-    image = tmp_path / "images" / name
-    upright = read_image(image)
-    stored = np.ascontiguousarray(np.rot90(upright, 1))  # mark 6 turns it back, clockwise
-    written(image, stored, "JPEG", 6)
-    path = tmp_path / "annotations" / "hands_train.json"
-    content = json.loads(path.read_text())
-    size = {"stored": stored.shape, "turned": upright.shape}.get(recorded)
-    for record in content["images"]:
-        record.pop("width"), record.pop("height")
-        if size:
-            record |= {"width": size[1], "height": size[0]}
-    path.write_text(json.dumps(content))
-    dataset = CocoHands(tmp_path, "training")
-    hand = dataset.raw_sample(0)
-    found = read_image(hand.path, hand.upright)
-    assert found.shape == (stored if recorded == "stored" else upright).shape
-    report = check(dataset, 1)
-    assert any("EXIF orientation" in line for line in (report.problems if recorded == "none" else report.facts))
-
-
-def test_other_annotated_sets_are_read_as_stored_and_marks_are_reported(tmp_path):
-    from miniatures_2d import write_hint
-
-    from fasthamer.data.readers.hint import HInt
-
-    write_hint(tmp_path, 1)
-    dataset = HInt(tmp_path, "TEST_newdays_img")
-    before = dataset[(0, 0)]
-    image = dataset.image_path(0)
-    assert not [line for line in check(dataset, 1).problems if "EXIF" in line]
-    pixels = read_image(image)
-    written(image, pixels, "JPEG", 6)
-    after = HInt(tmp_path, "TEST_newdays_img")[(0, 0)]
-    assert torch.equal(before.keypoints_2d, after.keypoints_2d)
-    assert (before.image.float() - after.image.float()).abs().mean() < 3
-    (problem,) = [line for line in check(dataset, 1).problems if "EXIF" in line]
-    assert "orientation 6" in problem and "is not applied" in problem and "exiftool" in problem

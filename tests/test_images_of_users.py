@@ -1,0 +1,127 @@
+"""The forms in which users give images and boxes to HandMesh and the demo."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from encoded_images import RNG, brand, encoded, written
+from PIL import Image, ImageOps
+from test_predict import BOX, Finds
+
+from fasthamer import predict
+from fasthamer.data.crop import box_problem
+from fasthamer.files.images import read_image
+from fasthamer.predict import HandMesh
+from fasthamer.runtime.calibration import image_crops
+from fasthamer.tools import demo
+
+
+@pytest.fixture
+def hands(monkeypatch):
+    monkeypatch.setattr(predict, "open_model", lambda *names: Finds())
+    return HandMesh("stand-in", device="cpu")
+
+
+def test_hand_mesh_takes_paths_pillow_images_arrays_and_tensors(tmp_path, hands):
+    image = RNG.integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    path = written(tmp_path / "a.png", image, "PNG")
+    truth, drawn = hands(image, [BOX]), hands(image, [BOX]).draw(image)
+    tensor = torch.from_numpy(image)
+    for form in (path, str(path), Image.open(path), Image.fromarray(image), tensor, tensor.permute(2, 0, 1)):
+        found = hands(form, [BOX])
+        np.testing.assert_array_equal(found.keypoints_2d, truth.keypoints_2d)
+        np.testing.assert_array_equal(found.draw(form), drawn)
+
+
+@pytest.mark.parametrize("mark", range(2, 9))
+def test_hand_mesh_and_the_demo_see_a_marked_image_as_viewers_do(tmp_path, hands, mark):
+    upright = np.zeros((240, 320, 3), np.uint8)
+    cv2.circle(upright, (160, 110), 5, (255, 255, 255), -1)
+    upright = cv2.GaussianBlur(upright, (0, 0), 3)
+    inverse = {6: 8, 8: 6}.get(mark, mark)
+    file = io.BytesIO(encoded(upright, "PNG", inverse))
+    stored = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    path = written(tmp_path / "a.jpg", stored, "JPEG", mark)
+    found = hands(path, [BOX])
+    assert found.keypoints_2d[0].mean(0) == pytest.approx((160, 110), abs=4)
+    assert demo.main([str(path), "--box", "100,60,200,140", "--out", str(tmp_path / "out.png")]) == 0
+    shown = read_image(tmp_path / "out.png")
+    assert shown.shape == upright.shape
+    assert (np.abs(shown.astype(int) - upright) > 40).any(-1).sum() > 100  # the mesh
+    rows, columns = np.nonzero((np.abs(shown.astype(int) - upright) > 40).any(-1))
+    assert columns.mean() == pytest.approx(160, abs=25) and rows.mean() == pytest.approx(110, abs=25)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (5, "of type int; expected .H, W, 3. uint8"),
+        (None, "of type NoneType"),
+        ([[0, 0, 0]], "of type list"),
+        (b"\xff\xd8", "of type bytes"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\) uint8"),
+        (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\) uint8; expected"),
+        (np.zeros((4, 5, 3), np.float32), "float32"),
+        (torch.zeros(3, 4, 5), r"\(4, 5, 3\) float32"),
+        (torch.zeros(1, 3, 4, 5, dtype=torch.uint8), r"\(1, 3, 4, 5\) uint8"),
+        (Image.new("RGB", (0, 5)), r"\(5, 0, 3\) uint8"),
+        (Image.new("F", (4, 5)), "32-bit float pixels"),
+    ],
+)
+def test_any_other_form_is_one_clear_error(hands, image, message):
+    with pytest.raises(ValueError, match=f"^the image .*{message}"):
+        hands(image, [BOX])
+
+
+# ------------------------------------------------------------------------------------------------------------- boxes
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([0.2, 0.3, 0.8, 0.9], "0.6 pixels large: is it normalised to 0..1"),
+        ([-0.1, 0, 1, 1.2], "normalised"),
+        ([400, 10, 500, 90], "outside of the 320x240 image"),
+        ([-90, 10, 0, 90], "outside of the 320x240 image"),
+        ([10, 240, 90, 300], "outside of the 320x240 image"),
+        ([10, -50, 90, -1], "outside of the 320x240 image"),
+    ],
+)
+def test_boxes_that_do_not_fit_the_image_are_refused(tmp_path, hands, capsys, box, message):
+    image = np.zeros((240, 320, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"^box 1, .*{message}"):
+        hands(image, [BOX, box])
+    path = written(tmp_path / "a.png", image, "PNG")
+    with pytest.raises(SystemExit) as stop:
+        demo.main([str(path), f"--box={','.join(map(str, box))}", "--out", str(tmp_path / "out.png")])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("box", [[-40, -40, 60, 60], [300, 200, 900, 900], [-50, -50, 400, 300], [319, 239, 330, 250]])
+def test_boxes_partly_outside_stay_allowed(hands, box):
+    assert hands(np.zeros((240, 320, 3), np.uint8), [box]).vertices.shape == (1, 778, 3)
+    assert box_problem(np.array(box[:2]), np.array(box[2:]), 320, 240) is None
+
+
+@pytest.mark.parametrize("name", ["an MP4 video", "is a folder", "no image"])
+def test_the_demo_says_what_it_was_given(tmp_path, capsys, name):
+    path = tmp_path / "a"
+    if name == "an MP4 video":
+        path.write_bytes(brand(b"isom"))
+    elif name == "is a folder":
+        path.mkdir()
+    with pytest.raises(SystemExit) as stop:
+        demo.main([str(path), "--out", str(tmp_path / "out.png")])
+    assert stop.value.code == 2
+    found = capsys.readouterr().err.strip().splitlines()[-1]
+    assert name in found and "damaged" not in found
+
+
+def test_images_of_one_pixel_pass_through_everything(tmp_path, hands):
+    pixel = np.array([[[9, 99, 199]]], np.uint8)
+    path = written(tmp_path / "one.png", pixel, "PNG", 6)
+    np.testing.assert_array_equal(read_image(path), pixel)
+    assert image_crops(tmp_path, 16).shape == (1, 3, 16, 16)
+    assert hands(path, [[0, 0, 1, 1]], factor=1.0).vertices.shape == (1, 778, 3)
