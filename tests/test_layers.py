@@ -21,7 +21,7 @@ LAYERS = (
     ("nn", "metrics", "render"),
     ("data",),
     ("runtime", "training"),
-    ("benchmark",),
+    ("benchmark", "detect"),
     ("students",),
     ("teachers",),
     ("predict",),
