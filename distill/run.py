@@ -147,18 +147,22 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
             write_text(run / "config.yaml", cfg.dump())
 
     def score(done: int, student: nn.Module, log: RunLog) -> None:
-        scores = _scores(prepared, student)
+        scores = evaluation_scores(prepared, student)
         log.scalars(done, {name: value for name, value in scores.items() if name.endswith("_mm")}, "eval")
 
     def image(done: int, student: nn.Module, log: RunLog) -> None:
         log.image(done, "predictions", draw(prepared, student, run / "pictures" / f"step_{done}.png", shown))
 
     student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
-    if not accelerator.is_main_process:
-        return {}
+    return finish(prepared, student, shown) if accelerator.is_main_process else {}
+
+
+def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
+    """Evaluates and saves a trained student; returns its scores."""
+    cfg, run = prepared.cfg, prepared.run
     scores: dict[str, Any] = {}
     try:
-        scores = _scores(prepared, student)
+        scores = evaluation_scores(prepared, student)
         draw(prepared, student, run / "pictures" / "final.png", shown)
         write_json(run / "eval" / "scores.json", scores)
     finally:  # a broken evaluation image must not cost the training
@@ -179,7 +183,8 @@ def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> An
     return image
 
 
-def _scores(prepared: DistillRun, student: nn.Module) -> dict[str, Any]:
+def evaluation_scores(prepared: DistillRun, student: nn.Module) -> dict[str, Any]:
+    """The scores of a student on the evaluation set."""
     cfg, device = prepared.cfg, prepared.trainer.accelerator.device
     predicted = predict(student, prepared.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)

@@ -1,4 +1,4 @@
-"""A timm network as a feature extractor, with ImageNet weights where they are available."""
+"""A network of timm (or MediaPipe's) as a feature extractor, with pretrained weights where they are available."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import fasthamer
 from fasthamer.files.weights import check_weights, shapes
+from fasthamer.students import landmark_maps
+from fasthamer.students.landmark_maps import LandmarkMaps
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Backbone(nn.Module):
     """`backbone(image) -> (features of the chosen layer, last features)`; the same map twice when they are one.
 
     Args:
-        name: timm's name, with or without a pretrained tag.
+        name: timm's name, with or without a pretrained tag; or one of `landmark_maps`.
         image_size: pixels; only networks with a fixed input size (ViTs) are built differently for it.
         layer: `last`, or a name of `layers` whose map is returned beside the last.
         pretrained: load timm's ImageNet weights; where they cannot be loaded, logs a warning and starts from shipped
@@ -128,12 +130,12 @@ class Backbone(nn.Module):
             return tapped, last
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            native: int = timm.get_pretrained_cfg(self.name).input_size[-1]  # type: ignore[union-attr, index]
+            native = _native_size(self.name)
             remedy = f"STUDENT.IMAGE_SIZE {native} is its own size"
             if native == image_size:
                 remedy = "choose another network"
             raise ValueError(
-                f"timm's {self.name!r} does not run as a backbone on images of {image_size} pixels ({reason}): {remedy}"
+                f"{self.name!r} does not run as a backbone on images of {image_size} pixels ({reason}): {remedy}"
             ) from error
         finally:
             self.network.train(mode)
@@ -177,11 +179,23 @@ class Backbone(nn.Module):
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the pixels (0..1) that the network's published weights expect."""
+    if name.startswith(landmark_maps.PREFIX):
+        return landmark_maps.MEAN, landmark_maps.STD
     config: Any = timm.get_pretrained_cfg(name)
     return config.mean, config.std
 
 
+def _native_size(name: str) -> int:
+    if name.startswith(landmark_maps.PREFIX):
+        return LandmarkMaps.image_size
+    return timm.get_pretrained_cfg(name).input_size[-1]  # type: ignore[union-attr, index]
+
+
 def _create(name: str, image_size: int, pretrained: bool, weights: str | Path | None, hub: Hub) -> nn.Module:
+    if name.startswith(landmark_maps.PREFIX):
+        if weights not in (None, "shipped"):
+            raise ValueError(f"{name} starts from the weights in the package or a student's file, not from {weights}")
+        return LandmarkMaps(name.removeprefix(landmark_maps.PREFIX), pretrained or weights == "shipped")
     if not timm.is_model(name.split(".")[0]):
         raise KeyError(f"timm has no network named {name!r}; timm.list_models('*part*') lists them")
     config: Any = timm.get_pretrained_cfg(name)

@@ -16,6 +16,7 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.nn.mano_head import SIZES, FlatHead, HeadSize, ManoHead
 from fasthamer.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from fasthamer.registry import Registry, unknown
+from fasthamer.students import landmark_maps
 from fasthamer.students.backbone import Backbone, normalisation
 from fasthamer.students.fast_hamer import PREFIX, fast_hamer_backbone
 from fasthamer.students.student import Student
@@ -113,7 +114,8 @@ def build_student(
 
     Args:
         name: one of `STUDENTS`; `timm:<name>` for any network of timm that has feature maps; or `fast_hamer:<name>`
-            for one of Fast-HaMeR's own, see `fasthamer.students.fast_hamer`.
+            for one of Fast-HaMeR's own, see `fasthamer.students.fast_hamer`; or `mediapipe:lite` or `mediapipe:full`,
+            see `fasthamer.students.landmark_maps`.
         decoder: one of `DECODERS`.
         decoder_size: one of `fasthamer.nn.mano_head.SIZES`.
         image_size: pixels; images of other sizes are resized.
@@ -197,6 +199,8 @@ def _backbone(name: str, *how: Any) -> tuple[Backbone, Sequence[float], Sequence
 
 
 def _network(name: str) -> str:
+    if name.startswith(landmark_maps.PREFIX):
+        return name
     if name.startswith("timm:"):
         return name.removeprefix("timm:")
     if name not in STUDENTS:

@@ -1,0 +1,1 @@
+"""Parts of tools/assets/train_teacher.py."""
