@@ -6,7 +6,7 @@
 
 On a CPU only the last stage and the decoder are trained: the frozen part's maps of `--views` crops of each image are
 stored once, and a step is four times as fast as it would be with the whole network. With --whole all of it is trained
-from the images, for when there is a GPU. Both go on where they were stopped; the recipe is configs/embedded_teacher.yaml.
+from the images, for when there is a GPU. Both go on where they stopped. Recipe: configs/embedded_teacher.yaml.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The frozen part's maps of augmented crops, stored once: a training step then costs what the rest of the network does."""
+"""The frozen part's maps of augmented crops, stored once: a training step then costs what the other part does."""
 
 from __future__ import annotations
 
