@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fasthamer.camera import translation_to_fit
-from fasthamer.data.crop import mirror_points
+from fasthamer.data.crop import to_image_axes
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.loader import readable
 from fasthamer.hand.conventions import TIPS
@@ -30,8 +30,8 @@ from fasthamer.types import Batch
 class Predicted(NamedTuple):
     """A model's predictions for the samples of a dataset, in its order, and the labels. N = samples.
 
-    3D points are those of the crop, where every hand is a right hand; `hands` and `truth` undo the mirroring of left
-    hands.
+    3D points are those of the crop, where every hand is a right hand; `hands` and `truth` undo its rotation and the
+    mirroring of left hands.
     """
 
     joints: NDArray  # (N, 21, 3) metres, the model's own joints
@@ -154,23 +154,23 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
 
 
 def hands(predicted: Predicted, joints: str, regressor: NDArray) -> Hands:
-    """The predicted hands in the image: left hands unmirrored, in the camera's frame where the intrinsics are known."""
+    """The predicted hands in the image's axes, left hands unmirrored; in the camera's frame if that is known."""
     left = predicted.mirrored > 0
     points = protocol_joints(predicted.joints, predicted.vertices, joints, regressor, left)
-    seen, vertices = (_unmirrored(each, predicted.mirrored) for each in (points, predicted.vertices))
+    seen, vertices = _in_axes(points, predicted), _in_axes(predicted.vertices, predicted)
     if predicted.intrinsics is not None:
-        own = _unmirrored(predicted.joints, predicted.mirrored)  # what the keypoints are projections of
+        own = _in_axes(predicted.joints, predicted)  # what the keypoints are projections of
         place = translation_to_fit(own, predicted.keypoints, predicted.intrinsics)[:, None]
         seen, vertices = seen + place, vertices + place
     return Hands(seen, vertices, ~left)
 
 
 def truth(predicted: Predicted) -> Hands:
-    """The labels in the image, left hands unmirrored."""
+    """The labels in the image's axes, left hands unmirrored."""
     vertices = predicted.true_vertices
     return Hands(
-        _unmirrored(predicted.true_joints[..., :3], predicted.mirrored),
-        None if vertices is None else _unmirrored(vertices, predicted.mirrored),
+        _in_axes(predicted.true_joints[..., :3], predicted),
+        None if vertices is None else _in_axes(vertices, predicted),
         predicted.mirrored == 0,
     )
 
@@ -182,8 +182,9 @@ def _cameras(dataset: HandDataset) -> NDArray[np.float64] | None:
     return np.stack([dataset.camera(index) for index in range(len(dataset))])
 
 
-def _unmirrored(points: NDArray, mirrored: NDArray) -> NDArray:
-    return np.where(mirrored[:, None, None] > 0, mirror_points(points), points)
+def _in_axes(points: NDArray, predicted: Predicted) -> NDArray:
+    """(N, K, 3) of the crops to the axes of the images."""
+    return to_image_axes(points, predicted.crop.astype(np.float64), predicted.mirrored > 0)
 
 
 def _in_image(points: NDArray, crop: NDArray, size: int) -> NDArray:

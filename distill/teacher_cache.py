@@ -29,6 +29,9 @@ def cached_teacher(
     """The teacher behind its cache TEACHER.CACHE, and the set to train on with it.
 
     Every label is left out of account (DATA.LABELLED), so one cache serves runs with few labels and with many.
+    Outputs alone are computed on crops of the teacher's own box shape and moved to the student's. Feature maps cannot
+    be moved, fixed views are the student's crops, and synthetic images are rendered in one shape: these the teacher
+    sees as the student does.
 
     Args:
         cfg: the resolved config.
@@ -53,6 +56,8 @@ def cached_teacher(
         cached: HandDataset = Views(augmented, views)
         images = Views(images, views)
     else:
+        if not keeps_maps and spec.name != "synthetic":
+            spec = spec._replace(cropping=spec.cropping._replace(shape=teacher.box_shape))
         plain = training_set_of(spec._replace(strength=UNCHANGED), hand)
         assert not isinstance(plain, HandStream), "augmentation does not make a dataset a stream"
         check_images(plain, augmented, keeps_maps)

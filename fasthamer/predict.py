@@ -28,6 +28,7 @@ from fasthamer.data.crop import (
     invert,
     mirror_points,
     shape_for,
+    to_image_axes,
     transform,
     warp,
 )
@@ -148,6 +149,7 @@ class HandMesh:
         right: ArrayLike = True,
         focal: float | None = None,
         factor: float = BOX_FACTOR,
+        rotation: ArrayLike = 0.0,
     ) -> Prediction:
         """The hands in the boxes.
 
@@ -158,9 +160,13 @@ class HandMesh:
             right: whether each is a right hand, as booleans, 0 and 1, or left and right; one for all.
             focal: of the image's camera, pixels; None takes HaMeR's long focal length: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
+            rotation: degrees that each hand is turned clockwise in the image, 0 where the middle knuckle is straight
+                above the wrist (`fasthamer.data.crop.upright_rotation`); one for all. Only for models of `upright`
+                boxes, which see the hand turned back; their results are those of the image, like any other model's.
 
         Raises:
-            FileNotFoundError, ValueError: an image, boxes or sides of another form, or boxes that do not fit the image.
+            FileNotFoundError, ValueError: an image, boxes, sides or rotations of another form, boxes that do not fit
+                the image, or rotations for a model whose boxes do not turn.
         """
         image = image_array(image)
         height, width = image.shape[:2]
@@ -168,19 +174,22 @@ class HandMesh:
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         shape = self._predict.box_shape
+        turns = _checked_rotation(rotation, len(boxes), shape)
         sides = np.array([box_side((box[2:] - box[:2]) * factor, shape) for box in boxes])
         size = self._predict.crop_size
         affines = [
-            crop_affine(centre, side, size, mirror=not is_a_right)
-            for centre, side, is_a_right in zip(centres, sides, is_right, strict=True)
+            crop_affine(centre, side, size, turn if is_a_right else -turn, mirror=not is_a_right)
+            for centre, side, turn, is_a_right in zip(centres, sides, turns, is_right, strict=True)
         ]
         if not affines:
             return _no_hands(focal, self.faces)
         crops = np.stack([warp(image, affine, size) for affine in affines])
         vertices, joints, points, camera = self._predict(crops.transpose(0, 3, 1, 2))
-        left = ~is_right
-        vertices[left], joints[left] = mirror_points(vertices[left]), mirror_points(joints[left])
-        camera[left, 1] *= -1
+        sideways = np.pad(camera[:, None, 1:], ((0, 0), (0, 0), (0, 1)))
+        vertices, joints, sideways = (
+            to_image_axes(each, np.stack(affines), ~is_right) for each in (vertices, joints, sideways)
+        )
+        camera = np.column_stack((camera[:, 0], sideways[:, 0, :2]))
         pixels = [
             transform(invert(a), (p + 0.5) * size) for a, p in zip(affines, points.astype(np.float64), strict=True)
         ]
@@ -259,6 +268,16 @@ def _checked(
     if is_right.ndim and len(is_right) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes but {len(is_right)} values of right: give one for each, or one for all")
     return boxes, np.broadcast_to(is_right, len(boxes)).copy()
+
+
+def _checked_rotation(rotation: ArrayLike, count: int, shape: str) -> list[float]:
+    """One number for each of `count` boxes, degrees."""
+    rotation = np.asarray(rotation, np.float64)
+    if rotation.ndim > 1 or (rotation.ndim and len(rotation) != count) or not np.isfinite(rotation).all():
+        raise ValueError(f"rotation is {rotation.tolist()} for {count} boxes: give degrees for each, or one for all")
+    if shape != "upright" and rotation.any():
+        raise ValueError(f"this model's boxes are {shape} and do not turn: rotation is for a model of upright boxes")
+    return np.broadcast_to(rotation, count).tolist()
 
 
 def _no_hands(focal: float, faces: NDArray) -> Prediction:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fasthamer.camera import fit_weak_camera, project
 from fasthamer.data import augment
+from fasthamer.data.crop import Box
 from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.hand.mano import Hand, load_hand
@@ -59,7 +60,7 @@ class ImageDataset(HandDataset):
         if self.strength is not None:
             change = augment.draw(np.random.default_rng((1, epoch, index)), self.strength)
         image = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
-        item = make_item(image, labels, (keypoints.mean(0), 120.0), SIZE, index, change, left)
+        item = make_item(image, labels, Box(keypoints.mean(0), 120.0), SIZE, index, change, left)
         item.image[0, 0, 0] = index
         return item
 

@@ -42,6 +42,7 @@ def labelled(hand, seed=0, left=False):
 
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (224, 230, 3), dtype=np.uint8)
+BOX = crop.Box(np.array([110.0, 110.0]), 150.0)
 
 
 def test_draws_follow_hamers_distributions():
@@ -90,7 +91,7 @@ def test_turning_in_space_then_projecting_is_turning_the_image(hand):
     square = np.array([[500.0, 0, 110], [0, 500.0, 118], [0, 0, 1]])
     keypoints = np.hstack((project_pixels(labels.joints[:, :3], square), np.ones((21, 1))))
     turned = make_item(
-        IMAGE, labels._replace(keypoints=keypoints), (centre, side), 256, 0, augment.Augmentation(rotation=37)
+        IMAGE, labels._replace(keypoints=keypoints), crop.Box(centre, side), 256, 0, augment.Augmentation(rotation=37)
     )
     projected = project_pixels(turned.joints[:, :3].double().numpy(), square)
     units = (projected - centre) / side
@@ -100,7 +101,7 @@ def test_turning_in_space_then_projecting_is_turning_the_image(hand):
 @pytest.mark.parametrize("left", [False, True])
 def test_parameters_points_and_mesh_change_together(hand, left):
     labels, _ = labelled(hand, seed=4, left=left)
-    item = make_item(IMAGE, labels, (np.array([110.0, 110.0]), 150.0), 256, 3, STRONG, left=left)
+    item = make_item(IMAGE, labels, BOX, 256, 3, STRONG, left=left)
     vertices, joints = hand(ManoParams(item.global_orient[None], item.hand_pose[None], item.betas[None]))
     for ours, posed in ((item.vertices, vertices[0]), (item.joints[:, :3], joints[0])):
         torch.testing.assert_close(ours - item.joints[0, :3], posed - joints[0, 0], atol=2e-6, rtol=0)
@@ -116,15 +117,20 @@ def test_a_left_hand_gives_the_item_of_its_right_twin(hand):
     mirrored_image = np.ascontiguousarray(IMAGE[:, ::-1])
     centre = np.array([100.0, 90.0])
     ours = make_item(
-        mirrored_image, left._replace(keypoints=keypoints), (np.array([width - 101.0, 90.0]), 140.0), 128, 0, left=True
+        mirrored_image,
+        left._replace(keypoints=keypoints),
+        crop.Box(np.array([width - 101.0, 90.0]), 140.0),
+        128,
+        0,
+        left=True,
     )
-    twin = make_item(IMAGE, right, (centre, 140.0), 128, 0)
+    twin = make_item(IMAGE, right, crop.Box(centre, 140.0), 128, 0)
     for name in ("image", "keypoints_2d", "joints", "vertices", "global_orient", "hand_pose", "betas"):
         torch.testing.assert_close(getattr(ours, name), getattr(twin, name), atol=1e-5, rtol=0, msg=name)
 
 
 def test_labels_that_are_not_there_are_zeros_without_confidence():
-    item = make_item(IMAGE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 0)
+    item = make_item(IMAGE, Labels(), BOX, 64, 0)
     for name in ("keypoints_2d", "joints", "vertices", "has_vertices", "betas", "has_pose", "has_betas"):
         assert getattr(item, name).abs().sum() == 0, name
     torch.testing.assert_close(item.hand_pose, torch.eye(3).expand(15, 3, 3))
@@ -134,15 +140,15 @@ def test_labels_that_are_not_there_are_zeros_without_confidence():
 def test_the_value_of_a_point_without_confidence_does_not_matter(hand):
     labels, _ = labelled(hand)
     labels.keypoints[3] = labels.joints[3, [0, 1, 3]] = [np.nan, np.inf, 0]
-    item = make_item(IMAGE, labels, (np.array([110.0, 110.0]), 150.0), 64, 0, STRONG)
+    item = make_item(IMAGE, labels, BOX, 64, 0, STRONG)
     assert item.keypoints_2d[3].tolist() == [0, 0, 0] and item.joints[3].tolist() == [0, 0, 0, 0]
     assert torch.isfinite(item.keypoints_2d).all() and torch.isfinite(item.joints).all()
 
 
 def test_hiding_labels_keeps_the_image_only(hand):
     labels, _ = labelled(hand)
-    item = make_item(IMAGE, labels, (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
-    bare = make_item(IMAGE, Labels(), (np.array([110.0, 110.0]), 150.0), 64, 7, STRONG)
+    item = make_item(IMAGE, labels, BOX, 64, 7, STRONG)
+    bare = make_item(IMAGE, Labels(), BOX, 64, 7, STRONG)
     for name in item._fields:
         if name in ("global_orient", "hand_pose"):
             continue  # without has_pose they mean nothing

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from fasthamer.data.crop import Box
 from fasthamer.data.loader import pack_batch, unpack_batch
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.types import Batch
@@ -19,7 +20,7 @@ def items(count=3, first=2**40):
         labels = Labels(
             rng.normal(size=(21, 3)), rng.normal(size=(21, 4)), rng.normal(size=(778, 3)), None, np.ones(10)
         )
-        yield make_item(image, labels, (np.array([20.0, 20.0]), 30.0), 32, first + number, left=number == 1)
+        yield make_item(image, labels, Box(np.array([20.0, 20.0]), 30.0), 32, first + number, left=number == 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
+from fasthamer.data.crop import Box
 from fasthamer.data.readers.coco import LARGE, CocoHands
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.json_stream import JsonStream
@@ -87,7 +88,7 @@ def test_the_crop_uses_the_annotated_box_if_keypoints_are_unknown(tmp_path):
     labels = CocoHands(tmp_path, "training").raw_sample(0)
     spread = np.ptp(labels.labels.keypoints[:, :2], axis=0)
     assert labels.box[1] == pytest.approx(max(2 * spread[1], 2 * spread[0] * 256 / 192), rel=1e-5)
-    centre, side = CocoHands(edited(tmp_path, hide), "training").raw_sample(0).box
+    centre, side, _ = CocoHands(edited(tmp_path, hide), "training").raw_sample(0).box
     assert centre.tolist() == [50, 80] and side == 200
     edited(tmp_path, lambda content: content["annotations"][0].pop("bbox"))
     item = CocoHands(tmp_path, "training")[(0, 0)]
@@ -180,7 +181,7 @@ def test_2d_samples_collate_with_fully_labelled_ones(drawn):
     flat = build_dataset(load_config(None, names), hand, train=True)
     point, rest = np.ones((21, 1)), np.zeros((16, 3))
     known = Labels(np.ones((21, 3)), np.hstack((np.zeros((21, 3)), point)), np.zeros((778, 3)), rest, np.zeros(10))
-    whole = make_item(np.zeros((64, 64, 3), np.uint8), known, (np.array([32.0, 32.0]), 64.0), 64, 0)
+    whole = make_item(np.zeros((64, 64, 3), np.uint8), known, Box(np.array([32.0, 32.0]), 64.0), 64, 0)
     batch = Batch(*default_collate([flat[(0, 0)], whole]))
     assert batch.has_pose.tolist() == batch.has_vertices.tolist() == batch.has_betas.tolist() == [0, 1]
     assert batch.joints[:, :, 3].sum(1).tolist() == [0, 21]

@@ -84,14 +84,14 @@ def test_mirrored_axis_angles_turn_mirrored_points():
 
 def test_the_box_is_twice_the_keypoints_at_hamers_aspect_ratio():
     # 30 wide, 80 high: doubled 60 x 160, already taller than 192:256, so the side is 160
-    centre, side = crop.keypoint_box(np.array([[10.0, 20.0], [40.0, 100.0], [20.0, 50.0]]))
+    centre, side, _ = crop.keypoint_box(np.array([[10.0, 20.0], [40.0, 100.0], [20.0, 50.0]]))
     assert (centre.tolist(), side) == ([25.0, 60.0], 160.0)
     # 60 wide, 40 high: doubled 120 x 80, grows to 120 x 160
     assert crop.keypoint_box(np.array([[0.0, 0.0], [60.0, 40.0]]))[1] == pytest.approx(160.0)
 
 
 def test_the_whole_freihand_image_gives_hamers_box_and_fills_what_its_backbone_sees():
-    centre, side = crop.image_box(224, 224)
+    centre, side, _ = crop.image_box(224, 224)
     assert centre.tolist() == [112, 112] and side == pytest.approx(298.667, abs=1e-3)
     corners = crop.transform(crop.crop_affine(centre, side, 256), np.array([[0.0, 0.0], [224.0, 224.0]]))
     np.testing.assert_allclose(corners[:, 0], [32, 224])

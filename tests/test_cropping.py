@@ -83,8 +83,8 @@ def test_datasets_crop_as_hamers_training_and_evaluation_and_otherwise_as_asked(
         expected = crop.warp(image, crop.crop_affine(middle, side, 128), 128, cropping.blur)
         assert np.array_equal(item.image.numpy(), expected.transpose(2, 0, 1)), cropping
     assert not np.array_equal(
-        make_item(image, Labels(), (middle, 800.0), 128, 0).image,
-        make_item(image, Labels(), (middle, 800.0), 128, 0, blur=True).image,
+        make_item(image, Labels(), crop.Box(middle, 800.0), 128, 0).image,
+        make_item(image, Labels(), crop.Box(middle, 800.0), 128, 0, blur=True).image,
     )
 
 

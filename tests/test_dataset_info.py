@@ -11,7 +11,7 @@ from miniatures_capture import write_dexycb, write_freihand, write_ho3d
 from fasthamer.config import load_config
 from fasthamer.data.augment import UNCHANGED, Strength
 from fasthamer.data.build import build_dataset, training_set_of, training_spec
-from fasthamer.data.crop import Cropping
+from fasthamer.data.crop import Box, Cropping
 from fasthamer.data.dataset import DatasetInfo, HandDataset, fingerprint
 from fasthamer.data.readers.coco import CocoHands
 from fasthamer.data.readers.dexycb import DexYCB
@@ -33,7 +33,7 @@ class Blank(HandDataset):
         return 3
 
     def __getitem__(self, key):
-        return make_item(np.zeros((8, 8, 3), np.uint8), Labels(), (np.array([4.0, 4.0]), 8.0), 8, key[1])
+        return make_item(np.zeros((8, 8, 3), np.uint8), Labels(), Box(np.array([4.0, 4.0]), 8.0), 8, key[1])
 
 
 def with_name(name, dataset):

@@ -30,7 +30,7 @@ def test_each_box_is_a_sample_without_labels(listed):
         image, item = dataset.raw_sample(index), dataset[(0, index)]
         assert dataset.sample_name(index) == name and image.path == root / name
         assert image.left == (side == "left") == bool(item.mirrored)
-        centre, crop_side = image.box
+        centre, crop_side, _ = image.box
         assert centre.tolist() == [x + width / 2, y + height / 2]
         assert crop_side == pytest.approx(2 * max(height, width * 256 / 192))
         assert item.keypoints_2d.abs().sum() == item.joints.abs().sum() == item.vertices.abs().sum() == 0

@@ -77,7 +77,7 @@ def test_the_crop_is_twice_the_longer_side_of_the_annotated_box(folder):
     for index in range(len(dataset)):
         (record,) = json.loads(dataset.image_path(index).with_suffix(".json").read_text())
         x1, y1, x2, y2 = record["bbox"][0]
-        centre, side = dataset.raw_sample(index).box
+        centre, side, _ = dataset.raw_sample(index).box
         assert side == pytest.approx(2 * max(x2 - x1, y2 - y1))
         np.testing.assert_allclose(centre, [(x1 + x2) / 2, (y1 + y2) / 2])
 
@@ -249,7 +249,7 @@ def test_the_real_list_of_newdays_has_the_published_counts(shared_data, tmp_path
         labels = [dataset.labels(index).keypoints for index in range(1753)]
         assert sum((each[:, 2] > 0).sum() for each in labels) == keypoints
     assert dataset.sample_name(1) == "ND_0-A_ctkz_oE_frame003601_l.jpg" and dataset.is_left(1)
-    centre, side = dataset.raw_sample(0).box
+    centre, side, _ = dataset.raw_sample(0).box
     assert centre.tolist() == [578.0, 189.5] and side == 2 * 319.0
     # The side in the file name equals the side in the list; folders have only the names.
     assert all(dataset.is_left(index) == dataset.sample_name(index).endswith("_l.jpg") for index in range(1753))

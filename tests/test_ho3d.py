@@ -121,7 +121,7 @@ def test_without_the_released_labels_evaluation_has_the_wrist_and_the_box(tmp_pa
     assert labels.joints[1:].any() == labels.keypoints[1:].any() == False  # noqa: E712
     assert labels.vertices is None and labels.pose is None
     left, top, right, bottom = meta["handBoundingBox"]
-    centre, side = dataset.raw_sample(1).box
+    centre, side, _ = dataset.raw_sample(1).box
     np.testing.assert_allclose(centre, [(left + right) / 2, (top + bottom) / 2])
     assert side == box_side(2 * np.array([right - left, bottom - top]))
 
@@ -147,7 +147,7 @@ def test_hamers_boxes_are_used_if_given(root, hand, tmp_path):
     path = tmp_path / "ho3d_val.npz"
     names = np.array(["SM1/rgb/0001.png", "SM1/rgb/0000.png"])
     np.savez(path, imgname=names, center=[[300.0, 200], [310, 210]], scale=[[90.0, 100], [120, 100]])
-    centre, side = HO3D(root, "evaluation", hand, box=str(path)).raw_sample(0).box
+    centre, side, _ = HO3D(root, "evaluation", hand, box=str(path)).raw_sample(0).box
     assert centre.tolist() == [310, 210] and side == pytest.approx(120 * 256 / 192)
     with pytest.raises(KeyError, match="has no box for ABF10"):
         HO3D(root, "training", hand, box=str(path)).raw_sample(0)

@@ -10,6 +10,7 @@ from miniatures_capture import write_freihand
 
 from fasthamer.camera import project_pixels
 from fasthamer.data import augment, crop, pack
+from fasthamer.data.crop import Box
 from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.freihand import FreiHAND
@@ -79,7 +80,7 @@ def painted(path, width, height, centre, side, seed=0, left=False):
     cv2.imwrite(str(path), image)
     joints = np.column_stack((rng.normal(0, 0.04, (21, 3)) + np.array([0, 0, 0.6]), np.ones(21)))
     labels = Labels(np.column_stack((points, np.ones(21))), joints)
-    return RawSample(path, labels, (np.asarray(centre, float), float(side)), left)
+    return RawSample(path, labels, Box(np.asarray(centre, float), float(side)), left)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_keypoints_stay_on_what_they_mark_when_an_image_is_cut_and_shrunk(tmp_pa
     spot = 255 * np.exp(-((x - shown[0]) ** 2 + (y - shown[1]) ** 2) / (2 * radius**2))
     cv2.imwrite(str(tmp_path / "a.png"), np.repeat(spot[..., None], 3, -1).astype(np.uint8))
     keypoints = np.column_stack((np.tile(shown, (21, 1)), np.ones(21)))
-    hand = RawSample(tmp_path / "a.png", Labels(keypoints), (shown + 30, width / 2.6))
+    hand = RawSample(tmp_path / "a.png", Labels(keypoints), Box(shown + 30, width / 2.6))
     content, moved = pack.packed_hand(hand)
     image = cv2.imdecode(np.frombuffer(content, np.uint8), 0).astype(float)
     image[image < 8] = 0  # what JPEG made of black
@@ -176,7 +177,7 @@ def test_unreadable_hands_are_skipped_counted_and_named(tmp_path):
 
 def test_a_shard_that_reads_back_otherwise_is_an_error_and_leaves_nothing(tmp_path):
     """A box of one pixel: tars hold no smaller one than two."""
-    hand = painted(tmp_path / "0.jpg", 200, 200, (100, 100), 90)._replace(box=(np.array([100.0, 100.0]), 1.0))
+    hand = painted(tmp_path / "0.jpg", 200, 200, (100, 100), 90)._replace(box=Box(np.array([100.0, 100.0]), 1.0))
     with pytest.raises(ValueError, match="reads back with other labels"):
         pack.pack(Painted([hand]), tmp_path / "out", "painted", embedded=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pack.json"]

@@ -14,6 +14,7 @@ from miniatures_tars import write_shards
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
 from fasthamer.data.check import Report, check, contact_sheet, incomplete
+from fasthamer.data.crop import Box
 from fasthamer.data.label_checks import item_problems, reprojection, sample_problems, tips_apart
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.sample import Labels, make_item
@@ -241,7 +242,9 @@ def hand_item(**changes):
     joints[9, :3] = joints[0, :3] + [0, 0.09, 0]
     keypoints = np.column_stack((np.random.default_rng(1).uniform(20, 44, (21, 2)), np.ones(21)))
     labels = Labels(keypoints, joints, betas=np.zeros(10), pose=np.zeros((16, 3)))
-    return make_item(np.zeros((64, 64, 3), np.uint8), labels, (np.array([32.0, 32.0]), 64.0), 64, 0)._replace(**changes)
+    return make_item(np.zeros((64, 64, 3), np.uint8), labels, Box(np.array([32.0, 32.0]), 64.0), 64, 0)._replace(
+        **changes
+    )
 
 
 def test_item_problems_are_found_one_by_one():
@@ -266,15 +269,15 @@ def test_item_problems_are_found_one_by_one():
 def test_boxes_and_keypoints_outside_of_the_image_are_found():
     points = np.column_stack((np.full((21, 2), 50.0), np.ones(21)))
     middle = np.array([50.0, 50.0])
-    assert list(sample_problems(Labels(points), (middle, 60.0), 100, 80)) == []
-    (problem,) = sample_problems(Labels(points), (np.array([50.0, 81.0]), 60.0), 100, 80)
+    assert list(sample_problems(Labels(points), Box(middle, 60.0), 100, 80)) == []
+    (problem,) = sample_problems(Labels(points), Box(np.array([50.0, 81.0]), 60.0), 100, 80)
     assert problem == "the box's centre (50, 81) lies outside of the 100x80 image"
-    (problem,) = sample_problems(Labels(points), (middle, 9000.0), 100, 80)
+    (problem,) = sample_problems(Labels(points), Box(middle, 9000.0), 100, 80)
     assert "crop's side is 9000" in problem
-    (problem,) = sample_problems(Labels(points + np.array([0, 90, 0])), (middle, 60.0), 100, 80)
+    (problem,) = sample_problems(Labels(points + np.array([0, 90, 0])), Box(middle, 60.0), 100, 80)
     assert problem == "all 21 keypoints lie outside of the 100x80 image"
     behind = np.column_stack((np.zeros((21, 2)), np.full(21, -0.4), np.ones(21)))
-    (problem,) = sample_problems(Labels(joints=behind), (middle, 60.0), 100, 80)
+    (problem,) = sample_problems(Labels(joints=behind), Box(middle, 60.0), 100, 80)
     assert "behind the camera" in problem
 
 

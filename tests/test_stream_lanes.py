@@ -10,6 +10,7 @@ import torch
 from miniatures_tars import header_offsets, write_shards
 
 from fasthamer.data.augment import Strength
+from fasthamer.data.crop import Box
 from fasthamer.data.dataset import DatasetInfo, HandDataset, HandStream
 from fasthamer.data.loader import BadSample, Feed, check_lanes
 from fasthamer.data.readers.tars import TarDataset
@@ -32,7 +33,7 @@ class Numbered(HandDataset):
         return self.length
 
     def __getitem__(self, key):
-        return make_item(BLANK, Labels(), (np.array([4.0, 4.0]), 8.0), 8, self.first + key[1])
+        return make_item(BLANK, Labels(), Box(np.array([4.0, 4.0]), 8.0), 8, self.first + key[1])
 
 
 def numbers(walk, count):

@@ -140,7 +140,7 @@ def test_a_written_record_reads_back_to_float32():
         rng.normal(size=10),
     )
     for given in (labels, Labels(), labels._replace(pose=None), labels._replace(joints=None, vertices=None)):
-        (hand,) = read_record(write_record(given, (np.array([3.5, 9.0]), 123.4), True, "x.jpg"), "x", None)
+        (hand,) = read_record(write_record(given, crop.Box(np.array([3.5, 9.0]), 123.4), True, "x.jpg"), "x", None)
         assert hand.left and hand.box[1] == pytest.approx(123.4) and hand.box[0].tolist() == [3.5, 9.0]
         for found, wanted in zip(hand.labels, given, strict=True):
             assert (found is None) == (wanted is None)

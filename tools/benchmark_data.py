@@ -27,6 +27,7 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.data.build import build_training_set
+from fasthamer.data.crop import Box
 from fasthamer.data.loader import BadSample, Feed
 from fasthamer.data.readers.tar_record import write_record
 from fasthamer.data.readers.tars import RECORD, webdataset
@@ -137,7 +138,7 @@ def _sample(item: Batch) -> dict[str, bytes]:
     keypoints[:, :2] = (keypoints[:, :2] + 0.5) * IMAGE_SIZE
     pose = matrix_to_axis_angle(torch.cat((item.global_orient, item.hand_pose))).numpy()
     labels = Labels(keypoints, item.joints.numpy(), None, pose, item.betas.numpy())
-    box = np.array([IMAGE_SIZE / 2, IMAGE_SIZE / 2]), float(IMAGE_SIZE)
+    box = Box(np.array([IMAGE_SIZE / 2, IMAGE_SIZE / 2]), float(IMAGE_SIZE))
     content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     return {"jpg": content, RECORD: write_record(labels, box, False, "synthetic")}
 

@@ -27,7 +27,7 @@ class Augmentation(NamedTuple):
     """The augmentation of one sample; the defaults change nothing."""
 
     scale: float = 1.0  # of the box
-    rotation: float = 0.0  # degrees, of the box: clockwise as seen
+    rotation: float = 0.0  # degrees that the box turns beyond its own rotation: clockwise as seen after mirroring
     shift: tuple[float, float] = (0.0, 0.0)  # of the box, in its sides, before it turns
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green, blue
 
@@ -76,9 +76,3 @@ def recoloured_planes(image: np.ndarray, augmentation: Augmentation) -> np.ndarr
         if tables is not None:
             cv2.LUT(plane, tables[channel], dst=plane)
     return planes
-
-
-def turn(augmentation: Augmentation) -> np.ndarray:
-    """The (3, 3) rotation about the viewing axis of 3D points and the wrist, when the box turns."""
-    cos, sin = np.cos(np.radians(augmentation.rotation)), np.sin(np.radians(augmentation.rotation))
-    return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])

@@ -1,5 +1,7 @@
 """HaMeR's crop: a square box around the hand, warped to the network's input; left hands are mirrored.
 
+A box of the shape `upright` also turns, so that its crop shows the middle knuckle straight above the wrist.
+
 Pixels are counted at their centres (the first is 0), and a crop of side S puts the box's centre at S/2, so crop units
 are pixel / S - 0.5. The same computation as HaMeR's `datasets/utils.py`.
 """
@@ -12,13 +14,23 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fasthamer.hand.conventions import MIDDLE_KNUCKLE, WRIST
 from fasthamer.registry import unknown
 
 BOX_FACTOR = 2.0  # the box is this much larger than the hand's keypoints; HaMeR's demo uses the same
 BOX_SHAPES = {  # width, height that a box grows to before its larger side is taken
     "hamer": (192, 256),  # the input of HaMeR's backbone, the middle of its 256-pixel crop
     "square": (256, 256),  # Fast-HaMeR's convolutional students take the whole crop
+    "upright": (256, 256),  # square, and turned with the hand, see `upright_rotation`
 }
+
+
+class Box(NamedTuple):
+    """The square of an image that is cropped around a hand."""
+
+    centre: np.ndarray  # (2,) pixels
+    side: float  # pixels
+    rotation: float = 0.0  # degrees; the box is turned about its centre, clockwise as seen in the image, as the hand is
 
 
 class Cropping(NamedTuple):
@@ -31,23 +43,56 @@ class Cropping(NamedTuple):
 CROPPING = Cropping()  # HaMeR's in training and evaluation
 
 
-def keypoint_box(keypoints: np.ndarray, shape: str = "hamer") -> tuple[np.ndarray, float]:
-    """The square box around a hand: `BOX_FACTOR` times its keypoints, expanded to an aspect ratio.
+def keypoint_box(points: np.ndarray, shape: str = "hamer", rotation: float = 0.0) -> Box:
+    """The square box around points: `BOX_FACTOR` times their extents, expanded to an aspect ratio.
 
     Args:
-        keypoints: (N, 2) pixels.
+        points: (N, 2) pixels, such as the corners of a tight box.
         shape: one of `BOX_SHAPES`.
+        rotation: degrees, of the box; the extents are those along its sides.
 
     Returns:
-        centre (2,) and side, pixels; the side is at least 2.
+        The side is at least 2.
     """
-    low, high = keypoints.min(0), keypoints.max(0)
-    return (low + high) / 2, box_side((high - low) * BOX_FACTOR, shape)
+    turn = turn_matrix(rotation)[:2, :2]
+    seen = points @ turn.T
+    low, high = seen.min(0), seen.max(0)
+    return Box((low + high) / 2 @ turn, box_side((high - low) * BOX_FACTOR, shape), rotation)
 
 
-def image_box(width: int, height: int, shape: str = "hamer") -> tuple[np.ndarray, float]:
+def hand_box(keypoints: np.ndarray, shape: str = "hamer") -> Box:
+    """The square box around the known keypoints of a hand, turned if its shape is `upright`.
+
+    Args:
+        keypoints: (21, 3) pixels and confidence, OpenPose order.
+        shape: one of `BOX_SHAPES`.
+    """
+    return keypoint_box(keypoints[keypoints[:, 2] > 0, :2], shape, shape_rotation(shape, keypoints))
+
+
+def shape_rotation(shape: str, keypoints: np.ndarray | None) -> float:
+    """Degrees by which a box of a shape turns around a hand: 0 except for `upright`, and 0 without keypoints."""
+    return 0.0 if shape != "upright" or keypoints is None else upright_rotation(keypoints)
+
+
+def upright_rotation(keypoints: np.ndarray) -> float:
+    """How far a hand is turned clockwise from the pose in which its middle knuckle is straight above its wrist.
+
+    Args:
+        keypoints: (21, 3) pixels and confidence, OpenPose order, in an image that is not mirrored.
+
+    Returns:
+        Degrees, -180 to 180; 0 if wrist or middle knuckle is unknown, or both coincide.
+    """
+    wrist, knuckle = keypoints[WRIST], keypoints[MIDDLE_KNUCKLE]
+    x, y = (knuckle[:2] - wrist[:2]).tolist()
+    known = wrist[2] > 0 and knuckle[2] > 0 and (x, y) != (0, 0)
+    return math.degrees(math.atan2(x, -y)) if known else 0.0
+
+
+def image_box(width: int, height: int, shape: str = "hamer") -> Box:
     """The box with which HaMeR evaluates FreiHAND: the whole image fills the backbone's input."""
-    return np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float), shape)
+    return Box(np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float), shape))
 
 
 def box_side(extent: np.ndarray, shape: str = "hamer") -> float:
@@ -90,7 +135,8 @@ def crop_affine(centre: np.ndarray, side: float, size: int, rotation: float = 0.
         centre: (2,) pixels of the image before mirroring.
         side: pixels of the image.
         size: pixels of the crop.
-        rotation: degrees; the box turns by it clockwise as seen, its content the other way.
+        rotation: degrees; the box turns by it clockwise as seen in the image after mirroring, its content the other
+            way: minus `Box.rotation` for a left hand.
         mirror: whether the image is mirrored first (a left hand), together with its box.
 
     Returns:
@@ -141,6 +187,37 @@ def invert(affine: np.ndarray) -> np.ndarray:
 def to_crop_units(pixels: np.ndarray, size: int) -> np.ndarray:
     """Pixels of a crop to [-0.5, 0.5]."""
     return pixels / size - 0.5
+
+
+def turn_matrix(rotation: float | np.ndarray) -> np.ndarray:
+    """How a crop's content turns when its box turns.
+
+    Args:
+        rotation: degrees, (...), see `crop_affine`.
+
+    Returns:
+        (..., 3, 3) rotation about the viewing axis for 3D points; its upper left part (..., 2, 2) is for pixels.
+    """
+    cos, sin = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
+    zero, one = np.zeros_like(cos), np.ones_like(cos)
+    rows = [np.stack(row, -1) for row in ((cos, sin, zero), (-sin, cos, zero), (zero, zero, one))]
+    return np.stack(rows, -2)
+
+
+def to_image_axes(points: np.ndarray, affines: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """3D points of hands in their crops, in the axes of the images: turned back, left hands mirrored back.
+
+    Args:
+        points: (N, K, 3) any unit.
+        affines: (N, 2, 3) from `crop_affine`.
+        left: (N,) whether the crop was mirrored.
+
+    Returns:
+        (N, K, 3) of the dtype of `points`; exactly the same numbers where a crop is neither turned nor mirrored.
+    """
+    rotation = np.degrees(np.arctan2(affines[:, 0, 1], affines[:, 1, 1]))
+    upright = points @ turn_matrix(rotation).astype(points.dtype)
+    return np.where(left[:, None, None], mirror_points(upright), upright)
 
 
 def mirror_points(points: np.ndarray) -> np.ndarray:

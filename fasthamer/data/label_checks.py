@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from fasthamer.camera import project_pixels
+from fasthamer.data.crop import Box
 from fasthamer.data.sample import Labels
 from fasthamer.hand.conventions import tip_vertices
 from fasthamer.types import Batch
@@ -120,15 +121,15 @@ def item_problems(item: Batch) -> Iterator[str]:
             yield f"the mesh measures {extent:.4g} m"
 
 
-def sample_problems(labels: Labels, box: tuple[np.ndarray, float], width: int, height: int) -> Iterator[str]:
+def sample_problems(labels: Labels, box: Box, width: int, height: int) -> Iterator[str]:
     """Where the labels and the box of one hand do not fit its image, a line each.
 
     Args:
         labels: as the files have them.
-        box: centre and side of the crop, pixels.
+        box: of the crop.
         width, height: of the image.
     """
-    (x, y), side = box
+    (x, y), side = box.centre, box.side
     if not (0 <= x < width and 0 <= y < height):
         yield f"the box's centre ({x:.0f}, {y:.0f}) lies outside of the {width}x{height} image"
     if not 4 <= side < 8 * max(width, height):  # 4 around a box of 2 pixels

@@ -149,7 +149,7 @@ def _verify(path: Path, hands: dict[str, RawSample]) -> None:
         key, kind = member["fname"].split(".", 1)
         if kind == RECORD:
             (found,), wanted = read_record(member["data"], f"{path}: {key}", None), left.pop(key)
-            box = np.allclose(found.box[0], wanted.box[0]) and np.isclose(found.box[1], wanted.box[1])
+            box = np.allclose(found.box.centre, wanted.box.centre) and np.isclose(found.box.side, wanted.box.side)
             if found.left != wanted.left or not box or not _same(found.labels, wanted.labels):
                 raise ValueError(f"{path}: {key} reads back with other labels: is the disk sound?")
         else:
@@ -183,9 +183,9 @@ def packed_hand(hand: RawSample) -> tuple[bytes, RawSample]:
     content = hand.path.read_bytes()
     image = decode_image(content, str(hand.path), hand.upright)
     height, width = image.shape[:2]
-    reach = REACH * hand.box[1]
-    corner = np.clip(np.floor(hand.box[0] - reach), 0, [width - 1, height - 1]).astype(int)
-    far = np.clip(np.ceil(hand.box[0] + reach), corner + 1, [width, height]).astype(int)
+    reach = REACH * hand.box.side
+    corner = np.clip(np.floor(hand.box.centre - reach), 0, [width - 1, height - 1]).astype(int)
+    far = np.clip(np.ceil(hand.box.centre + reach), corner + 1, [width, height]).astype(int)
     scale = min(1.0, LARGEST_SIDE / float((far - corner).max()))
     if (far - corner).prod() >= WORTH_CUTTING * width * height and scale == 1.0:
         if content.startswith(JPEG_BEGIN) and (hand.upright is False or read_orientation(hand.path) == 1):
@@ -206,4 +206,5 @@ def _moved(hand: RawSample, corner: np.ndarray, scale: float) -> RawSample:
     labels, keypoints = hand.labels, hand.labels.keypoints
     if keypoints is not None:
         labels = labels._replace(keypoints=np.column_stack((move(keypoints[:, :2]), keypoints[:, 2])))
-    return hand._replace(labels=labels, box=(move(np.asarray(hand.box[0])), hand.box[1] * scale))
+    box = hand.box._replace(centre=move(np.asarray(hand.box.centre)), side=hand.box.side * scale)
+    return hand._replace(labels=labels, box=box)

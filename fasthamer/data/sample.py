@@ -26,7 +26,7 @@ class Labels(NamedTuple):
 def make_item(
     image: np.ndarray,
     labels: Labels,
-    box: tuple[np.ndarray, float],
+    box: crop.Box,
     size: int,
     index: int,
     augmentation: augment.Augmentation | None = None,
@@ -38,7 +38,7 @@ def make_item(
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: of the hand in the image, before mirroring.
-        box: centre (2,) and side in pixels of the image.
+        box: in the image; its rotation and the augmentation's add up.
         size: pixels of the crop.
         index: the sample's number in its dataset.
         augmentation: None changes nothing.
@@ -46,12 +46,14 @@ def make_item(
         blur: see `crop.warp`.
     """
     augmentation = augmentation or augment.Augmentation()
-    centre, side = augment.move_box(*box, augmentation)
-    affine = crop.crop_affine(centre, side, size, augmentation.rotation, mirror=left)
+    centre, side = augment.move_box(box.centre, box.side, augmentation)
+    # Mirrored, a hand is turned the other way.
+    rotation = augmentation.rotation + (-box.rotation if left else box.rotation)
+    affine = crop.crop_affine(centre, side, size, rotation, mirror=left)
     # OpenCV warps four channels in half the time that three take, to the same pixels.
     padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     planes = augment.recoloured_planes(crop.warp(padded, affine, size, blur), augmentation)
-    turn = augment.turn(augmentation)
+    turn = crop.turn_matrix(rotation)
 
     keypoints = np.zeros((N_JOINTS, 3))
     if labels.keypoints is not None:

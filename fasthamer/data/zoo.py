@@ -79,7 +79,8 @@ def synthetic(spec: DatasetSpec, hand: Hand) -> HandDataset:
 
         hands = SyntheticDataset(hand, size, spec.seed, pixels, 0.0, 0.0, shape)
         return CachedSyntheticDataset(hands, spec.synthetic_folder, strength)
-    return SyntheticDataset(hand, size, spec.seed, pixels, strength.scale, strength.shift, shape)
+    turning = strength.rotation, strength.rotation_probability
+    return SyntheticDataset(hand, size, spec.seed, pixels, strength.scale, strength.shift, shape, *turning)
 
 
 @DATASETS.register

@@ -49,6 +49,6 @@ def image_crops(folder: str | Path, size: int) -> NDArray[np.uint8]:
     crops = []
     for path in paths:
         image = read_image(path)
-        centre, side = image_box(image.shape[1], image.shape[0])
-        crops.append(warp(image, crop_affine(centre, side, size), size).transpose(2, 0, 1))
+        box = image_box(image.shape[1], image.shape[0])
+        crops.append(warp(image, crop_affine(box.centre, box.side, size), size).transpose(2, 0, 1))
     return np.stack(crops)

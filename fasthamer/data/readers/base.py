@@ -11,7 +11,7 @@ import torch
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
-from fasthamer.data.crop import CROPPING, Cropping, mirror_axis_angle, mirror_points
+from fasthamer.data.crop import CROPPING, Box, Cropping, mirror_axis_angle, mirror_points
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import read_image
@@ -28,7 +28,7 @@ class RawSample(NamedTuple):
 
     path: Path
     labels: Labels
-    box: tuple[np.ndarray, float]  # the crop: centre (2,) and side, pixels
+    box: Box  # the crop
     left: bool = False
     upright: Upright = False  # whether an EXIF orientation is applied before the labels and the box fit
 

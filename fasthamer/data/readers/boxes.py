@@ -10,8 +10,6 @@ from fasthamer.data import crop
 from fasthamer.files.images import read_image_size
 from fasthamer.files.safe_npz import read_npz
 
-Box = tuple[np.ndarray, float]  # centre (2,) and side, pixels
-
 
 class Boxes:
     """Chooses the boxes according to DATA.BOX.
@@ -20,7 +18,7 @@ class Boxes:
         choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole image, as HaMeR
             evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz. Boxes of a list are already enlarged;
             here they are only expanded to the shape's aspect ratio.
-        shape: one of `crop.BOX_SHAPES`.
+        shape: one of `crop.BOX_SHAPES`. With upright every box turns with its hand where the keypoints are known.
 
     Raises:
         FileNotFoundError: no such list.
@@ -39,22 +37,28 @@ class Boxes:
         self.centres, self.extents = found["center"], found["scale"]
         self.rows = {str(name): row for row, name in enumerate(found["imgname"])}
 
-    def __call__(self, image: Path, name: str, keypoints: np.ndarray | None) -> Box:
+    def __call__(
+        self, image: Path, name: str, keypoints: np.ndarray | None, corners: np.ndarray | None = None
+    ) -> crop.Box:
         """The box of one hand.
 
         Args:
             image: the image file.
             name: the image's name in HaMeR's lists.
-            keypoints: (N, 2) pixels, or the two corners of a box (2, 2); None: the whole image.
+            keypoints: (21, 3) pixels and confidence; None: unknown.
+            corners: (2, 2) pixels, of a box that is used instead of the keypoints' own. Neither: the whole image.
 
         Raises:
             KeyError: the list has no such image.
         """
+        rotation = crop.shape_rotation(self.shape, keypoints)
         if self.choice not in ("keypoints", "image"):
             if name not in self.rows:
                 raise KeyError(f"{self.choice} has no box for {name}: it is the list of another set")
             row = self.rows[name]
-            return self.centres[row], crop.box_side(self.extents[row], self.shape)
-        if keypoints is None or self.choice == "image":
-            return crop.image_box(*read_image_size(image, upright=False), self.shape)
-        return crop.keypoint_box(keypoints, self.shape)
+            return crop.Box(self.centres[row], crop.box_side(self.extents[row], self.shape), rotation)
+        if self.choice == "keypoints" and corners is not None:
+            return crop.keypoint_box(corners, self.shape)._replace(rotation=rotation)
+        if self.choice == "keypoints" and keypoints is not None:
+            return crop.hand_box(keypoints, self.shape)
+        return crop.image_box(*read_image_size(image, upright=False), self.shape)._replace(rotation=rotation)

@@ -89,12 +89,11 @@ class CocoHands(ImageDataset):
 
     def raw_sample(self, index: int) -> RawSample:
         keypoints = self.keypoints[index].astype(np.float64)
-        known = keypoints[:, 2] > 0
-        corners = keypoints[known, :2]
-        if not known.all() and self.boxes[index, 2:].min() > 0:
+        box = crop.hand_box(keypoints, self.cropping.shape)
+        if not (keypoints[:, 2] > 0).all() and self.boxes[index, 2:].min() > 0:
             corners = self.boxes[index].astype(np.float64).reshape(2, 2)
             corners[1] += corners[0]
-        box = crop.keypoint_box(corners, self.cropping.shape)
+            box = crop.keypoint_box(corners, self.cropping.shape)._replace(rotation=box.rotation)
         return RawSample(self.image_path(index), Labels(keypoints), box, self.is_left(index), self._upright(index))
 
     def image_path(self, index: int) -> Path:

@@ -80,8 +80,8 @@ class DexYCB(ImageDataset):
 
     def raw_sample(self, index: int) -> RawSample:
         image, labels = self.image_path(index), self.labels(index)
-        seen = None if labels.keypoints is None else labels.keypoints[:, :2]
-        return RawSample(image, labels, self.boxes(image, self.sample_name(index), seen), self.is_left(index))
+        box = self.boxes(image, self.sample_name(index), labels.keypoints)
+        return RawSample(image, labels, box, self.is_left(index))
 
     def labels(self, index: int) -> Labels:
         label, where = self._label(index)

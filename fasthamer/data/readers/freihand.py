@@ -99,8 +99,7 @@ class FreiHAND(ImageDataset):
 
     def raw_sample(self, index: int) -> RawSample:
         image, labels = self.image_path(index), self.labels(index)
-        seen = None if labels.keypoints is None else labels.keypoints[:, :2]
-        return RawSample(image, labels, self.boxes(image, image.name, seen))
+        return RawSample(image, labels, self.boxes(image, image.name, labels.keypoints))
 
     def labels(self, index: int) -> Labels:
         found = {name: records[index % len(records)] for name, records in self.records.items()}

@@ -83,16 +83,19 @@ class HInt(ImageDataset):
 
     def raw_sample(self, index: int) -> RawSample:
         if self._list is not None:
-            return self._list.raw_sample(index)
+            return self._list.raw_sample(index, self.cropping.shape)
         path = self.image_path(index)
         hand = read_hand(path.with_suffix(".json"))
         width, height = read_image_size(path, upright=False)
         x, y = hand.keypoints.T
         valid = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        # Of all annotated keypoints, so that the crop is the same whichever are scored.
+        rotation = crop.shape_rotation(self.cropping.shape, np.column_stack((hand.keypoints, valid)))
         if self.points != "all":
             valid &= hand.occluded == (self.points == "occ")
         labels = Labels(keypoints=np.column_stack((hand.keypoints, valid)))
-        return RawSample(path, labels, box_of(hand.low, hand.high - hand.low), self.is_left(index))
+        box = box_of(hand.low, hand.high - hand.low)._replace(rotation=rotation)
+        return RawSample(path, labels, box, self.is_left(index))
 
     def image_path(self, index: int) -> Path:
         if self._list is not None:
@@ -166,12 +169,12 @@ def read_hand(path: Path) -> Annotation:
     return Annotation(keypoints, occluded, *corners)
 
 
-def box_of(low: np.ndarray, extent: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre and side of HaMeR's evaluation box: square, twice the annotated box's larger side.
+def box_of(low: np.ndarray, extent: np.ndarray) -> crop.Box:
+    """HaMeR's evaluation box: square, twice the annotated box's larger side.
 
     PCK divides distances by the annotated box's larger side, which is half the crop.
     """
-    return low + extent / 2, float(max(extent.max() * crop.BOX_FACTOR, 2.0))
+    return crop.Box(low + extent / 2, float(max(extent.max() * crop.BOX_FACTOR, 2.0)))
 
 
 class _HaMeRList:
@@ -198,9 +201,10 @@ class _HaMeRList:
     def image_path(self, index: int) -> Path:
         return self.folder / str(self.names[index])
 
-    def raw_sample(self, index: int) -> RawSample:
-        labels = Labels(keypoints=self.keypoints[index].astype(np.float64))
-        box = box_of(self.centre[index] - self.extent[index] / 2, self.extent[index])
+    def raw_sample(self, index: int, shape: str) -> RawSample:
+        keypoints = self.keypoints[index].astype(np.float64)
+        labels, rotation = Labels(keypoints=keypoints), crop.shape_rotation(shape, keypoints)
+        box = box_of(self.centre[index] - self.extent[index] / 2, self.extent[index])._replace(rotation=rotation)
         return RawSample(self.image_path(index), labels, box, not self.right[index])
 
 

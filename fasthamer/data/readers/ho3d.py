@@ -93,12 +93,12 @@ class HO3D(ImageDataset):
 
     def raw_sample(self, index: int) -> RawSample:
         image, meta = self.image_path(index), self._meta(index)
-        labels, seen = self._labels(index, meta), None
+        labels, seen, corners = self._labels(index, meta), None, None
         if labels.keypoints is not None and labels.keypoints[:, 2].all():
-            seen = labels.keypoints[:, :2]
+            seen = labels.keypoints
         if meta.get("handBoundingBox") is not None:
-            seen = _array(meta, "handBoundingBox", (4,), str(self._meta_path(index))).reshape(2, 2)  # two corners
-        return RawSample(image, labels, self.boxes(image, self._hamer_name(index), seen))
+            corners = _array(meta, "handBoundingBox", (4,), str(self._meta_path(index))).reshape(2, 2)
+        return RawSample(image, labels, self.boxes(image, self._hamer_name(index), seen, corners))
 
     def labels(self, index: int) -> Labels:
         return self._labels(index, self._meta(index))

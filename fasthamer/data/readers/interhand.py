@@ -129,7 +129,8 @@ class InterHand(ImageDataset):
         check_in_front(joints[measured], where)
         pixels = project_pixels(np.where(measured[:, None], joints, (0, 0, 1)), intrinsics)
         labels = Labels(keypoints=np.column_stack((pixels, valid)), joints=np.column_stack((joints, valid & valid[0])))
-        return RawSample(self.image_path(index), labels, crop.keypoint_box(pixels[measured], self.cropping.shape), left)
+        box = crop.hand_box(np.column_stack((pixels, measured)), self.cropping.shape)
+        return RawSample(self.image_path(index), labels, box, left)
 
     def image_path(self, index: int) -> Path:
         return self.folder / self.images.names[self.hands.image[index]].decode()

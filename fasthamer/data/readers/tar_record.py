@@ -29,7 +29,7 @@ class TarHand(NamedTuple):
     """One hand of a record."""
 
     labels: Labels
-    box: tuple[np.ndarray, float]  # centre (2,) and side, pixels
+    box: crop.Box
     left: bool
 
 
@@ -50,7 +50,8 @@ def read_record(data: bytes, source: str, filters: Filters | None, shape: str = 
         data: the file's content.
         source: its name for error messages.
         filters: None keeps every hand and label.
-        shape: of the boxes, one of `crop.BOX_SHAPES`. Shards of `write_record` keep the boxes they were packed with.
+        shape: of the boxes, one of `crop.BOX_SHAPES`. Shards of `write_record` keep the boxes they were packed with;
+            upright boxes are those of the keypoints if all are known, else the stored ones turned.
 
     Raises:
         ValueError: the pickle holds anything but plain data, an entry is missing, or a value is invalid.
@@ -61,12 +62,12 @@ def read_record(data: bytes, source: str, filters: Filters | None, shape: str = 
     return [hand for hand in found if hand is not None]
 
 
-def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name: str) -> bytes:
+def write_record(labels: Labels, box: crop.Box, left: bool, name: str) -> bytes:
     """The `.data.pyd` file of one hand; `read_record` without filters gives the same labels in float32.
 
     Args:
         labels: of the hand, in the stored image.
-        box: centre and side of the crop, pixels of the stored image.
+        box: in the stored image. Its rotation is not stored: reading computes it from the keypoints.
         left: whether it is a left hand.
         name: where the hand comes from; stored for reference only.
     """
@@ -74,8 +75,8 @@ def write_record(labels: Labels, box: tuple[np.ndarray, float], left: bool, name
     record = {
         "keypoints_2d": _float32(labels.keypoints, (N_JOINTS, 3)),
         "keypoints_3d": _float32(labels.joints, (N_JOINTS, 4)),
-        "center": np.asarray(box[0], np.float64),
-        "scale": np.full(2, box[1] / BOX_UNIT * np.divide(crop.BOX_SHAPES["hamer"], 256)),
+        "center": np.asarray(box.centre, np.float64),
+        "scale": np.full(2, box.side / BOX_UNIT * np.divide(crop.BOX_SHAPES["hamer"], 256)),
         "hand_pose": _float32(None if pose is None else pose.reshape(48), (48,)),
         "betas": _float32(betas, (N_BETAS,)),
         "has_hand_pose": np.array(pose is not None, np.float32),
@@ -120,7 +121,10 @@ def _read_hand(hand: Any, where: str, filters: Filters | None, shape: str) -> Ta
         pose.reshape(16, 3) if has_pose else None,
         betas if has_betas else None,
     )
-    return TarHand(labels, (centre, crop.box_side(scale * BOX_UNIT, shape)), left)
+    if shape == "upright" and (keypoints[:, 2] > 0).all():
+        return TarHand(labels, crop.hand_box(keypoints, shape), left)
+    side = crop.box_side(scale * BOX_UNIT, shape)
+    return TarHand(labels, crop.Box(centre, side, crop.shape_rotation(shape, keypoints)), left)
 
 
 def _numbers(hand: dict, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation
+from fasthamer.data.crop import Box
 from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.synthetic.dataset import SyntheticDataset
@@ -63,21 +64,21 @@ class CachedSyntheticDataset(HandDataset):
         epoch, index = key
         size = self.hands.image_size
         hand = self.hands.hand(index)
-        crop = self.hands.frame(np.random.default_rng(0), hand.joints)
+        frame = self.hands.frame(np.random.default_rng(0), hand.joints)
         path = self.folder / f"{index:08d}.jpg"
         if not path.is_file():
-            write_image(path, self.hands.draw(hand, crop), QUALITY)
+            write_image(path, self.hands.draw(hand, frame), QUALITY)
         one = np.ones((21, 1))
         labels = Labels(
-            keypoints=np.hstack([crop.project(hand.joints), one]),
+            keypoints=np.hstack([frame.project(hand.joints), one]),
             joints=np.hstack([hand.joints, one]),
             vertices=hand.vertices,
             pose=matrix_to_axis_angle(torch.cat([hand.mano.global_orient, hand.mano.hand_pose])).numpy(),
             betas=hand.mano.betas.numpy(),
         )
         change = augment.draw(np.random.default_rng((self.hands.seed, epoch, index)), self.strength)
-        middle = np.array([size / 2, size / 2])
-        return make_item(read_image(path), labels, (middle, float(size)), size, index, change)
+        whole = Box(np.array([size / 2, size / 2]), float(size))
+        return make_item(read_image(path), labels, whole, size, index, change)
 
     def articulation(self, index: int) -> Articulation:
         """The pose and shape of hand `index`."""

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
+from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation
-from fasthamer.data.crop import BOX_FACTOR, box_side
+from fasthamer.data.crop import BOX_FACTOR, box_side, turn_matrix, upright_rotation
 from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.synthetic.background import random_background
 from fasthamer.data.synthetic.camera_effects import apply_camera_effects
@@ -56,7 +57,10 @@ class SyntheticDataset(HandDataset):
         image_size: side of the crops, pixels.
         scale: the crop's side varies by up to this fraction, as in HaMeR's augmentation.
         shift: standard deviation of the crop's centre in crop widths, clipped at one standard deviation.
-        shape: of the boxes, one of `fasthamer.data.crop.BOX_SHAPES`.
+        shape: of the boxes, one of `fasthamer.data.crop.BOX_SHAPES`. With upright the hand is turned about the optical
+            axis before it is rendered, which is the same as turning its crop; the background stays.
+        rotation, rotation_probability: augmentation of upright crops, see `fasthamer.data.augment.Strength`. Crops of
+            other shapes are not turned: the orientations of their hands are random anyway.
 
     Raises:
         ValueError: `image_size` or `size` out of range.
@@ -73,6 +77,8 @@ class SyntheticDataset(HandDataset):
         scale: float = 0.3,
         shift: float = 0.02,
         shape: str = "hamer",
+        rotation: float = 0.0,
+        rotation_probability: float = 0.0,
     ) -> None:
         if not 16 <= image_size <= LARGEST:
             raise ValueError(f"image_size is {image_size}, synthetic hands are rendered at 16 to {LARGEST} pixels")
@@ -80,6 +86,7 @@ class SyntheticDataset(HandDataset):
             raise ValueError(f"a synthetic dataset has at least one sample, size is {size}")
         self.size, self.seed, self.image_size = size, seed, image_size
         self.scale, self.shift, self.shape = scale, shift, shape
+        self.jitter = augment.Strength(0.0, rotation, rotation_probability, 0.0, 0.0)
         self.fingerprint = hand.fingerprint
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
@@ -95,6 +102,9 @@ class SyntheticDataset(HandDataset):
         # A spawn key, because the seeds (seed, index, 0) and (seed, index) give the same numbers.
         framing = np.random.default_rng(np.random.SeedSequence((self.seed, index), spawn_key=(epoch,)))
         crop = self.frame(framing, hand.joints)
+        if self.shape == "upright":
+            rotation = augment.draw(framing, self.jitter).rotation
+            hand, crop = _turned(hand, rotation), crop.turned(rotation, self.image_size)
         image = self.draw(hand, crop)
 
         size = self.image_size
@@ -117,14 +127,18 @@ class SyntheticDataset(HandDataset):
         )
 
     def hand(self, index: int) -> PlacedHand:
-        """Hand `index` in the camera's frame, before rendering."""
+        """Hand `index` in the camera's frame, before rendering; turned upright if the boxes are."""
         if not 0 <= index < self.size:
             raise IndexError(f"sample {index} of {self.size}")
         rng = np.random.default_rng((self.seed, index))
         mano = _sample_hand(rng)
         vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
         translation = random_translation(rng, joints).astype(np.float32)
-        return PlacedHand(mano, vertices + translation, joints + translation, rng)
+        hand = PlacedHand(mano, vertices + translation, joints + translation, rng)
+        if self.shape != "upright":
+            return hand
+        pixels = hand.joints[:, :2] / hand.joints[:, 2:]
+        return _turned(hand, upright_rotation(np.column_stack([pixels, np.ones(21)])))
 
     def articulation(self, index: int) -> Articulation:
         """The pose and shape of hand `index`."""
@@ -142,7 +156,7 @@ class SyntheticDataset(HandDataset):
         return add_black_border(hand.rng, image, keypoints)
 
     def frame(self, rng: np.random.Generator, joints: NDArray) -> Crop:
-        """HaMeR's box around the keypoints with its augmentation; no rotation, since orientations are random anyway."""
+        """HaMeR's box around the keypoints with its augmentation, without rotation."""
         pixels = joints[:, :2] / joints[:, 2:] * VIRTUAL_FOCAL
         low, high = pixels.min(0), pixels.max(0)
         side = box_side((high - low) * BOX_FACTOR, self.shape) * (
@@ -151,6 +165,13 @@ class SyntheticDataset(HandDataset):
         middle = (low + high) / 2 + side * self.shift * np.clip(rng.standard_normal(2), -1, 1)
         zoom = self.image_size / side
         return Crop(VIRTUAL_FOCAL * zoom, self.image_size / 2 - middle * zoom)
+
+
+def _turned(hand: PlacedHand, rotation: float) -> PlacedHand:
+    """The hand as a crop shows it whose box is turned by `rotation` degrees."""
+    turn = turn_matrix(rotation).astype(np.float32)
+    mano = hand.mano._replace(global_orient=torch.from_numpy(turn) @ hand.mano.global_orient)
+    return hand._replace(mano=mano, vertices=hand.vertices @ turn.T, joints=hand.joints @ turn.T)
 
 
 def _sample_hand(rng: np.random.Generator) -> ManoParams:

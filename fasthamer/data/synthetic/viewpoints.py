@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.data.crop import turn_matrix
+
 # In MANO's rest pose fingers point to -x, the palm faces -y, so the thumb's side is fingers x palm = +z.
 _REST_FRAME = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]).T  # columns: fingers, palm, thumb side
 RAISED, EGOCENTRIC = 0.6, 0.15  # shares; the rest are uniform random orientations
@@ -52,6 +54,11 @@ class Crop(NamedTuple):
     def project(self, points: NDArray) -> NDArray:
         """(..., 3) metres to (..., 2) crop pixels."""
         return points[..., :2] / points[..., 2:] * self.focal + self.centre
+
+    def turned(self, rotation: float, size: int) -> Crop:
+        """The crop of `size` pixels that shows points turned by `turn_matrix(rotation)` as this one turned."""
+        turn = turn_matrix(rotation)[:2, :2]
+        return Crop(self.focal, size / 2 + turn @ (self.centre - size / 2))
 
 
 def random_translation(rng: np.random.Generator, joints: NDArray) -> NDArray[np.float64]:
