@@ -1,8 +1,9 @@
-"""Synthetic images that are rendered once, stored as JPEG files, and augmented anew in every epoch."""
+"""Synthetic images, rendered once and stored as JPEG files with their labels, augmented anew in every epoch."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,25 @@ from fasthamer.data.articulation import Articulation
 from fasthamer.data.crop import Box
 from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import Labels, make_item
-from fasthamer.data.synthetic.dataset import SyntheticDataset
+from fasthamer.data.synthetic.dataset import PlacedHand, SyntheticDataset
+from fasthamer.data.synthetic.viewpoints import Crop
 from fasthamer.files.atomic import write_text
 from fasthamer.files.images import read_image, write_image
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.types import Batch
 
-ABOUT = "about.json"
+ABOUT, LABELS = "about.json", "labels.npy"
 QUALITY = 95  # of the JPEG files
+STORED = np.dtype(  # a row of labels.npy: a hand takes as long to sample and pose as its image to read
+    [
+        ("there", "u1"),  # 1 once the row is written
+        ("keypoints", "f8", (21, 2)),  # pixels of the stored image
+        ("joints", "f4", (21, 3)),
+        ("vertices", "f4", (778, 3)),
+        ("pose", "f4", (16, 3)),
+        ("betas", "f4", (10,)),
+    ]
+)
 
 
 class CachedSyntheticDataset(HandDataset):
@@ -46,6 +58,7 @@ class CachedSyntheticDataset(HandDataset):
         about = {"hand": hands.fingerprint, "seed": hands.seed, "image_size": hands.image_size}
         if hands.shape != "hamer":  # else as in folders that are older than this entry
             about["shape"] = hands.shape
+        self._rows: np.ndarray | None = None  # opened at first use, in each process
         path = self.folder / ABOUT
         if not path.is_file():
             write_text(path, json.dumps(about))
@@ -63,22 +76,50 @@ class CachedSyntheticDataset(HandDataset):
         """
         epoch, index = key
         size = self.hands.image_size
-        hand = self.hands.hand(index)
-        frame = self.hands.frame(np.random.default_rng(0), hand.joints)
-        path = self.folder / f"{index:08d}.jpg"
+        row, path = self._row(index), self.folder / f"{index:08d}.jpg"
         if not path.is_file():
-            write_image(path, self.hands.draw(hand, frame), QUALITY)
+            write_image(path, self.hands.draw(*self._framed(index)), QUALITY)
         one = np.ones((21, 1))
         labels = Labels(
-            keypoints=np.hstack([frame.project(hand.joints), one]),
-            joints=np.hstack([hand.joints, one]),
-            vertices=hand.vertices,
-            pose=matrix_to_axis_angle(torch.cat([hand.mano.global_orient, hand.mano.hand_pose])).numpy(),
-            betas=hand.mano.betas.numpy(),
+            keypoints=np.hstack([row["keypoints"], one]),
+            joints=np.hstack([row["joints"], one]),
+            vertices=row["vertices"],
+            pose=row["pose"],
+            betas=row["betas"],
         )
         change = augment.draw(np.random.default_rng((self.hands.seed, epoch, index)), self.strength)
         whole = Box(np.array([size / 2, size / 2]), float(size))
         return make_item(read_image(path), labels, whole, size, index, change)
+
+    def _framed(self, index: int) -> tuple[PlacedHand, Crop]:
+        hand = self.hands.hand(index)
+        return hand, self.hands.frame(np.random.default_rng(0), hand.joints)
+
+    def _row(self, index: int) -> np.void:
+        """The stored labels of a sample, made at its first use."""
+        if self._rows is None:
+            self._rows = self._open_rows()
+        if not self._rows[index]["there"]:
+            hand, frame = self._framed(index)
+            pose = matrix_to_axis_angle(torch.cat([hand.mano.global_orient, hand.mano.hand_pose])).numpy()
+            self._rows[index] = 0, frame.project(hand.joints), hand.joints, hand.vertices, pose, hand.mano.betas.numpy()
+            self._rows[index]["there"] = 1
+        return self._rows[index]
+
+    def _open_rows(self) -> np.ndarray:
+        """The file of labels, which all processes that use the folder share; made, or made longer, where needed."""
+        path = self.folder / LABELS
+        old = np.load(path, mmap_mode="r+") if path.is_file() else np.empty(0, STORED)
+        if old.dtype != STORED:
+            raise ValueError(f"{path}: labels in another form: name another folder or remove it")
+        if len(old) >= len(self):
+            return old
+        draft = path.with_name(f"{LABELS}.{os.getpid()}")
+        rows = np.lib.format.open_memmap(draft, "w+", STORED, (len(self),))
+        rows[: len(old)] = old
+        rows.flush()
+        os.replace(draft, path)  # a process that has the shorter one open goes on with it
+        return rows
 
     def articulation(self, index: int) -> Articulation:
         """The pose and shape of hand `index`."""
