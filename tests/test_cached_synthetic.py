@@ -43,6 +43,20 @@ def test_the_first_use_and_a_later_one_give_the_same_item(hands, tmp_path):
     assert not torch.equal(first.image, other.image)
 
 
+def test_stored_labels_serve_a_larger_set_too(hand, hands, tmp_path):
+    before = CachedSyntheticDataset(hands, tmp_path, NOTHING)[(0, 2)]
+    larger = SyntheticDataset(hand, size=9, seed=5, image_size=64, scale=0.0, shift=0.0)
+    cached = CachedSyntheticDataset(larger, tmp_path, NOTHING)
+    assert all(torch.equal(*pair) for pair in zip(before, cached[(0, 2)], strict=True))
+    torch.testing.assert_close(cached[(0, 8)].vertices, larger[(0, 8)].vertices, atol=2e-5, rtol=0)
+
+
+def test_labels_in_another_form_are_refused(hands, tmp_path):
+    np.save(tmp_path / "labels.npy", np.zeros(6))
+    with pytest.raises(ValueError, match=r"labels\.npy: labels in another form"):
+        CachedSyntheticDataset(hands, tmp_path, NOTHING)[(0, 0)]
+
+
 def test_labels_of_a_rotated_hand_pose_the_model_and_project_to_its_keypoints(hand, hands, tmp_path):
     cached = CachedSyntheticDataset(hands, tmp_path, Strength(rotation_probability=1.0, shift=0.1))
     for index in range(3):
