@@ -80,18 +80,19 @@ def config(name, root, *more):
     return load_config(None, ["DATA.NAME", name, "DATA.ROOT", str(root), *SMALL, *more])
 
 
-def opened(name, root, hand, grown=1.0):
-    cfg = config(name, root)
+def opened(name, root, hand, grown=1.0, shape="auto"):
+    cfg = config(name, root, "DATA.BOX_SHAPE", shape)
     dataset = build_dataset(cfg, hand, train=False)
     about = {"model": "knows", "hand": hand.name, "data": name, "split": "evaluation"}
     return Evaluation(Knows(dataset, hand, grown), dataset, cfg, about, rules_for(dataset))
 
 
+@pytest.mark.parametrize("shape", ["hamer", "upright"])  # upright crops are turned, the camera is not
 @pytest.mark.parametrize("name", ["freihand", "dexycb", "ho3d"])
 def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its_submission(
-    name, sets, mano_like, tmp_path
+    name, shape, sets, mano_like, tmp_path
 ):
-    scores = score_model(opened(name, sets[name], mano_like), tmp_path, rows=1)
+    scores = score_model(opened(name, sets[name], mano_like, shape=shape), tmp_path, rows=1)
     assert scores["protocol"] == name and scores["joints"] == name and scores["frame"] == "camera"
     for key in ("mpjpe_mm", "mpjpe_rel_mm", "pa_mpjpe_mm", "pa_mpjpe_rigid_mm", "mpvpe_mm", "pa_mpvpe_mm"):
         assert scores[key] < 0.05, key  # crops are float32
@@ -112,8 +113,9 @@ def test_a_hand_too_large_is_put_farther_away(sets, mano_like, tmp_path):
     assert 2 < scores["mpjpe_rel_mm"] < 15
 
 
-def test_left_hands_are_submitted_as_left_hands(sets, mano_like, tmp_path):
-    evaluation = opened("dexycb", sets["dexycb"], mano_like)
+@pytest.mark.parametrize("shape", ["hamer", "upright"])
+def test_left_hands_are_submitted_as_left_hands(shape, sets, mano_like, tmp_path):
+    evaluation = opened("dexycb", sets["dexycb"], mano_like, shape=shape)
     score_model(evaluation, tmp_path, rows=1)
     left = [index for index in range(len(evaluation.dataset)) if evaluation.dataset.is_left(index)]
     assert 0 < len(left) < len(evaluation.dataset)
@@ -124,8 +126,9 @@ def test_left_hands_are_submitted_as_left_hands(sets, mano_like, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:joints .* have no")  # three hands do not show each joint both ways
-def test_hint_is_scored_by_its_keypoints(sets, mano_like, tmp_path):
-    evaluation = opened("hint", sets["hint"], mano_like)
+@pytest.mark.parametrize("shape", ["hamer", "upright"])
+def test_hint_is_scored_by_its_keypoints(shape, sets, mano_like, tmp_path):
+    evaluation = opened("hint", sets["hint"], mano_like, shape=shape)
     scores = score_model(evaluation, tmp_path, rows=1)
     known = [evaluation.dataset.labels(index).keypoints[:, 2] > 0 for index in range(3)]
     assert scores["protocol"] == "hint" and scores["n"] == 3 and scores["pck_05"] == 1.0

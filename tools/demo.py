@@ -21,6 +21,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("image", type=Path)
     parser.add_argument("--box", action="append", default=[], help="x1,y1,x2,y2 or x1,y1,x2,y2,left; may be repeated")
     parser.add_argument(
+        "--rotation",
+        action="append",
+        type=float,
+        default=[],
+        help="degrees clockwise from fingers up, one for each --box; only for models of upright boxes",
+    )
+    parser.add_argument(
         "--model", default="embedded", help="embedded, hamer, wilor, a student's file or a run directory"
     )
     parser.add_argument("--mano", help="the MANO file the student was trained with, if one was")
@@ -40,10 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         whole = f"0,0,{image.shape[1]},{image.shape[0]}"
         boxes, right = zip(*(_box(text) for text in arguments.box or [whole]), strict=True)
         hands = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device)
-        drawn = hands(image, boxes, right, factor=2.0 if arguments.box else 1.0).draw(
-            image, skeleton=arguments.skeleton
-        )
-        write_image(arguments.out, drawn)
+        found = hands(image, boxes, right, factor=2.0 if arguments.box else 1.0, rotation=arguments.rotation or 0.0)
+        write_image(arguments.out, found.draw(image, skeleton=arguments.skeleton))
     except (ValueError, KeyError, OSError, cv2.error) as error:
         parser.error(str(error.args[0] if error.args else error))
     print(f"{len(boxes)} hand(s): {arguments.out}")
