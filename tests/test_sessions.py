@@ -133,6 +133,7 @@ def test_onnxruntimes_silent_fallback_to_the_cpu_is_an_error(exported_teacher, m
             return ["CPUExecutionProvider"]
 
     runtime = SimpleNamespace(
+        __version__="1.20.0",
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
         SessionOptions=SimpleNamespace,
         InferenceSession=Fallen,

@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fasthamer.detect.shipped import FOLDER, check_kind
 from fasthamer.files.headed_tensors import Kind, read_headed
 from fasthamer.files.weights import check_weights, shapes
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "mediapipe"
-KINDS = ("lite", "full")
 FILE_KIND = Kind("detector", "fasthamer.detector/1", {"network", "kind"})
 PALM_VALUES = 18  # of a palm: centre x, y, width, height, then x, y of seven keypoints
 
@@ -256,22 +255,16 @@ NETWORKS: dict[str, type[LandmarkNetwork] | type[PalmNetwork]] = {"landmark": La
 
 def load_landmark_network(kind: str, folder: Path = FOLDER) -> LandmarkNetwork:
     """The landmark network with MediaPipe's weights, in eval mode, fp32; errors as `read_headed`."""
-    network = LandmarkNetwork(_checked(kind))
+    network = LandmarkNetwork(check_kind(kind))
     _fill(network, "landmark", kind, folder)
     return network
 
 
 def load_palm_network(kind: str, folder: Path = FOLDER) -> PalmNetwork:
     """The palm detector with MediaPipe's weights, in eval mode, fp32; errors as `read_headed`."""
-    network = PalmNetwork(_checked(kind))
+    network = PalmNetwork(check_kind(kind))
     _fill(network, "palm", kind, folder)
     return network
-
-
-def _checked(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"no detector of kind {kind!r}: choose {' or '.join(KINDS)}")
-    return kind
 
 
 def _fill(network: nn.Module, name: str, kind: str, folder: Path) -> None:

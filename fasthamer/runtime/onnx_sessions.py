@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fasthamer.runtime.contract import INPUT, KEY, Contract
 from fasthamer.runtime.session import ArraySession, Setting
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+OLDEST = (1, 20)  # the first that fasthamer is tested with
 INSTALL = "pip install onnxruntime (or onnxruntime-gpu)"
 
 
@@ -27,7 +29,7 @@ class OnnxSession(ArraySession):
     """
 
     def __init__(self, path: Path, setting: Setting) -> None:
-        runtime = _runtime()
+        runtime = import_onnxruntime()
         if setting.device == "auto":
             has_cuda = PROVIDERS["cuda"] in runtime.get_available_providers()
             setting = setting._replace(device="cuda" if has_cuda else "cpu")
@@ -66,7 +68,7 @@ def open_onnx(model: Any, setting: Setting) -> OnnxSession:
     """See `fasthamer.runtime.sessions.open_session`."""
     if isinstance(model, Path):
         return OnnxSession(model, setting)
-    _runtime()
+    import_onnxruntime()
     from fasthamer.runtime.temporary_export import temporary_onnx_file
 
     return OnnxSession(temporary_onnx_file(model, setting.precision.replace("auto", "fp32")), setting)
@@ -83,9 +85,25 @@ def _provider(setting: Setting) -> str:
     return PROVIDERS[kind]
 
 
-def _runtime() -> Any:
+def import_onnxruntime() -> Any:
+    """The package onnxruntime; it is heavy, so it is imported when it is first needed.
+
+    Raises:
+        ImportError: it is not installed, or too old.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise ImportError(f"onnxruntime is not installed: {INSTALL}") from error
+    if problem := version_problem(onnxruntime.__version__):
+        raise ImportError(problem)
     return onnxruntime
+
+
+def version_problem(version: str) -> str | None:
+    """Why a version of onnxruntime, such as 1.20.1, cannot be used; None if it can."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) >= OLDEST:
+        return None
+    oldest = ".".join(map(str, OLDEST))
+    return f"onnxruntime {version} is too old, {oldest} or newer is needed: pip install 'onnxruntime>={oldest}'"

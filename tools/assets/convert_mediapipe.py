@@ -27,14 +27,13 @@ from torch import Tensor, nn
 from fasthamer.detect.export import write_onnx
 from fasthamer.detect.networks import (
     FILE_KIND,
-    FOLDER,
-    KINDS,
     NETWORKS,
     PALM_ANCHORS,
     PALM_VALUES,
     load_landmark_network,
     load_palm_network,
 )
+from fasthamer.detect.shipped import FOLDER, KINDS
 from fasthamer.files.atomic import write_bytes
 from fasthamer.files.headed_tensors import write_headed
 from fasthamer.files.weights import check_weights, shapes
