@@ -2,7 +2,7 @@
 
 from fasthamer.predict import HandMesh
 hands = HandMesh("runs/mine")                              # or "embedded", "hamer", "wilor", x.onnx
-found = hands("image.jpg", boxes=[[120, 80, 260, 240]], right=[True])
+found = hands("image.jpg")                                 # or with boxes=[[120, 80, 260, 240]], right=[True]
 found.vertices, found.keypoints_2d                         # metres; pixels of the image
 image = found.draw("image.jpg")
 fitted = found.fit_mano("MANO_RIGHT.pkl")                  # MANO's parameters: see docs/mano_fit.md
@@ -32,6 +32,8 @@ from fasthamer.data.crop import (
     transform,
     warp,
 )
+from fasthamer.detect.detections import Detections
+from fasthamer.detect.detector import MediaPipeDetector
 from fasthamer.files.image_forms import image_array
 from fasthamer.hand.sides import are_right
 from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
@@ -41,6 +43,7 @@ from fasthamer.types import View
 if TYPE_CHECKING:
     from torch import nn
 
+    from fasthamer.detect.detections import HandDetector
     from fasthamer.files.image_forms import ImageLike
     from fasthamer.hand.fit import MeshFit
     from fasthamer.hand.mano import Hand
@@ -50,7 +53,7 @@ STUDENT_FILE = "student.safetensors"
 
 
 class Prediction(NamedTuple):
-    """The hands of one image, in the order of the boxes. N = hands.
+    """The hands of one image, in the order of the boxes. N = hands, 0 where none was found.
 
     The image's camera looks along +z from the origin, x right, y down; `vertices + translation[:, None]` are in
     its frame. Left hands are mirrored back: their vertices and joints are those of left hands.
@@ -63,6 +66,9 @@ class Prediction(NamedTuple):
     right: NDArray[np.bool_]  # (N,)
     focal: float  # pixels; the principal point is the middle of the image
     faces: NDArray[np.int64]  # (1538, 3) of a right hand
+    boxes: NDArray[np.float64]  # (N, 4) x1, y1, x2, y2 pixels of the image: the given or the detected ones
+    score: NDArray[np.float64]  # (N,) the detector's probability of a hand; 1 for given boxes
+    landmarks: NDArray[np.float64] | None = None  # (N, 21, 2) pixels, the detector's keypoints; None for given boxes
 
     def draw(self, image: ImageLike, colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
         """A copy of the image with the meshes (or skeletons) rendered over it, far hands first."""
@@ -117,6 +123,7 @@ class HandMesh:
         backend: of `fasthamer.runtime.sessions.BACKENDS`, for models that are not exported; predictions differ by
             rounding.
         threads: of the CPU; 0 = the backend's choice.
+        detector: finds the hands where no boxes are given; None is `MediaPipeDetector`, opened when it is first needed.
 
     Raises:
         FileNotFoundError, ValueError, KeyError, ImportError: no such model, or not usable; the message names the
@@ -131,7 +138,9 @@ class HandMesh:
         device: str = "auto",
         backend: str = "torch",
         threads: int = 0,
+        detector: HandDetector | None = None,
     ) -> None:
+        self._detector, self._threads = detector, threads
         if isinstance(model, str | Path) and Path(model).suffix in SUFFIXES:
             if backend not in ("torch", SUFFIXES[Path(model).suffix]):
                 raise ValueError(f"{model} is exported and runs in {SUFFIXES[Path(model).suffix]}, not in {backend}")
@@ -145,19 +154,21 @@ class HandMesh:
     def __call__(
         self,
         image: ImageLike,
-        boxes: ArrayLike,
+        boxes: ArrayLike | None = None,
         right: ArrayLike = True,
         focal: float | None = None,
         factor: float = BOX_FACTOR,
         rotation: ArrayLike = 0.0,
     ) -> Prediction:
-        """The hands in the boxes.
+        """The hands in the boxes, or all that the detector finds.
 
         Args:
             image: (H, W, 3) uint8 RGB; or a (3, H, W) uint8 tensor; or a file's path or an image of Pillow, turned by
                 its EXIF orientation.
-            boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand; it may reach beyond the image.
-            right: whether each is a right hand, as booleans, 0 and 1, or left and right; one for all.
+            boxes: (N, 4) x1, y1, x2, y2 pixels, tight around each hand; it may reach beyond the image;
+                None: the detector finds hands, their boxes and sides.
+            right: whether each is a right hand, as booleans, 0 and 1, or left and right; one for all. Only for
+                given boxes: the detector finds sides too.
             focal: of the image's camera, pixels; None takes HaMeR's long focal length: depths are then not metric.
             factor: the crop is this much larger than the box, as in training.
             rotation: degrees that each hand is turned clockwise in the image, 0 where the middle knuckle is straight
@@ -167,10 +178,12 @@ class HandMesh:
         Raises:
             FileNotFoundError, ValueError: an image, boxes, sides or rotations of another form, boxes that do not fit
                 the image, or rotations for a model whose boxes do not turn.
+            ImportError: onnxruntime, which the detector needs, is missing or too old.
         """
         image = image_array(image)
         height, width = image.shape[:2]
-        boxes, is_right = _checked(boxes, right, width, height)
+        found = self._hands(image, boxes, right)
+        boxes, is_right = found.boxes, found.right
         focal = full_image_focal(width, height) if focal is None else focal
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         shape = self._predict.box_shape
@@ -182,7 +195,7 @@ class HandMesh:
             for centre, side, turn, is_a_right in zip(centres, sides, turns, is_right, strict=True)
         ]
         if not affines:
-            return _no_hands(focal, self.faces)
+            return _no_hands(focal, self.faces, found)
         crops = np.stack([warp(image, affine, size) for affine in affines])
         vertices, joints, points, camera = self._predict(crops.transpose(0, 3, 1, 2))
         sideways = np.pad(camera[:, None, 1:], ((0, 0), (0, 0), (0, 1)))
@@ -196,7 +209,32 @@ class HandMesh:
         translation = full_image_translation(
             camera.astype(np.float64), centres, sides, np.array([[width, height]], np.float64), focal
         )
-        return Prediction(vertices, joints, np.stack(pixels), translation, is_right, focal, self.faces)
+        return Prediction(
+            vertices,
+            joints,
+            np.stack(pixels),
+            translation,
+            is_right,
+            focal,
+            self.faces,
+            boxes,
+            found.score,
+            found.landmarks,
+        )
+
+    def _hands(self, image: NDArray[np.uint8], boxes: ArrayLike | None, right: ArrayLike) -> Detections:
+        """The given boxes in the form of detections, or the detector's."""
+        height, width = image.shape[:2]
+        if boxes is not None:
+            given, is_right = _checked(boxes, right, width, height)
+            return Detections(given, is_right, np.ones(len(given)))
+        if right is not True:
+            raise ValueError("right is given without boxes: give boxes too, or leave both to the detector")
+        if self._detector is None:
+            self._detector = MediaPipeDetector(threads=self._threads)
+        found = self._detector(image)
+        checked, is_right = _checked(found.boxes, found.right, width, height)
+        return found._replace(boxes=checked, right=is_right)
 
 
 class _TorchModel:
@@ -280,7 +318,8 @@ def _checked_rotation(rotation: ArrayLike, count: int, shape: str) -> list[float
     return np.broadcast_to(rotation, count).tolist()
 
 
-def _no_hands(focal: float, faces: NDArray) -> Prediction:
-    shapes = (0, 778, 3), (0, 21, 3), (0, 21, 2), (0, 3)
-    vertices, joints, points, translation = (np.zeros(shape) for shape in shapes)
-    return Prediction(vertices, joints, points, translation, np.zeros(0, bool), focal, faces)  # type: ignore[arg-type]
+def _no_hands(focal: float, faces: NDArray, found: Detections) -> Prediction:
+    shapes = (0, 778, 3), (0, 21, 3), (0, 21, 2), (0, 3), (0, 4)
+    vertices, joints, points, translation, boxes = (np.zeros(shape) for shape in shapes)
+    right, landmarks = np.zeros(0, bool), found.landmarks
+    return Prediction(vertices, joints, points, translation, right, focal, faces, boxes, np.zeros(0), landmarks)  # type: ignore[arg-type]

@@ -194,7 +194,8 @@ def prediction(vertices, faces, right):
     right = np.asarray(right)
     vertices = np.where(right[:, None, None], vertices, mirror_points(vertices))
     nothing = np.zeros((len(right), 21, 3))
-    return Prediction(vertices, nothing, nothing[..., :2], nothing[:, 0], right, 500.0, faces)
+    boxes, score = np.zeros((len(right), 4)), np.ones(len(right))
+    return Prediction(vertices, nothing, nothing[..., :2], nothing[:, 0], right, 500.0, faces, boxes, score)
 
 
 def smplx_mesh(layer, fit, index):

@@ -1,9 +1,10 @@
-"""Draw the hands of an image: meshes over the image, given a box for each hand.
+"""Draw the hands of an image: meshes over the image.
 
+    python tools/demo.py image.jpg
     python tools/demo.py image.jpg --box 120,80,260,240 --box 400,90,520,230,left --out hands.png
-    python tools/demo.py crop.jpg --model runs/mine
+    python tools/demo.py crowd.jpg --tiles 3 --model runs/mine
 
-Without --box the whole image is one right hand's box. Boxes are x1,y1,x2,y2 in pixels, tight around the hand.
+Without --box the hands are detected. Boxes are x1,y1,x2,y2 in pixels, tight around the hand.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("image", type=Path)
     parser.add_argument("--box", action="append", default=[], help="x1,y1,x2,y2 or x1,y1,x2,y2,left; may be repeated")
+    parser.add_argument("--tiles", type=int, default=1, help="also detect in N x N parts of the image: small hands")
     parser.add_argument(
         "--rotation",
         action="append",
         type=float,
         default=[],
-        help="degrees clockwise from fingers up, one for each --box; only for models of upright boxes",
+        help="degrees clockwise from fingers up, one for each --box, for models of upright boxes; else from landmarks",
     )
     parser.add_argument(
         "--model", default="embedded", help="embedded, hamer, wilor, a student's file or a run directory"
@@ -39,19 +41,21 @@ def main(argv: list[str] | None = None) -> int:
 
     import cv2
 
+    from fasthamer.detect.detector import MediaPipeDetector
     from fasthamer.files.images import read_image, write_image
     from fasthamer.predict import HandMesh
 
     try:
         image = read_image(arguments.image)
-        whole = f"0,0,{image.shape[1]},{image.shape[0]}"
-        boxes, right = zip(*(_box(text) for text in arguments.box or [whole]), strict=True)
-        hands = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device)
-        found = hands(image, boxes, right, factor=2.0 if arguments.box else 1.0, rotation=arguments.rotation or 0.0)
-        write_image(arguments.out, found.draw(image, skeleton=arguments.skeleton))
-    except (ValueError, KeyError, OSError, cv2.error) as error:
+        boxes, right = zip(*map(_box, arguments.box), strict=True) if arguments.box else (None, True)
+        detector = MediaPipeDetector(tiles=arguments.tiles)
+        model = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device, detector=detector)
+        hands = model(image, boxes, right, rotation=arguments.rotation or None)
+        write_image(arguments.out, hands.draw(image, skeleton=arguments.skeleton))
+    except (ValueError, KeyError, OSError, ImportError, cv2.error) as error:
         parser.error(str(error.args[0] if error.args else error))
-    print(f"{len(boxes)} hand(s): {arguments.out}")
+    count = len(hands.boxes)
+    print(f"{f'{count} hand(s)' if count else 'no hands found'}: {arguments.out}")
     return 0
 
 

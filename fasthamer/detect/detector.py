@@ -13,7 +13,9 @@ from fasthamer.detect.palms import Palms, decode, join, weighted_nms, window_aff
 from fasthamer.detect.regions import hand_rotation, palm_region
 from fasthamer.detect.sampling import as_input, sample
 
-SAME = 0.25  # of a hand's size: hands whose landmarks are closer on average are one hand found twice
+# One hand found twice: the landmarks' mean distance is below this share of its size, or (a part of a large hand, seen
+# in a tile as a small hand) this share of a box lies in one twice as large. Two clasped hands stay two.
+CLOSE, NESTED = 0.35, 0.7
 MOST_TILES = 8
 BATCH = 8  # windows at once
 
@@ -94,10 +96,22 @@ def distinct(hands: Landmarks, width: int, height: int) -> NDArray[np.int64]:
     boxes = tight_boxes(hands.points)
     kept: list[int] = []
     for hand in np.argsort(-hands.presence, kind="stable").tolist():
-        low, high = boxes[hand, :2], boxes[hand, 2:]
-        if box_problem(low, high, width, height):
+        if box_problem(boxes[hand, :2], boxes[hand, 2:], width, height):
             continue
-        distance = np.linalg.norm(hands.points[kept] - hands.points[hand], axis=-1).mean(-1)
-        if (distance >= SAME * float((high - low).max())).all():
+        if not (_close(hands.points[hand], hands.points[kept]) | _nested(boxes[hand], boxes[kept])).any():
             kept.append(hand)
     return np.array(kept, np.int64)
+
+
+def _close(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether landmarks (21, 2) are those of another hand (N, 21, 2), relative to the larger of the two."""
+    size = np.maximum(np.ptp(points, axis=0).max(), np.ptp(others, axis=1).max(1))
+    return np.linalg.norm(others - points, axis=-1).mean(1) < CLOSE * size
+
+
+def _nested(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether of two boxes, one twice as large as the other, the large one contains the small one."""
+    common = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(min=0).prod(1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1)
+    small, large = np.minimum(area, areas), np.maximum(area, areas)
+    return (small < large / 2) & (common > NESTED * small)

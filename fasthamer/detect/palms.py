@@ -96,12 +96,11 @@ def weighted_nms(palms: Palms, most: int, overlap: float = OVERLAP) -> Palms:
     Returns:
         at most `most` palms, the best first; each has the score of its group's best.
     """
-    size = palms.boxes[:, 2:] - palms.boxes[:, :2]
-    palms = palms.take((size > 0).all(1))
+    palms = palms.take(np.flatnonzero((palms.boxes[:, 2:] > palms.boxes[:, :2]).all(1)))
     rest = palms.take(np.argsort(-palms.score, kind="stable"))
     found = [rest.take(np.arange(0))]
     while len(rest.score) and len(found) <= most:
-        group = box_overlap(rest.boxes[0], rest.boxes) > overlap
+        group: NDArray[np.bool_] = box_overlap(rest.boxes[0], rest.boxes) > overlap
         weight = rest.score[group] / rest.score[group].sum()
         box = np.einsum("n,nk->k", weight, rest.boxes[group])
         keypoints = np.einsum("n,nkd->kd", weight, rest.keypoints[group])

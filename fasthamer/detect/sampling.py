@@ -26,12 +26,15 @@ def sample(image: NDArray[np.uint8], affine: NDArray[np.float64], size: int, rep
     (a, b, _), (c, d, _) = affine.tolist()
     factor = min(int(1 / math.sqrt(abs(a * d - b * c))), width, height)
     if factor > 1:
-        image = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+        image = np.asarray(
+            cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8
+        )
         scale = np.array([width / (width // factor), height / (height // factor)])
         shift = affine[:, :2] @ ((scale - 1) / 2) + affine[:, 2]  # pixels are counted at their centres
         affine = np.column_stack((affine[:, :2] * scale, shift))
     border = cv2.BORDER_REPLICATE if repeat else cv2.BORDER_CONSTANT
-    return cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    crop = cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    return np.asarray(crop, np.uint8)
 
 
 def as_input(crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
