@@ -13,6 +13,7 @@ that imports students and teachers: it opens them, so it stands above them.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fasthamer.camera import full_image_focal, full_image_translation
 from fasthamer.data.crop import (
     BOX_FACTOR,
+    Box,
     box_problem,
     box_side,
     crop_affine,
@@ -34,6 +36,7 @@ from fasthamer.data.crop import (
 )
 from fasthamer.detect.detections import Detections
 from fasthamer.detect.detector import MediaPipeDetector
+from fasthamer.detect.upright import upright_boxes
 from fasthamer.files.image_forms import image_array
 from fasthamer.hand.sides import are_right
 from fasthamer.runtime.exported_model import ExportedModel, ModelArrays
@@ -158,7 +161,7 @@ class HandMesh:
         right: ArrayLike = True,
         focal: float | None = None,
         factor: float = BOX_FACTOR,
-        rotation: ArrayLike = 0.0,
+        rotation: ArrayLike | None = None,
     ) -> Prediction:
         """The hands in the boxes, or all that the detector finds.
 
@@ -174,6 +177,7 @@ class HandMesh:
             rotation: degrees that each hand is turned clockwise in the image, 0 where the middle knuckle is straight
                 above the wrist (`fasthamer.data.crop.upright_rotation`); one for all. Only for models of `upright`
                 boxes, which see the hand turned back; their results are those of the image, like any other model's.
+                None: for such a model it is found by reading landmarks in the boxes.
 
         Raises:
             FileNotFoundError, ValueError: an image, boxes, sides or rotations of another form, boxes that do not fit
@@ -185,14 +189,11 @@ class HandMesh:
         found = self._hands(image, boxes, right)
         boxes, is_right = found.boxes, found.right
         focal = full_image_focal(width, height) if focal is None else focal
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        shape = self._predict.box_shape
-        turns = _checked_rotation(rotation, len(boxes), shape)
-        sides = np.array([box_side((box[2:] - box[:2]) * factor, shape) for box in boxes])
+        squares = self._squares(image, found, rotation, factor)
         size = self._predict.crop_size
         affines = [
             crop_affine(centre, side, size, turn if is_a_right else -turn, mirror=not is_a_right)
-            for centre, side, turn, is_a_right in zip(centres, sides, turns, is_right, strict=True)
+            for (centre, side, turn), is_a_right in zip(squares, is_right, strict=True)
         ]
         if not affines:
             return _no_hands(focal, self.faces, found)
@@ -206,6 +207,7 @@ class HandMesh:
         pixels = [
             transform(invert(a), (p + 0.5) * size) for a, p in zip(affines, points.astype(np.float64), strict=True)
         ]
+        centres, sides = np.stack([each.centre for each in squares]), np.array([each.side for each in squares])
         translation = full_image_translation(
             camera.astype(np.float64), centres, sides, np.array([[width, height]], np.float64), focal
         )
@@ -230,11 +232,26 @@ class HandMesh:
             return Detections(given, is_right, np.ones(len(given)))
         if right is not True:
             raise ValueError("right is given without boxes: give boxes too, or leave both to the detector")
-        if self._detector is None:
-            self._detector = MediaPipeDetector(threads=self._threads)
-        found = self._detector(image)
+        found = (self._detector or self._mediapipe)(image)
         checked, is_right = _checked(found.boxes, found.right, width, height)
         return found._replace(boxes=checked, right=is_right)
+
+    def _squares(
+        self, image: NDArray[np.uint8], found: Detections, rotation: ArrayLike | None, factor: float
+    ) -> list[Box]:
+        """What the model sees of each hand."""
+        shape = self._predict.box_shape
+        if shape == "upright" and rotation is None:
+            return upright_boxes(image, found, self._mediapipe.landmarks, factor)
+        turns = _checked_rotation(0.0 if rotation is None else rotation, len(found.boxes), shape)
+        return [
+            Box((box[:2] + box[2:]) / 2, box_side((box[2:] - box[:2]) * factor, shape), turn)
+            for box, turn in zip(found.boxes, turns, strict=True)
+        ]
+
+    @cached_property
+    def _mediapipe(self) -> MediaPipeDetector:
+        return MediaPipeDetector(threads=self._threads)
 
 
 class _TorchModel:

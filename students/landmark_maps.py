@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fasthamer.detect.networks import KINDS, LANDMARK_TABLES, LandmarkNetwork, load_landmark_network
+from fasthamer.detect.networks import LANDMARK_TABLES, LandmarkNetwork, load_landmark_network
+from fasthamer.detect.shipped import KINDS
 from fasthamer.registry import unknown
 
 PREFIX = "mediapipe:"  # of these students' names

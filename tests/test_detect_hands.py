@@ -11,9 +11,11 @@ import torch
 from test_predict import Finds
 
 from fasthamer import predict
+from fasthamer.data.crop import keypoint_box, upright_rotation
 from fasthamer.detect.detections import Detections
 from fasthamer.detect.detector import MediaPipeDetector
 from fasthamer.detect.inference import torch_networks
+from fasthamer.detect.upright import upright_boxes
 from fasthamer.files.images import read_image
 from fasthamer.predict import HandMesh
 from fasthamer.tools import demo
@@ -248,6 +250,53 @@ def test_a_detector_of_the_user_is_asked_and_its_boxes_are_checked(monkeypatch):
     assert (found.right.tolist(), found.score.tolist(), found.landmarks) == ([True, False], [0.9, 0.8], None)
     with pytest.raises(ValueError, match=r"box 1, .* lies outside of the 120x90 image"):
         hands(np.zeros((90, 120, 3), np.uint8))
+
+
+# Without landmarks a rotation of the detector is kept; with neither the square is not turned.
+@pytest.mark.parametrize(("rotation", "kept"), [(None, 0.0), (np.array([25.0]), 25.0)])
+def test_an_upright_square_of_a_box_without_a_hand_is_the_boxs_own(detector, rotation, kept):
+    found = Detections(np.array([[10.0, 20, 50, 40]]), np.array([True]), np.ones(1), rotation=rotation)
+    (square,) = upright_boxes(np.zeros((90, 120, 3), np.uint8), found, detector.landmarks, factor=3.0)
+    assert (square.centre.tolist(), square.side, square.rotation) == ([30, 30], pytest.approx(120), kept)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_an_upright_models_square_turns_with_the_hand_whether_detected_or_given_as_a_box(detector, turns):
+    image, points, _ = rendering("13.jpg")
+    image = np.ascontiguousarray(np.rot90(image, -turns))
+    for _ in range(turns):
+        points = np.stack((255 - points[:, 1], points[:, 0]), -1)
+    truth = keypoint_box(points, "upright", upright_rotation(np.column_stack((points, np.ones(21)))))
+    given = Detections(np.array([[*points.min(0), *points.max(0)]]), np.array([True]), np.ones(1))
+    for found in (detector(image), given):
+        (square,) = upright_boxes(image, found, detector.landmarks)
+        assert square.side == pytest.approx(truth.side, rel=0.2)
+        assert np.abs(square.centre - truth.centre).max() < 0.1 * truth.side
+        assert abs((square.rotation - truth.rotation + 180) % 360 - 180) < 15
+
+
+def test_an_upright_model_sees_the_detected_hand_turned_back():
+    class SeesUpright(Finds):
+        box_shape = "upright"
+
+    hands = HandMesh(SeesUpright(), device="cpu", threads=1)
+    image, _, _ = rendering("13.jpg")
+    turned = np.ascontiguousarray(np.rot90(image, -1))
+    upright, found = hands(image), hands(turned)
+    rotation = [MediaPipeDetector(threads=1)(each).rotation[0] for each in (image, turned)]
+    for one, angle in zip((upright, found), rotation, strict=True):  # the model's hand is upright in its crop
+        knuckle = one.joints[0, 9] - one.joints[0, 0]
+        still = SeesUpright()(torch.zeros(1, 3, 64, 64)).joints[0].detach().numpy()
+        before = still[9] - still[0]
+        by = np.degrees(np.arctan2(knuckle[0], -knuckle[1]) - np.arctan2(before[0], -before[1]))
+        assert abs((by - angle + 180) % 360 - 180) < 1
+    boxes = hands(turned, found.boxes, found.right)  # the same, for a box that is given
+    assert np.linalg.norm(boxes.joints - found.joints, axis=-1).max() < 0.02
+    fixed = hands(turned, found.boxes, found.right, rotation=0.0)
+    assert (
+        np.linalg.norm(fixed.joints - upright.joints, axis=-1).max()
+        < np.linalg.norm(fixed.joints - found.joints, axis=-1).max()
+    )
 
 
 def test_the_demo_detects_counts_and_writes_an_image_without_hands_too(hands, tmp_path, capsys):

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.crop import crop_affine
+from fasthamer.hand.conventions import MIDDLE_KNUCKLE, WRIST
 
 PALM_WRIST, PALM_KNUCKLE = 0, 2  # of the palm's seven keypoints: wrist, knuckle of the middle finger
-WRIST, INDEX, MIDDLE, RING = 0, 5, 9, 13  # of the 21 landmarks: wrist and knuckles
+INDEX_KNUCKLE, RING_KNUCKLE = 5, 13  # of the 21 landmarks
 WITHOUT_ENDS = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # landmarks that move little when fingers bend
 # Sizes and shifts that the landmark network was trained with, as MediaPipe's graphs state them.
 PALM_SCALE, PALM_SHIFT = 2.6, 0.5
@@ -38,7 +39,7 @@ def clockwise(direction: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def hand_rotation(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far hands (..., 21, 2) are turned clockwise as seen: 0 with the middle finger's knuckle above the wrist."""
-    return clockwise(landmarks[..., MIDDLE, :] - landmarks[..., WRIST, :])
+    return clockwise(landmarks[..., MIDDLE_KNUCKLE, :] - landmarks[..., WRIST, :])
 
 
 def palm_region(box: NDArray[np.float64], keypoints: NDArray[np.float64]) -> Region:
@@ -51,7 +52,7 @@ def palm_region(box: NDArray[np.float64], keypoints: NDArray[np.float64]) -> Reg
 
 def landmark_region(landmarks: NDArray[np.float64]) -> Region:
     """The square with which landmarks (21, 2) are found once more, more exactly than with the palm's."""
-    knuckles = (landmarks[INDEX] + landmarks[RING]) / 4 + landmarks[MIDDLE] / 2
+    knuckles = (landmarks[INDEX_KNUCKLE] + landmarks[RING_KNUCKLE]) / 4 + landmarks[MIDDLE_KNUCKLE] / 2
     rotation = float(clockwise(knuckles - landmarks[WRIST]))
     up = _up(rotation)
     axes = np.stack((np.array([-up[1], up[0]]), -up))  # right and down of the turned square
