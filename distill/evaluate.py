@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fasthamer.camera import translation_to_fit
-from fasthamer.data.crop import to_image_axes
+from fasthamer.data.crop import crop_affine, image_box, to_image_axes
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.loader import readable
+from fasthamer.data.readers.base import ImageDataset
+from fasthamer.files.images import read_image_size
 from fasthamer.hand.conventions import TIPS
 from fasthamer.metrics.pck import Annotated, score_pck
 from fasthamer.metrics.protocols import PROTOCOLS, protocol_joints
@@ -42,9 +44,10 @@ class Predicted(NamedTuple):
     true_vertices: NDArray | None  # (N, 778, 3); None unless all samples have them
     true_keypoints: NDArray  # (N, 21, 3) pixels of the image, confidence
     crop: NDArray  # (N, 2, 3) pixels of the image to pixels of the crop
-    crop_side: NDArray  # (N,) of the crop, in pixels of the image
+    crop_side: NDArray  # (N,) of the crop around the label, in pixels of the image
     mirrored: NDArray  # (N,) 1 where the crop shows a mirrored left hand
     intrinsics: NDArray | None = None  # (N, 3, 3) of the images; None: the dataset does not know them
+    missed: NDArray[np.bool_] | None = None  # (N,) hands that the detector did not find; None: boxes of the labels
 
 
 class Rules(NamedTuple):
@@ -85,6 +88,9 @@ def predict(
     joints, vertices, camera, points, true_joints, true_vertices, true_points, has_vertices, crop, mirrored = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
+    side, missed = size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))), None
+    if isinstance(dataset, ImageDataset) and dataset.cropping.find is not None:
+        side, missed = _compared_with_labels(dataset, crop)
     return Predicted(
         joints,
         vertices,
@@ -94,9 +100,10 @@ def predict(
         true_vertices if has_vertices.all() else None,
         np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
         crop,
-        size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))),
+        side,
         mirrored,
         _cameras(dataset),
+        missed,
     )
 
 
@@ -131,6 +138,11 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
     Raises:
         ValueError: a prediction that is not finite; the message names the sample.
     """
+    scores = _scores(predicted, rules, regressor)
+    return scores if predicted.missed is None else scores | {"detector_misses": int(predicted.missed.sum())}
+
+
+def _scores(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
     if rules.protocol == "hint":
         points, known = predicted.true_keypoints[..., :2], predicted.true_keypoints[..., 2] > 0.5
         size = predicted.crop_side / 2  # HInt's crop is twice the longer side of the annotated box
@@ -180,6 +192,17 @@ def _cameras(dataset: HandDataset) -> NDArray[np.float64] | None:
     if not dataset.info.cameras:
         return None
     return np.stack([dataset.camera(index) for index in range(len(dataset))])
+
+
+def _compared_with_labels(dataset: ImageDataset, crop: NDArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N,) sides of the labelled boxes, and whether each crop (N, 2, 3) is the whole image, as it is for a miss."""
+    sides, missed = np.zeros(len(dataset)), np.zeros(len(dataset), bool)
+    for index in range(len(dataset)):
+        hand = dataset.raw_sample(index)
+        whole = image_box(*read_image_size(hand.path, hand.upright), dataset.cropping.shape)
+        affine = crop_affine(whole.centre, whole.side, dataset.image_size, mirror=hand.left)
+        sides[index], missed[index] = hand.box.side, np.allclose(affine, crop[index], rtol=1e-5, atol=1e-5)
+    return sides, missed
 
 
 def _in_axes(points: NDArray, predicted: Predicted) -> NDArray:

@@ -14,6 +14,7 @@ from fasthamer.config import replaced
 from fasthamer.data.build import build_dataset, build_training_set, dataset_name
 from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
 from fasthamer.data.loader import Feed, check_lanes
+from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.objective import Objective
@@ -79,7 +80,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     hand = load_hand(model)
     if cfg.DATA.BOX_SHAPE == "auto":
         cfg = replaced(cfg, {"DATA.BOX_SHAPE": box_shape_for(cfg.STUDENT.INIT or name)})
-    images, held_out = build_training_set(cfg, hand), build_dataset(cfg, hand, train=False)
+    find = mediapipe_boxes()
+    images, held_out = build_training_set(cfg, hand, find), build_dataset(cfg, hand, train=False, find=find)
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped protocol is refused now, not after the training
     torch.manual_seed(cfg.SEED)
     tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None

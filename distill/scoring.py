@@ -14,6 +14,7 @@ from fasthamer.config import replaced
 from fasthamer.data.build import build_dataset, dataset_name
 from fasthamer.data.crop import shape_for
 from fasthamer.data.dataset import HandDataset
+from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.device import pick_device
 from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict, rules_for
 from fasthamer.distill.sample_sheet import sample_sheet
@@ -63,7 +64,7 @@ def prepare(
     its_hand: Hand = model.hand  # type: ignore[assignment]
     if cfg.DATA.BOX_SHAPE == "auto":
         cfg = replaced(cfg, {"DATA.BOX_SHAPE": shape_for(model)})
-    dataset = build_dataset(cfg, its_hand, train=False)
+    dataset = build_dataset(cfg, its_hand, train=False, find=mediapipe_boxes())
     name = f"{source} (hard tokens)" if hard_tokens else source
     about = {"model": name, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
     return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
@@ -100,6 +101,8 @@ def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> dict[str, A
 def table(scores: dict[str, Any]) -> str:
     """The scores as lines with their confidence intervals."""
     lines = [f"{scores['n']} samples, protocol {scores['protocol']}, joints {scores['joints']}"]
+    if "detector_misses" in scores:
+        lines += [f"  {scores['detector_misses']} hands not found by the detector: the crop was the whole image"]
     for key in (key for key in scores if f"{key}_ci95" in scores):
         low, high = scores[f"{key}_ci95"]
         digits = 2 if key.endswith("_mm") else 3

@@ -13,6 +13,7 @@ from fasthamer.data.augment import UNCHANGED
 from fasthamer.data.build import training_set_of, training_spec
 from fasthamer.data.dataset import HandDataset, HandStream
 from fasthamer.data.subsets import Views
+from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.hand.mano import Hand
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
@@ -49,7 +50,7 @@ def cached_teacher(
             "TEACHER.CACHE needs a set whose samples have numbers; this one is read in an order of its own: leave "
             "--teacher-cache out"
         )
-    spec = training_spec(cfg)._replace(labelled=1.0)
+    spec = training_spec(cfg, mediapipe_boxes())._replace(labelled=1.0)
     augmented = training_set_of(spec, hand)
     assert not isinstance(augmented, HandStream), "labels do not make a dataset a stream"
     if views:

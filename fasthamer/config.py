@@ -26,7 +26,7 @@ _C.DATA.EVAL_SPLIT = "evaluation"  # what to evaluate on
 _C.DATA.EVAL_NAME = ""  # the set to evaluate on; empty = NAME, or synthetic where that is for training only
 _C.DATA.EVAL_ROOT = ""  # its folder
 _C.DATA.MIX = []  # the sets of NAME mix, see configs/data/hamer_mix.yaml; NAME may also be such a file
-_C.DATA.BOX = "keypoints"  # crop around the labelled joints; image: the whole image; or HaMeR's list, ho3d_val.npz
+_C.DATA.BOX = "keypoints"  # crop around the labelled joints; detector; image: all of it; or HaMeR's list, ho3d_val.npz
 _C.DATA.BOX_SHAPE = "auto"  # hamer: 3:4; square; upright: square, turned; auto = as the scored model, INIT or teacher
 _C.DATA.BLUR = False  # blur images before they shrink by more than 2.2 times, as HaMeR's demo; its evaluation does not
 _C.DATA.INDEX = "auto"  # folder for the indexes of large sets; auto = the user's cache folder, none = none are kept

@@ -3,7 +3,15 @@
 from fasthamer.teachers.hamer import random_hamer
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.teachers.wilor import random_wilor
-from fasthamer.teachers.zoo import TEACHERS, box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
+from fasthamer.teachers.zoo import (
+    TEACHERS,
+    box_shape_for,
+    build_teacher,
+    hand_for,
+    notice_of,
+    resolve_teacher,
+    weights_of,
+)
 
 __all__ = [
     "TEACHERS",
@@ -15,4 +23,5 @@ __all__ = [
     "random_hamer",
     "random_wilor",
     "resolve_teacher",
+    "weights_of",
 ]

@@ -14,8 +14,10 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
 from fasthamer.students.files import STUDENT_FILE, box_shape_of, load_student
+from fasthamer.teachers.embedded import FILE as EMBEDDED_FILE
 from fasthamer.teachers.embedded import load_embedded
 from fasthamer.teachers.hamer_checkpoint import load_hamer
+from fasthamer.teachers.mediapipe import NAME as POINTS_ONLY
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.teachers.wilor import LICENCE as WILOR_LICENCE
 from fasthamer.teachers.wilor_checkpoint import load_wilor
@@ -110,7 +112,14 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
 
     Raises:
         KeyError: neither a teacher's name nor a file.
+        ValueError: a teacher that gives no meshes.
     """
+    if name == POINTS_ONLY:
+        raise ValueError(
+            f"the teacher {name} gives points only, no mesh to distil: label images with it first "
+            f"(tools/prepare_data.py label FOLDER --out OUT --teacher {name}), then train on them with "
+            "--data labelled --data-root OUT --kd none"
+        )
     if name == "auto":
         for known, published in PUBLISHED.items():
             if configured := checkpoint_of(known, checkpoint):
@@ -161,6 +170,16 @@ def notice_of(teacher: str) -> str:
 def checkpoint_of(teacher: str, checkpoint: str = "") -> str:
     """The file of a published teacher's weights: the one that is configured, else its variable's; empty if neither."""
     return (checkpoint or os.environ.get(PUBLISHED[teacher].variable, "")) if teacher in PUBLISHED else ""
+
+
+def weights_of(teacher: str, checkpoint: str = "") -> Path:
+    """The file of a teacher's weights.
+
+    Args:
+        teacher: a resolved name.
+        checkpoint: hamer.ckpt or wilor_final.ckpt, if configured.
+    """
+    return EMBEDDED_FILE if teacher == "embedded" else Path(checkpoint_of(teacher, checkpoint) or teacher)
 
 
 def _load_published(name: str, checkpoint: str, hand: Hand | None) -> nn.Module:

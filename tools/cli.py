@@ -12,7 +12,10 @@ FLAGS = {  # flag: (config key, help)
     "--tokenizer": ("STUDENT.TOKENIZER", "of the decoder token: a tokenizer.safetensors; else the embedded hand's"),
     "--decoder-size": ("STUDENT.DECODER_SIZE", "full (HaMeR's own), medium, small or tiny"),
     "--kd": ("KD.MODE", "none, output, feature or hybrid"),
-    "--teacher": ("TEACHER.NAME", "auto, hamer, wilor, embedded, or a student's file or run directory"),
+    "--teacher": (
+        "TEACHER.NAME",
+        "auto, hamer, wilor, embedded, or a student's file or run directory; to label images also mediapipe",
+    ),
     "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt or wilor_final.ckpt, for hamer or wilor"),
     "--teacher-cache": ("TEACHER.CACHE", "folder of the teacher's outputs, filled where it is incomplete"),
     "--data": ("DATA.NAME", "auto, synthetic, freihand, dexycb, ho3d, ...: see docs/datasets.md; or a mix.yaml"),

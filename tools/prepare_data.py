@@ -1,13 +1,15 @@
-"""Check a dataset in place, or pack it into tar shards for training at scale.
+"""Check a dataset in place, pack it into tar shards for training at scale, or label a folder of images with a teacher.
 
     python tools/prepare_data.py check --data dexycb --data-root DexYCB
     python tools/prepare_data.py check --data hint --data-root HInt_annotation --split TEST_newdays_img_vis
     python tools/prepare_data.py pack --data freihand --data-root FreiHAND_pub_v2 --mano MANO_RIGHT.pkl --out shards
+    python tools/prepare_data.py label my_images --out labels --teacher hamer --teacher-ckpt hamer.ckpt
 
 `check` checks that every image file is complete, decodes evenly spaced hands and checks their labels; it changes
 nothing. It prints a line for each problem and writes OUT/DATA-SPLIT.png, a sheet of labelled crops. Exit 0 if there are
-no problems, else 1. `pack` continues where it was interrupted; its shards are trained on with --data tars. Trailing
-KEY VALUE pairs change the configuration.
+no problems, else 1. `pack` continues where it was interrupted; its shards are trained on with --data tars. `label`
+finds the hands of all images in a folder and writes the teacher's labels; they are trained on with --data labelled. It
+continues where it was interrupted, too. Trailing KEY VALUE pairs change the configuration.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from fasthamer.config import load_config
 from fasthamer.registry import unknown
 from fasthamer.tools import cli
 
+SHOWN = 20  # images and hands that are named when they could not be labelled
+
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 no problems, 1 problems or failed, 2 a mistake in the arguments."""
@@ -33,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         warnings.showwarning = lambda message, *place, **more: print(f"prepare_data: warning: {message}", flush=True)
         try:
             cfg = load_config(None, overrides)
+            if arguments.command == "label":
+                return _label(cfg, arguments)
             hand = _hand(cfg)
         except cli.MISTAKES as error:
             parser.error(cli.one_line(error))
@@ -90,6 +96,39 @@ def _pack(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _label(cfg: CfgNode, arguments: argparse.Namespace) -> int:
+    """Labels a folder and prints what was left out.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: no such folder, teacher, hand or device.
+    """
+    from fasthamer.data.readers.labelled_files import ABOUT
+    from fasthamer.detect.detector import MediaPipeDetector
+    from fasthamer.distill.labelling import label, labeller_of
+
+    if not arguments.folder.is_dir():
+        raise FileNotFoundError(f"no folder {arguments.folder}: the images to label are searched in a folder")
+    detector = MediaPipeDetector(threads=1, tiles=arguments.tiles)
+    labeller, about = labeller_of(cfg)
+    if "notice" in about:
+        print(f"{about['teacher']}: {about['notice']}", flush=True)
+    about["tiles"] = arguments.tiles
+    sizes = cfg.EVAL.BATCH, cfg.DATA.WORKERS
+    try:
+        done = label(arguments.folder, arguments.out, labeller, detector, about, arguments.hold_out, *sizes)
+    except (ValueError, OSError, ImportError) as error:
+        return cli.failed("prepare_data", error)
+    for line in done.left_out[:SHOWN]:
+        print(f"left out: {line}", file=sys.stderr)
+    if len(done.left_out) > SHOWN:
+        print(f"left out: {len(done.left_out) - SHOWN} more, see {arguments.out / ABOUT}", file=sys.stderr)
+    print(
+        f"{done.hands} hands of {done.images} images labelled in {arguments.out}, {done.held_out} of them for "
+        f"evaluation; {len(done.left_out)} images or hands left out"
+    )
+    return 0
+
+
 def _open(cfg: CfgNode, split: str, hand: Any) -> Any:
     """A split without augmentation; datasets for training only are opened as training sets."""
     from fasthamer.data.augment import UNCHANGED
@@ -131,6 +170,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="verify a dataset in place", allow_abbrev=False)
     pack = commands.add_parser("pack", help="write a dataset as tar shards", allow_abbrev=False)
+    label = commands.add_parser("label", help="label a folder of images with a teacher", allow_abbrev=False)
+    label.add_argument("folder", type=Path, help="of images; the folders in it are searched too")
+    cli.add_flags(label, "--teacher", "--teacher-ckpt", "--mano", "--device", required=("--teacher",))
+    label.add_argument("--out", type=Path, required=True, help="folder for the labels")
+    label.add_argument(
+        "--hold-out", default="0.1", help="share of images to evaluate on, or a file that lists them (0.1)"
+    )
+    label.add_argument(
+        "--tiles", type=_positive, default=1, help="also detect in N x N parts of each image: small hands"
+    )
     for command in (check, pack):
         cli.add_flags(command, "--data", "--data-root", "--mano", required=("--data",))
     check.add_argument("--split", help="one split instead of training and evaluation")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from fasthamer.data.augment import Strength
-from fasthamer.data.crop import BOX_SHAPES, Cropping
+from fasthamer.data.crop import BOX_SHAPES, Cropping, FindBoxes
 from fasthamer.data.dataset import HandDataset, HandStream
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
@@ -14,30 +14,36 @@ from fasthamer.hand.mano import Hand
 from fasthamer.registry import unknown
 
 
-def build_dataset(cfg: CfgNode, hand: Hand, train: bool) -> HandDataset:
+def build_dataset(cfg: CfgNode, hand: Hand, train: bool, find: FindBoxes | None = None) -> HandDataset:
     """The indexed dataset of a config: the training set, augmented and mixed, or the evaluation set.
+
+    Args:
+        cfg: the resolved config.
+        hand: the hand model.
+        train: whether it is the training set.
+        find: finds the boxes where DATA.BOX is detector.
 
     Raises:
         KeyError: no such dataset.
         FileNotFoundError, ValueError: files missing or unfit, or a setting out of range.
     """
     if not train:
-        spec = evaluation_spec(cfg)
+        spec = evaluation_spec(cfg, find)
         return DATASETS.build(spec.name, spec, hand)
-    dataset = build_training_set(cfg, hand)
+    dataset = build_training_set(cfg, hand, find)
     if isinstance(dataset, HandStream):
         raise ValueError(f"DATA.NAME {cfg.DATA.NAME} is read as a stream: name an indexed set")
     return dataset
 
 
-def build_training_set(cfg: CfgNode, hand: Hand) -> HandDataset | HandStream:
-    """The training set of a config, indexed or a stream, augmented and mixed.
+def build_training_set(cfg: CfgNode, hand: Hand, find: FindBoxes | None = None) -> HandDataset | HandStream:
+    """The training set of a config, indexed or a stream, augmented and mixed; arguments as `build_dataset`.
 
     Raises:
         KeyError: no such dataset.
         FileNotFoundError, ValueError: files missing or unfit, or a setting out of range.
     """
-    return training_set_of(training_spec(cfg), hand)
+    return training_set_of(training_spec(cfg, find), hand)
 
 
 def training_set_of(spec: DatasetSpec, hand: Hand) -> HandDataset | HandStream:
@@ -59,8 +65,12 @@ def training_set_of(spec: DatasetSpec, hand: Hand) -> HandDataset | HandStream:
     return dataset
 
 
-def training_spec(cfg: CfgNode) -> DatasetSpec:
-    """The training set of a config, as plain values."""
+def training_spec(cfg: CfgNode, find: FindBoxes | None = None) -> DatasetSpec:
+    """The training set of a config, as plain values; `find` as for `build_dataset`.
+
+    Raises:
+        KeyError, ValueError: no such box shape; DATA.BOX is detector, but there is none.
+    """
     node = cfg.AUGMENT
     return DatasetSpec(
         name=dataset_name(cfg),
@@ -80,13 +90,13 @@ def training_spec(cfg: CfgNode) -> DatasetSpec:
         synthetic_folder=cfg.DATA.SYNTHETIC_FOLDER,
         synthetic_fraction=cfg.DATA.MIX_SYNTHETIC,
         mix=tuple(cfg.DATA.MIX),
-        cropping=_cropping(cfg),
+        cropping=_cropping(cfg, find),
     )
 
 
-def evaluation_spec(cfg: CfgNode) -> DatasetSpec:
+def evaluation_spec(cfg: CfgNode, find: FindBoxes | None = None) -> DatasetSpec:
     """The evaluation set of a config, as plain values: no augmentation, every label, meshes included."""
-    return training_spec(cfg)._replace(
+    return training_spec(cfg, find)._replace(
         name=dataset_name(cfg, train=False),
         root=cfg.DATA.EVAL_ROOT if cfg.DATA.EVAL_NAME else cfg.DATA.ROOT,
         split=cfg.DATA.EVAL_SPLIT,
@@ -101,11 +111,13 @@ def evaluation_spec(cfg: CfgNode) -> DatasetSpec:
     )
 
 
-def _cropping(cfg: CfgNode) -> Cropping:
-    shape = cfg.DATA.BOX_SHAPE
+def _cropping(cfg: CfgNode, find: FindBoxes | None) -> Cropping:
+    shape, detected = cfg.DATA.BOX_SHAPE, cfg.DATA.BOX == "detector"
     if shape != "auto" and shape not in BOX_SHAPES:
         raise KeyError(unknown("DATA.BOX_SHAPE", shape, ["auto", *BOX_SHAPES]))
-    return Cropping("hamer" if shape == "auto" else shape, cfg.DATA.BLUR)
+    if detected and find is None:
+        raise ValueError("DATA.BOX detector is for tools/distill.py and tools/eval.py")
+    return Cropping("hamer" if shape == "auto" else shape, cfg.DATA.BLUR, find if detected else None)
 
 
 def dataset_name(cfg: CfgNode, train: bool = True) -> str:

@@ -9,6 +9,7 @@ are pixel / S - 0.5. The same computation as HaMeR's `datasets/utils.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -33,11 +34,15 @@ class Box(NamedTuple):
     rotation: float = 0.0  # degrees; the box is turned about its centre, clockwise as seen in the image, as the hand is
 
 
+FindBoxes = Callable[[np.ndarray, str], Sequence[Box]]  # (H, W, 3) RGB, a box shape -> a box for each hand
+
+
 class Cropping(NamedTuple):
     """How a dataset crops."""
 
     shape: str = "hamer"  # one of `BOX_SHAPES`
     blur: bool = False  # see `warp`; HaMeR's training and evaluation do not blur
+    find: FindBoxes | None = None  # finds the boxes in the image; None: they are those of the labels
 
 
 CROPPING = Cropping()  # HaMeR's in training and evaluation
@@ -93,6 +98,30 @@ def upright_rotation(keypoints: np.ndarray) -> float:
 def image_box(width: int, height: int, shape: str = "hamer") -> Box:
     """The box with which HaMeR evaluates FreiHAND: the whole image fills the backbone's input."""
     return Box(np.array([width / 2, height / 2]), box_side(np.array([width, height], dtype=float), shape))
+
+
+def chosen_box(found: Sequence[Box], labelled: Box, width: int, height: int, shape: str = "hamer") -> Box:
+    """The found box that overlaps the labelled one most; the whole image if none does.
+
+    The middle halves of the boxes are compared, which the hands fill: larger, those of neighbouring hands overlap.
+
+    Args:
+        found: in an image of `width` and `height` pixels.
+        labelled: the hand that is looked for.
+        shape: of the whole image's box.
+    """
+    overlaps = [_overlap(box, labelled) for box in found]
+    if not overlaps or max(overlaps) <= 0:
+        return image_box(width, height, shape)
+    return found[overlaps.index(max(overlaps))]
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union of the middle halves of two boxes, turned back."""
+    low = np.maximum(one.centre - one.side / 4, other.centre - other.side / 4)
+    high = np.minimum(one.centre + one.side / 4, other.centre + other.side / 4)
+    common = float((high - low).clip(min=0).prod())
+    return common / (one.side**2 / 4 + other.side**2 / 4 - common)
 
 
 def box_side(extent: np.ndarray, shape: str = "hamer") -> float:

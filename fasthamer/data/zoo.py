@@ -70,6 +70,8 @@ def synthetic(spec: DatasetSpec, hand: Hand) -> HandDataset:
     """Synthetic images, rendered on the fly or cached in a folder; needs no files."""
     from fasthamer.data.synthetic.dataset import SyntheticDataset
 
+    if spec.cropping.find is not None and spec.name == "synthetic":
+        raise ValueError("DATA.BOX detector is for images of files: synthetic hands are rendered inside their box")
     size, pixels, shape = spec.synthetic_size, spec.image_size, spec.cropping.shape
     if not spec.train:
         return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape)
@@ -120,10 +122,20 @@ def folder(spec: DatasetSpec, hand: Hand) -> HandDataset:
 
 
 @DATASETS.register
+def labelled(spec: DatasetSpec, hand: Hand) -> HandDataset:
+    """A folder of images with a teacher's labels: `tools/prepare_data.py label`."""
+    from fasthamer.data.readers.labelled import Labelled
+
+    return Labelled(hand=hand, meshes=spec.meshes, **_image_arguments(spec))
+
+
+@DATASETS.register
 def tars(spec: DatasetSpec, hand: Hand) -> HandStream:
     """Tar shards: HaMeR's training data, or shards of `tools/prepare_data.py pack`; for training."""
     from fasthamer.data.readers.tars import TarDataset
 
+    if spec.cropping.find is not None:
+        raise ValueError("DATA.BOX detector is for whole images: tar shards hold the boxes they were made with")
     if not spec.train:
         raise ValueError("tar shards are for training: name the set to evaluate on with DATA.EVAL_NAME and EVAL_ROOT")
     return TarDataset(_root(spec), hand, spec.image_size, spec.strength, spec.seed, cropping=spec.cropping)

@@ -11,7 +11,7 @@ import torch
 
 from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
-from fasthamer.data.crop import CROPPING, Box, Cropping, mirror_axis_angle, mirror_points
+from fasthamer.data.crop import CROPPING, Box, Cropping, chosen_box, mirror_axis_angle, mirror_points
 from fasthamer.data.dataset import HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import read_image
@@ -42,7 +42,7 @@ class ImageDataset(HandDataset):
         image_size: side of the crops, pixels.
         strength: of the augmentation; None: no augmentation.
         seed: of the augmentation.
-        cropping: the shape of the boxes, and whether the image is blurred before it shrinks.
+        cropping: the shape of the boxes, what finds them, and whether the image is blurred before it shrinks.
     """
 
     def __init__(
@@ -82,8 +82,10 @@ class ImageDataset(HandDataset):
         image = read_image(hand.path, hand.upright)
         if problem := self.image_problem(index, image.shape[1], image.shape[0]):
             raise ValueError(problem)
-        size, blur = self.image_size, self.cropping.blur
-        return make_item(image, hand.labels, hand.box, size, index, change, hand.left, blur)
+        box, (shape, blur, find) = hand.box, self.cropping
+        if find is not None:
+            box = chosen_box(find(image, shape), hand.box, image.shape[1], image.shape[0], shape)
+        return make_item(image, hand.labels, box, self.image_size, index, change, hand.left, blur)
 
     def labels(self, index: int) -> Labels:
         """The labels of hand `index` in the image before cropping."""

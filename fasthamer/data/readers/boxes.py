@@ -15,9 +15,10 @@ class Boxes:
     """Chooses the boxes according to DATA.BOX.
 
     Args:
-        choice: keypoints: around the labelled joints, see `crop.keypoint_box`; image: the whole image, as HaMeR
-            evaluates FreiHAND; or one of HaMeR's lists, such as ho3d_val.npz. Boxes of a list are already enlarged;
-            here they are only expanded to the shape's aspect ratio.
+        choice: keypoints: around the labelled joints, see `crop.keypoint_box`; detector: the same, as what
+            `crop.chosen_box` compares the detected ones with; image: the whole image, as HaMeR evaluates FreiHAND; or
+            one of HaMeR's lists, such as ho3d_val.npz. Boxes of a list are already enlarged; here they are only
+            expanded to the shape's aspect ratio.
         shape: one of `crop.BOX_SHAPES`. With upright every box turns with its hand where the keypoints are known.
 
     Raises:
@@ -26,11 +27,13 @@ class Boxes:
     """
 
     def __init__(self, choice: str, shape: str = "hamer") -> None:
-        self.choice, self.shape = choice, shape
-        if choice in ("keypoints", "image"):
+        self.choice, self.shape = "keypoints" if choice == "detector" else choice, shape
+        if self.choice in ("keypoints", "image"):
             return
         if not choice.endswith(".npz"):
-            raise ValueError(f"DATA.BOX is {choice!r}, expected keypoints, image or one of HaMeR's lists (.npz)")
+            raise ValueError(
+                f"DATA.BOX is {choice!r}, expected keypoints, detector, image or one of HaMeR's lists (.npz)"
+            )
         found = read_npz(Path(choice), {"imgname": (None,), "center": (None, 2), "scale": (None, 2)})
         if not len(found["imgname"]) == len(found["center"]) == len(found["scale"]) or (found["scale"] <= 0).any():
             raise ValueError(f"{choice}: every imgname needs a center and a scale above 0")
