@@ -146,10 +146,10 @@ def label(
             write_about(out, record)
     write_about(out, record | {"complete": True})
     left_out = [line for each in parts.values() for line in each["left_out"]]
-    hands_of = [sum(each[key] for each in parts.values()) for key in ("hands", "held_out")]
-    if not hands_of[0]:
+    count, to_evaluate = (sum(each[key] for each in parts.values()) for key in ("hands", "held_out"))
+    if not count:
         raise ValueError(f"not one hand of {folder} was labelled; the first image: {left_out[0]}")
-    return Labelled(len(names), *hands_of, left_out)
+    return Labelled(len(names), count, to_evaluate, left_out)
 
 
 def image_names(folder: Path) -> list[str]:
@@ -264,5 +264,5 @@ def _hand(name: str, held_out: bool, found: Detections, number: int, labels: Lab
     return LabelledHand(name, held_out, labels.right, score, box, *labels[1:])
 
 
-def _as_it_is(seen: Seen) -> Seen:
+def _as_it_is(seen: Any) -> Any:
     return seen

@@ -30,15 +30,18 @@ class Labelling(NamedTuple):
 
 
 class Labeller(Protocol):
-    """Labels hands in two steps, of which loader processes do the first.
+    """Labels hands in two steps, of which loader processes do the first."""
 
-    `views` must be picklable; `__call__` gives labels, or the reason why a hand is left out.
-    """
+    @property
+    def hand(self) -> str | None:
+        """The fingerprint of the meshes' hand model; None: points only."""
 
-    hand: str | None  # the fingerprint of the meshes' hand model; None: points only
-    views: Callable[[NDArray[np.uint8], Detections], list[Any]]  # (H, W, 3) RGB, N hands -> what is needed of each
+    @property
+    def views(self) -> Callable[[NDArray[np.uint8], Detections], list[Any]]:
+        """An image (H, W, 3) RGB and its hands -> what is needed of each; picklable."""
 
-    def __call__(self, views: Sequence[Any]) -> list[Labelling | str]: ...
+    def __call__(self, views: Sequence[Any]) -> list[Labelling | str]:
+        """The labels of each hand, or the reason why it is left out."""
 
 
 class Crop(NamedTuple):
