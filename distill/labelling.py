@@ -89,7 +89,7 @@ def labeller_of(cfg: CfgNode) -> tuple[Labeller, dict[str, Any]]:
     name, _ = resolve_teacher(name, checkpoint)
     hand = load_hand(hand_for(name, checkpoint) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
     teacher = build_teacher(name, checkpoint, hand, cfg.TEACHER.PRECISION).to(device)
-    about = {"teacher": name, "teacher_file": _digest(weights_of(name, checkpoint))}
+    about: dict[str, Any] = {"teacher": name, "teacher_file": _digest(weights_of(name, checkpoint))}
     if notice := notice_of(name):
         about["notice"] = notice
     return MeshLabeller(teacher, device), about

@@ -50,6 +50,9 @@ def test_boxes_are_around_landmarks_and_turn_with_them_where_there_are_any():
             )
     (first, _) = hand_boxes(found._replace(landmarks=None), "square")
     assert first.side == keypoint_box(landmarks[0], "square").side and first.rotation == 0
+    turned = found._replace(landmarks=None, rotation=np.array([30.0, -60.0]))
+    assert [each.rotation for each in hand_boxes(turned, "upright")] == [30, -60]
+    assert [each.rotation for each in hand_boxes(turned, "square")] == [0, 0]
 
 
 def opened(counter):

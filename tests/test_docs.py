@@ -37,7 +37,7 @@ def helps():
     texts = {}
     for tool in sorted({tool for _, tool, _ in commands() if not tool.startswith("tools/assets/")}):
         module = importlib.import_module("fasthamer." + tool.removesuffix(".py").replace("/", "."))
-        texts[tool] = "".join(help_text(module, arguments) for arguments in (["check"], ["pack"], []))
+        texts[tool] = "".join(help_text(module, arguments) for arguments in (["check"], ["pack"], ["label"], []))
     return texts
 
 

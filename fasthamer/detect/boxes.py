@@ -15,14 +15,18 @@ from fasthamer.detect.detector import MediaPipeDetector
 
 
 def hand_boxes(found: Detections, shape: str) -> list[Box]:
-    """The boxes around hands: of their landmarks, as around labelled keypoints; without landmarks of their tight boxes.
+    """The boxes around hands: of their landmarks, as around labelled keypoints; else of tight boxes and rotations.
 
     Args:
         found: N hands.
         shape: one of `fasthamer.data.crop.BOX_SHAPES`.
     """
     if found.landmarks is None:
-        return [keypoint_box(box.reshape(2, 2), shape) for box in found.boxes]
+        turns = [0.0] * len(found.boxes)
+        if shape == "upright" and found.rotation is not None:
+            turns = found.rotation.tolist()
+        boxes = (keypoint_box(box.reshape(2, 2), shape) for box in found.boxes)
+        return [box._replace(rotation=turn) for box, turn in zip(boxes, turns, strict=True)]
     return [hand_box(np.column_stack((points, np.ones(21))), shape) for points in found.landmarks]
 
 
