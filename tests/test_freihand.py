@@ -206,7 +206,7 @@ def test_a_config_is_built_into_datasets(root, embedded, mano):
     [
         (["DATA.NAME", "freihnad"], "did you mean 'freihand'"),
         (["DATA.NAME", "freihand"], "--data-root"),
-        (["DATA.ROOT", ".", "DATA.BOX", "tight"], "keypoints, image or one of"),
+        (["DATA.ROOT", ".", "DATA.BOX", "tight"], "keypoints, detector, image or one of"),
     ],
 )
 def test_the_error_for_an_unusable_config_names_the_remedy(embedded, overrides, message):
