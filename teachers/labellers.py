@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -52,18 +53,20 @@ class Crop(NamedTuple):
     left: bool
 
 
-class Crops(NamedTuple):
-    """The crops of all hands of an image: `crops(image, found)`."""
+def crops_of(image: NDArray[np.uint8], found: Detections, size: int, shape: str) -> list[Crop]:
+    """The crops of all hands of an image.
 
-    size: int  # pixels
-    shape: str  # of the boxes
-
-    def __call__(self, image: NDArray[np.uint8], found: Detections) -> list[Crop]:
-        crops = []
-        for box, right in zip(hand_boxes(found, self.shape), found.right.tolist(), strict=True):
-            item = make_item(image, Labels(), box, self.size, 0, left=not right, blur=True)
-            crops.append(Crop(item.image.numpy(), item.crop.numpy(), not right))
-        return crops
+    Args:
+        image: (H, W, 3) RGB.
+        found: N hands.
+        size: pixels of the crops.
+        shape: of the boxes, one of `fasthamer.data.crop.BOX_SHAPES`.
+    """
+    crops = []
+    for box, right in zip(hand_boxes(found, shape), found.right.tolist(), strict=True):
+        item = make_item(image, Labels(), box, size, 0, left=not right, blur=True)
+        crops.append(Crop(item.image.numpy(), item.crop.numpy(), not right))
+    return crops
 
 
 class MeshLabeller:
@@ -79,7 +82,8 @@ class MeshLabeller:
         self.teacher, self.device = teacher, device
         self.hand: str | None = hand.fingerprint
         whole = round(teacher.image_size / (teacher.view.bottom - teacher.view.top))
-        self.views = Crops(whole, teacher.box_shape)  # the part inside the model's view is then not resized
+        # The part inside the model's view is not resized.
+        self.views = partial(crops_of, size=whole, shape=teacher.box_shape)
 
     def __call__(self, views: Sequence[Crop]) -> list[Labelling | str]:
         output = self.teacher(torch.from_numpy(np.stack([crop.image for crop in views])).to(self.device))

@@ -10,6 +10,7 @@ import numpy as np
 from miniatures_capture import OPENPOSE, draw, left_arrays, mano, natural_hand, posed, project, save
 from scipy.spatial.transform import Rotation
 
+from fasthamer.data.readers.labelled_files import LabelledHand, write_about, write_part
 from fasthamer.hand.mano_files import read_hand_arrays
 
 TIPS = [744, 320, 443, 554, 671]  # HaMeR's
@@ -174,3 +175,17 @@ def write_folder(root, count=3, seed=0, form="csv"):
         writer.writerow(["path", "x", "y", "width", "height", "side"])
         writer.writerows([name, *box, side] for name, box, side in rows)
     return rows
+
+
+def write_labelled(root, count=4):
+    """Points of a teacher of points, and their images; every second one is for evaluation."""
+    hands = []
+    for number, (image, _, joints, side) in enumerate(drawn_hands(count)):
+        save(root / "images" / f"{number}.jpg", image)
+        points, certain = project(joints, K), np.ones(21)
+        box = np.concatenate((points.min(0), points.max(0)))
+        labels = np.column_stack((points, certain)), np.column_stack((joints - joints[0], certain))
+        hands.append(LabelledHand(f"{number}.jpg", number % 2 == 1, side == "right", 0.9, box, *labels))
+    write_part(root / "000000.npz", hands)
+    about = {"images": ["images"], "settings": {"teacher": "points", "hand": None}, "complete": True}
+    write_about(root, about | {"parts": {"000000.npz": {"hands": count, "left_out": []}}})

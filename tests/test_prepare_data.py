@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from miniatures_2d import write_coco, write_folder, write_hint, write_interhand
+from miniatures_2d import write_coco, write_folder, write_hint, write_interhand, write_labelled
 from miniatures_capture import npz_bytes, replaced, write_dexycb, write_freihand, write_ho3d
 from miniatures_tars import write_shards
 
@@ -49,6 +49,7 @@ WRITERS = {
     "coco": lambda root: (write_coco(root, 2), write_coco(root, 2, "annotations/hands_val.json")),
     "interhand": lambda root: (write_interhand(root, 2, "train"), write_interhand(root, 2, "test", seed=1)),
     "folder": write_folder,
+    "labelled": write_labelled,
     "tars": lambda root: write_shards(root, shards=2, samples=3),
 }
 
