@@ -15,7 +15,7 @@ from fasthamer.registry import Registry, unknown
 from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
 from fasthamer.students.files import STUDENT_FILE, box_shape_of, load_student
 from fasthamer.teachers.embedded import FILE as EMBEDDED_FILE
-from fasthamer.teachers.embedded import load_embedded
+from fasthamer.teachers.embedded import FILE, load_embedded
 from fasthamer.teachers.hamer_checkpoint import load_hamer
 from fasthamer.teachers.mediapipe import NAME as POINTS_ONLY
 from fasthamer.teachers.teacher import Teacher
@@ -143,7 +143,7 @@ def box_shape_for(model: str) -> str:
     Args:
         model: a resolved teacher's name, or a student's file.
     """
-    return "hamer" if model in TEACHERS else box_shape_of(model)
+    return "hamer" if model in PUBLISHED else box_shape_of(FILE if model == "embedded" else model)
 
 
 def hand_for(teacher: str, checkpoint: str = "") -> str:
