@@ -23,7 +23,7 @@ setup(
     package_dir=package_dir,
     packages=packages,
     package_data={
-        "fasthamer": ["assets/*", "assets/mediapipe/*"],
+        "fasthamer": ["assets/*", "assets/mediapipe/*", "assets/students/*"],
         "fasthamer.configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[

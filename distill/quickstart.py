@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import default_collate
 
@@ -20,17 +19,17 @@ from fasthamer.data.build import build_dataset
 from fasthamer.device import pick_device
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
+from fasthamer.distill.real_images import real_images
 from fasthamer.distill.run import execute, prepare
 from fasthamer.files.atomic import write_json
 from fasthamer.files.images import write_image
 from fasthamer.predict import open_model
-from fasthamer.students import build_student
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.run_dir import resumed_config
 from fasthamer.types import Batch
 
-SHOWN = 6  # evaluation hands in the image
+SHOWN = 6  # hands in an image
 
 
 def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
@@ -50,8 +49,8 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
     """
     share = max(1, (os.cpu_count() or 1) // len(modes))
     settings = [
-        "DATA.SYNTHETIC_FOLDER", str(out / "images"), "TRAIN.THREADS", str(share),
-        "DATA.WORKERS", str(share // 2), *overrides,
+        "DATA.SYNTHETIC_FOLDER", str(out / "images"), "TEACHER.CACHE", str(out / "teacher"),
+        "TRAIN.THREADS", str(share), "DATA.WORKERS", str(share // 2), *overrides,
     ]  # fmt: skip
     processes = {}
     for name, mode in modes.items():
@@ -87,24 +86,21 @@ def _train_student(run: Path, overrides: list[str], bar: bool) -> None:
         sys.exit(1)
 
 
-def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float]], Path]:
-    """Scores teacher, untrained student and the students of `runs` on the held-out hands; draws them.
+def compare(out: Path, runs: tuple[str, ...], folder: Path | None) -> tuple[dict[str, dict[str, float]], list[Path]]:
+    """Scores the teacher and the students of `runs` on the held-out hands; draws them.
 
     Args:
-        out: holds a finished run directory of each name; gets `summary.json` and `comparison.png`.
-        runs: the last one's student is drawn beside the teacher.
+        out: holds a finished run directory of each name; gets `summary.json` and the images.
+        runs: drawn after the teacher.
+        folder: of real images, which are drawn too; None: synthetic ones only.
 
     Returns:
-        What `summary.json` holds, and the image's path.
+        What `summary.json` holds, and the paths of the images.
     """
     cfg = load_config(out / runs[-1] / "config.yaml")
     device = pick_device(cfg.DEVICE)
     teacher = open_model(cfg.TEACHER.NAME, checkpoint=cfg.TEACHER.CHECKPOINT)
-    students = {name: open_model(out / name) for name in runs}
-    spec = students[runs[-1]].spec
-    torch.manual_seed(cfg.SEED)
-    untrained = build_student(**spec, hand=teacher.hand).eval()  # type: ignore[arg-type]
-    models = {"teacher": teacher, "untrained": untrained, **students}
+    models = {"teacher": teacher, **{name: open_model(out / name) for name in runs}}
     models = {name: model.to(device) for name, model in models.items()}
     speeds = ms_per_image(models, cfg.IMAGE_SIZE)  # type: ignore[arg-type]
     held_out = build_dataset(cfg, teacher.hand, train=False)  # type: ignore[arg-type]
@@ -117,11 +113,13 @@ def compare(out: Path, runs: tuple[str, ...]) -> tuple[dict[str, dict[str, float
     write_json(out / "summary.json", summary)
 
     batch = Batch(*default_collate([held_out[(0, index)] for index in range(min(SHOWN, len(held_out)))]))
-    shown = {"teacher": models["teacher"], "student": models[runs[-1]]}
-    image = comparison(Batch(*(each.to(device) for each in batch)), shown, teacher.hand.faces)  # type: ignore[arg-type, union-attr]
-    path = out / "comparison.png"
-    write_image(path, image)
-    return summary, path
+    image = comparison(Batch(*(each.to(device) for each in batch)), models, teacher.hand.faces)  # type: ignore[arg-type, union-attr]
+    paths = [out / "comparison.png"]
+    write_image(paths[0], image)
+    if folder is not None and (image := real_images(models, folder, SHOWN)) is not None:
+        paths.append(out / "real_images.png")
+        write_image(paths[1], image)
+    return summary, paths
 
 
 def _row(scores: dict[str, Any], model: nn.Module, milliseconds: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Hands in an image, for users of a trained model.
 
 from fasthamer.predict import HandMesh
-hands = HandMesh("runs/mine")                              # or "embedded", "hamer", "wilor", x.onnx
+hands = HandMesh("mobilenetv3_l")                          # or "embedded", "hamer", "wilor", "runs/mine", x.onnx
 found = hands("image.jpg")                                 # or with boxes=[[120, 80, 260, 240]], right=[True]
 found.vertices, found.keypoints_2d                         # metres; pixels of the image
 image = found.draw("image.jpg")
@@ -278,8 +278,8 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     """A teacher or a student in eval mode, by name, file or run directory.
 
     Args:
-        source: embedded (the teacher that fasthamer ships), hamer, wilor, a student's file, a run
-            directory, or a checkpoint of Fast-HaMeR (.ckpt).
+        source: a shipped student (`fasthamer zoo`), embedded (the teacher that fasthamer ships), hamer, wilor, a
+            student's file, a run directory, or a checkpoint of Fast-HaMeR (.ckpt).
         hand: embedded or a MANO file; None is the embedded hand, for checkpoints the one inside.
         checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at FASTHAMER_HAMER_CKPT or FASTHAMER_WILOR_CKPT.
 
@@ -288,16 +288,18 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     """
     from fasthamer.hand.mano import load_hand
     from fasthamer.students import load_student
+    from fasthamer.students.shipped import shipped_students
     from fasthamer.teachers import TEACHERS, build_teacher
 
+    shipped = shipped_students()
     if str(source) in TEACHERS:
         return build_teacher(str(source), checkpoint, None if hand is None else load_hand(hand), "fp32")
-    path = Path(source)
+    path = shipped.get(str(source), Path(source))
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
-            f"no model {str(source)!r}: give {', '.join(sorted(TEACHERS))}, a {STUDENT_FILE}, a run directory or a "
-            "checkpoint of Fast-HaMeR (.ckpt)"
+            f"no model {str(source)!r}: give {', '.join([*shipped, *sorted(TEACHERS)])}, a {STUDENT_FILE}, a run "
+            "directory or a checkpoint of Fast-HaMeR (.ckpt)"
         )
     return load_student(path, None if hand is None else load_hand(hand))
 

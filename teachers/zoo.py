@@ -14,8 +14,9 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
 from fasthamer.students.files import STUDENT_FILE, box_shape_of, load_student
-from fasthamer.teachers.embedded import FILE as EMBEDDED_FILE
+from fasthamer.students.shipped import shipped_students
 from fasthamer.teachers.embedded import FILE, load_embedded
+from fasthamer.teachers.embedded import FILE as EMBEDDED_FILE
 from fasthamer.teachers.hamer_checkpoint import load_hamer
 from fasthamer.teachers.mediapipe import NAME as POINTS_ONLY
 from fasthamer.teachers.teacher import Teacher
@@ -131,10 +132,11 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
         )
     if name in TEACHERS:
         return name, "as given"
-    path = Path(name) / STUDENT_FILE if Path(name).is_dir() else Path(name)
+    shipped = shipped_students()
+    path = shipped.get(name, Path(name) / STUDENT_FILE if Path(name).is_dir() else Path(name))
     if path.is_file():
         return str(path), "as given, a student's file"
-    raise KeyError(unknown("teacher", name, ["auto", *TEACHERS]) + "; or a student's file or run directory")
+    raise KeyError(unknown("teacher", name, ["auto", *TEACHERS, *shipped]) + "; or a student's file or run directory")
 
 
 def box_shape_for(model: str) -> str:

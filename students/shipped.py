@@ -1,0 +1,14 @@
+"""The trained students in the package, by name: `HandMesh("mobilenetv3_l")`. Their cards: docs/models.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fasthamer
+
+FOLDER = Path(fasthamer.__file__).parent / "assets" / "students"
+
+
+def shipped_students(folder: Path = FOLDER) -> dict[str, Path]:
+    """The file of each, by name; the name is the file's."""
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
