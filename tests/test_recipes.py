@@ -62,7 +62,16 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert (cfg.DATA.BOX_SHAPE, cfg.DATA.BLUR, cfg.TRAIN.CLIP) == ("square", False, 0.0)
 
 
-def test_recipes_for_the_embedded_hand_share_their_loss_weights():
-    first, *others = (load_config(name).LOSS for name in ("embedded_teacher", "drawn", "real_images", "quickstart"))
+@pytest.mark.parametrize(
+    "recipes", [("drawn", "real_images"), ("embedded_teacher", "quickstart", "shipped/mobilenetv3_l")]
+)
+def test_recipes_for_one_kind_of_crops_share_their_loss_weights(recipes):
+    first, *others = (load_config(name).LOSS for name in recipes)
     assert all(loss == first for loss in others)
-    assert load_config("quickstart").KD.FEATURES == load_config("real_images").KD.FEATURES == 0.5
+
+
+def test_the_distillation_terms_of_upright_recipes_are_those_of_their_labels():
+    cfg = load_config("quickstart")
+    for name in ("KEYPOINTS_2D", "JOINTS", "VERTICES", "GLOBAL_ORIENT", "HAND_POSE", "BETAS"):
+        assert cfg.KD[name] == cfg.LOSS[name]
+
