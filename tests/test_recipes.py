@@ -74,4 +74,3 @@ def test_the_distillation_terms_of_upright_recipes_are_those_of_their_labels():
     cfg = load_config("quickstart")
     for name in ("KEYPOINTS_2D", "JOINTS", "VERTICES", "GLOBAL_ORIENT", "HAND_POSE", "BETAS"):
         assert cfg.KD[name] == cfg.LOSS[name]
-
