@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fasthamer.config import load_config
+from fasthamer.data.build import build_dataset
 from fasthamer.data.crop import BOX_FACTOR, box_side
 from fasthamer.data.synthetic.dataset import PlacedHand, SyntheticDataset
+from fasthamer.data.synthetic.distribution import DISTRIBUTIONS
 from fasthamer.data.synthetic.occluders import add_black_border
 from fasthamer.data.synthetic.painting import paint
 from fasthamer.data.synthetic.scene import HAND, Scene, build_scene
@@ -212,6 +215,39 @@ def test_beyond_the_source_image_crops_are_black_and_nearly_all_keypoints_stay_i
     assert 60 < bordered < 110  # 0.45 of 200
     assert lost < 200 * 0.01
     assert (white == 255).all()
+
+
+def test_in_life_more_hands_are_raised_and_fewer_hidden_than_in_the_hard_distribution(hand):
+    life, hard = (SyntheticDataset(hand, 300, 6, 32, distribution=name) for name in ("life", "hard"))
+    raised = []
+    for dataset in (life, hard):
+        joints = [dataset.hand(index).joints for index in range(300)]
+        raised.append(np.mean([each[9, 1] < each[0, 1] for each in joints]))
+    assert raised[0] > raised[1] + 0.05
+    white, keypoints = np.full((64, 64, 3), 255, np.uint8), np.random.default_rng(1).uniform(20, 45, (21, 2))
+    black = [
+        np.mean(
+            [
+                (add_black_border(np.random.default_rng(seed), white, keypoints, shares) == 0).any()
+                for seed in range(200)
+            ]
+        )
+        for shares in (DISTRIBUTIONS["life"], DISTRIBUTIONS["hard"])
+    ]
+    assert black[0] < 0.16 < 0.3 < black[1]
+
+
+def test_the_split_of_synthetic_hands_is_their_distribution(hand, tmp_path):
+    folder = ["DATA.SYNTHETIC_FOLDER", str(tmp_path / "images"), "DATA.SYNTHETIC_SIZE", "2"]
+    for split, distribution in (("evaluation", "hard"), ("hard", "hard"), ("life", "life")):
+        cfg = load_config(overrides=["DATA.NAME", "synthetic", "DATA.EVAL_SPLIT", split])
+        assert build_dataset(cfg, hand, train=False).distribution == distribution
+    cached = build_dataset(load_config(overrides=["DATA.NAME", "synthetic", "DATA.SPLIT", "life", *folder]), hand, True)
+    assert cached.hands.distribution == "life"
+    with pytest.raises(ValueError, match="images of another set"):
+        build_dataset(load_config(overrides=["DATA.NAME", "synthetic", *folder]), hand, train=True)
+    with pytest.raises(KeyError, match="no distribution of synthetic hands named 'live'; did you mean 'life'"):
+        build_dataset(load_config(overrides=["DATA.NAME", "synthetic", "DATA.EVAL_SPLIT", "live"]), hand, train=False)
 
 
 def test_most_hands_point_up_and_both_sides_are_seen(hands):

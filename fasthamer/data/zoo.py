@@ -73,16 +73,17 @@ def synthetic(spec: DatasetSpec, hand: Hand) -> HandDataset:
     if spec.cropping.find is not None and spec.name == "synthetic":
         raise ValueError("DATA.BOX detector is for images of files: synthetic hands are rendered inside their box")
     size, pixels, shape = spec.synthetic_size, spec.image_size, spec.cropping.shape
+    kind = spec.split if spec.name == "synthetic" and spec.split not in ("training", "evaluation") else "hard"
     if not spec.train:
-        return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape)
+        return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape, distribution=kind)
     strength = spec.strength or UNCHANGED
     if spec.synthetic_folder:
         from fasthamer.data.synthetic.cached import CachedSyntheticDataset
 
-        hands = SyntheticDataset(hand, size, spec.seed, pixels, 0.0, 0.0, shape)
+        hands = SyntheticDataset(hand, size, spec.seed, pixels, 0.0, 0.0, shape, distribution=kind)
         return CachedSyntheticDataset(hands, spec.synthetic_folder, strength)
     turning = strength.rotation, strength.rotation_probability
-    return SyntheticDataset(hand, size, spec.seed, pixels, strength.scale, strength.shift, shape, *turning)
+    return SyntheticDataset(hand, size, spec.seed, pixels, strength.scale, strength.shift, shape, *turning, kind)
 
 
 @DATASETS.register

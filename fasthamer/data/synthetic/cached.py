@@ -58,6 +58,8 @@ class CachedSyntheticDataset(HandDataset):
         about = {"hand": hands.fingerprint, "seed": hands.seed, "image_size": hands.image_size}
         if hands.shape != "hamer":  # else as in folders that are older than this entry
             about["shape"] = hands.shape
+        if hands.distribution != "hard":
+            about["distribution"] = hands.distribution
         self._rows: np.ndarray | None = None  # opened at first use, in each process
         path = self.folder / ABOUT
         if not path.is_file():

@@ -16,6 +16,7 @@ from fasthamer.data.crop import BOX_FACTOR, box_side, turn_matrix, upright_rotat
 from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.synthetic.background import random_background
 from fasthamer.data.synthetic.camera_effects import apply_camera_effects
+from fasthamer.data.synthetic.distribution import DISTRIBUTIONS, Distribution
 from fasthamer.data.synthetic.forearm import boundary_loop
 from fasthamer.data.synthetic.occluders import add_black_border, add_occluder
 from fasthamer.data.synthetic.painting import HandTexture, paint
@@ -25,6 +26,7 @@ from fasthamer.data.synthetic.viewpoints import Crop, random_orientation, random
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.posing import Poser
 from fasthamer.hand.procedural import sample_betas, sample_pose
+from fasthamer.registry import unknown
 from fasthamer.render.raster import vertex_normals
 from fasthamer.types import Batch, ManoParams
 
@@ -61,8 +63,10 @@ class SyntheticDataset(HandDataset):
             axis before it is rendered, which is the same as turning its crop; the background stays.
         rotation, rotation_probability: augmentation of upright crops, see `fasthamer.data.augment.Strength`. Crops of
             other shapes are not turned: the orientations of their hands are random anyway.
+        distribution: one of `DISTRIBUTIONS`.
 
     Raises:
+        KeyError: no such distribution.
         ValueError: `image_size` or `size` out of range.
     """
 
@@ -79,11 +83,15 @@ class SyntheticDataset(HandDataset):
         shape: str = "hamer",
         rotation: float = 0.0,
         rotation_probability: float = 0.0,
+        distribution: str = "hard",
     ) -> None:
         if not 16 <= image_size <= LARGEST:
             raise ValueError(f"image_size is {image_size}, synthetic hands are rendered at 16 to {LARGEST} pixels")
         if size < 1:
             raise ValueError(f"a synthetic dataset has at least one sample, size is {size}")
+        if distribution not in DISTRIBUTIONS:
+            raise KeyError(unknown("distribution of synthetic hands", distribution, DISTRIBUTIONS))
+        self.distribution, self.shares = distribution, DISTRIBUTIONS[distribution]
         self.size, self.seed, self.image_size = size, seed, image_size
         self.scale, self.shift, self.shape = scale, shift, shape
         self.jitter = augment.Strength(0.0, rotation, rotation_probability, 0.0, 0.0)
@@ -131,7 +139,7 @@ class SyntheticDataset(HandDataset):
         if not 0 <= index < self.size:
             raise IndexError(f"sample {index} of {self.size}")
         rng = np.random.default_rng((self.seed, index))
-        mano = _sample_hand(rng)
+        mano = _sample_hand(rng, self.shares)
         vertices, joints = self.poser(np.concatenate([mano.global_orient, mano.hand_pose]), mano.betas.numpy())
         translation = random_translation(rng, joints).astype(np.float32)
         hand = PlacedHand(mano, vertices + translation, joints + translation, rng)
@@ -142,7 +150,7 @@ class SyntheticDataset(HandDataset):
 
     def articulation(self, index: int) -> Articulation:
         """The pose and shape of hand `index`."""
-        mano = _sample_hand(np.random.default_rng((self.seed, index)))
+        mano = _sample_hand(np.random.default_rng((self.seed, index)), self.shares)
         return Articulation(mano.hand_pose.numpy(), mano.betas.numpy())
 
     def draw(self, hand: PlacedHand, crop: Crop) -> NDArray[np.uint8]:
@@ -152,8 +160,8 @@ class SyntheticDataset(HandDataset):
         scene = build_scene(hand.rng, hand.vertices, hand.joints, self.faces, self.loop)
         image = paint(hand.rng, scene, crop, self.texture, random_background(hand.rng, self.image_size))
         keypoints = crop.project(hand.joints)
-        image = apply_camera_effects(hand.rng, add_occluder(hand.rng, image, keypoints))
-        return add_black_border(hand.rng, image, keypoints)
+        image = apply_camera_effects(hand.rng, add_occluder(hand.rng, image, keypoints, self.shares))
+        return add_black_border(hand.rng, image, keypoints, self.shares)
 
     def frame(self, rng: np.random.Generator, joints: NDArray) -> Crop:
         """HaMeR's box around the keypoints with its augmentation, without rotation."""
@@ -174,10 +182,10 @@ def _turned(hand: PlacedHand, rotation: float) -> PlacedHand:
     return hand._replace(mano=mano, vertices=hand.vertices @ turn.T, joints=hand.joints @ turn.T)
 
 
-def _sample_hand(rng: np.random.Generator) -> ManoParams:
+def _sample_hand(rng: np.random.Generator, shares: Distribution) -> ManoParams:
     rotations = np.stack([cv2.Rodrigues(angle)[0] for angle in sample_pose(rng)])
     return ManoParams(
-        torch.from_numpy(random_orientation(rng)[None].astype(np.float32)),
+        torch.from_numpy(random_orientation(rng, shares)[None].astype(np.float32)),
         torch.from_numpy(rotations.astype(np.float32)),
         torch.from_numpy(np.asarray(sample_betas(rng), np.float32)),
     )

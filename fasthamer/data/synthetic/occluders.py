@@ -7,21 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.synthetic.background import random_background, random_colour
+from fasthamer.data.synthetic.distribution import HARD, Distribution
 
-OCCLUDED = 0.2  # share of the crops with an object before the hand
-# HaMeR pads crops with black beyond the edge of the source image.
-ALL_EDGES, SOME_EDGES = 0.3, 0.15  # shares of the crops that show all four edges of the source image, or one or two
 ROTATED = 0.3  # share of those with rotated edges, as after augmentation
 
 
-def add_occluder(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -> NDArray:
-    """With probability `OCCLUDED`, draws a bar, a disk or a polygon over some keypoints.
+def add_occluder(rng: np.random.Generator, image: NDArray, keypoints: NDArray, shares: Distribution = HARD) -> NDArray:
+    """With probability `shares.occluded`, draws a bar, a disk or a polygon over some keypoints.
 
     Args:
         image: (S, S, 3) uint8; not changed.
         keypoints: (21, 2) pixels.
     """
-    if rng.random() > OCCLUDED:
+    if rng.random() > shares.occluded:
         return image
     size = image.shape[0]
     extent = float((keypoints.max(0) - keypoints.min(0)).max())
@@ -49,21 +47,23 @@ def add_occluder(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -
     return (image + (cover.astype(np.float32) - image) * alpha).astype(np.uint8)
 
 
-def add_black_border(rng: np.random.Generator, image: NDArray, keypoints: NDArray) -> NDArray:
-    """With probability `ALL_EDGES + SOME_EDGES`, blackens the crop outside a random source image.
+def add_black_border(
+    rng: np.random.Generator, image: NDArray, keypoints: NDArray, shares: Distribution = HARD
+) -> NDArray:
+    """With probability `shares.all_edges + shares.some_edges`, blackens the crop outside a random source image.
 
     Args:
         image: (S, S, 3) uint8; not changed.
         keypoints: (21, 2) pixels; nearly all stay inside the source image.
     """
     kind = rng.random()
-    if kind > ALL_EDGES + SOME_EDGES:
+    if kind > shares.all_edges + shares.some_edges:
         return image
     size = image.shape[0]
     low, high = keypoints.min(0), keypoints.max(0)
     middle, extent = (low + high) / 2, float((high - low).max())
     left, top, right, bottom = rng.uniform(-0.04, 0.5, 4) * extent
-    if kind < ALL_EDGES:  # most source images are about square
+    if kind < shares.all_edges:  # most source images are about square
         half = np.full(2, extent / 2) if rng.random() < 0.7 else (high - low) / 2
     else:
         half = np.full(2, extent / 2)

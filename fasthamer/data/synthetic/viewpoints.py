@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.crop import turn_matrix
+from fasthamer.data.synthetic.distribution import HARD, Distribution
 
 # In MANO's rest pose fingers point to -x, the palm faces -y, so the thumb's side is fingers x palm = +z.
 _REST_FRAME = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]).T  # columns: fingers, palm, thumb side
-RAISED, EGOCENTRIC = 0.6, 0.15  # shares; the rest are uniform random orientations
 
 
-def random_orientation(rng: np.random.Generator) -> NDArray[np.float64]:
+def random_orientation(rng: np.random.Generator, shares: Distribution = HARD) -> NDArray[np.float64]:
     """(3, 3) rotation of the rest pose into the camera's frame (x right, y down, z forward)."""
     kind = rng.random()
-    if kind < RAISED:  # gestures towards the camera, as in sign language and video calls
+    if kind < shares.raised:
         fingers, palm = _raised(rng)
-    elif kind < RAISED + EGOCENTRIC:  # fingers away from the camera, the back or side of the hand towards it
+    elif kind < shares.raised + shares.egocentric:
         fingers = np.array([rng.normal(0, 0.5), rng.normal(-0.3, 0.5), rng.uniform(0.3, 1.0)])
         palm = np.array([rng.normal(0, 0.6), rng.normal(0.6, 0.5), rng.normal(0.5, 0.5)])
     else:

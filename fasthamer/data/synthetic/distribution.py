@@ -1,0 +1,20 @@
+"""What synthetic images show how often."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Distribution(NamedTuple):
+    """Shares of all images; what remains of the viewpoints are uniform random orientations."""
+
+    raised: float  # gestures towards the camera, as in sign language and video calls
+    egocentric: float  # fingers away from the camera, the back or side of the hand towards it
+    occluded: float  # with an object before the hand
+    all_edges: float  # crops that show all four edges of the source image: HaMeR pads with black beyond them
+    some_edges: float  # or one or two edges
+
+
+HARD = Distribution(raised=0.6, egocentric=0.15, occluded=0.2, all_edges=0.3, some_edges=0.15)
+LIFE = Distribution(raised=0.78, egocentric=0.17, occluded=0.06, all_edges=0.0, some_edges=0.08)
+DISTRIBUTIONS = {"hard": HARD, "life": LIFE}  # hard: for training, and the evaluation of every run until now
