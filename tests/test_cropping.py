@@ -147,7 +147,7 @@ def test_evaluation_and_training_take_the_models_shape_unless_one_is_set(file, t
     student = ["STUDENT.NAME", "timm:test_resnet", "STUDENT.DECODER_SIZE", "tiny", "STUDENT.IMAGE_SIZE", "64"]
     student += ["STUDENT.PRETRAINED", "false", "KD.MODE", "none"]
     for keys, shape in (
-        ([], "hamer"),
+        ([], "upright"),  # the embedded teacher's
         (["STUDENT.INIT", str(file)], "square"),
         (["TEACHER.NAME", str(file)], "square"),
         (["STUDENT.INIT", str(file), "DATA.BOX_SHAPE", "hamer"], "hamer"),

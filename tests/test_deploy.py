@@ -72,7 +72,7 @@ def test_a_deployed_student_gives_the_same_mesh_at_any_batch(hand, decoder, size
 
 def test_the_embedded_teacher_deploys(hand):
     teacher = build_teacher("embedded", "", hand, "fp32")
-    assert farthest(teacher, inference_graph(teacher), crops(3, 192)) < TEN_THOUSANDTH_MM
+    assert farthest(teacher, inference_graph(teacher), crops(3, 224)) < TEN_THOUSANDTH_MM
 
 
 def test_deploying_leaves_the_student_as_it_was_and_later_training_does_not_reach_the_graph(hand):

@@ -58,7 +58,7 @@ def without(packages: tuple[str, ...], code: str, *arguments: object) -> str:
 
 def test_the_file_runs_with_onnxruntime_and_numpy_alone(exported_teacher, tmp_path):
     teacher, path = exported_teacher
-    image = crops(3, 192)
+    image = crops(3, 224)
     np.save(tmp_path / "crops.npy", image)
     code = """
         import numpy, onnxruntime
@@ -101,7 +101,7 @@ def test_the_file_says_what_it_takes_and_gives(exported_teacher):
     teacher, path = exported_teacher
     model = onnx.load(path)
     header = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "fasthamer"))
-    assert header["image_size"] == 192 and header["precision"] == "fp32"
+    assert header["image_size"] == 224 and header["precision"] == "fp32"
     assert header["hand"] == teacher.hand.fingerprint and header["hand_name"] == "embedded"
     assert header["outputs"] == list(OUTPUTS) == [each.name for each in model.graph.output]
     assert "OpenPose" in header["meaning"]["joints"] and "metres" in header["meaning"]["vertices"]

@@ -24,9 +24,9 @@ class LabelledCrops(NamedTuple):
     vertices: NDArray[np.float32]  # (N, 778, 3)
 
 
-def synthetic_crops(hand: Hand, count: int, size: int, seed: int) -> LabelledCrops:
-    """`count` synthetic images of a hand, `size` pixels; calibration and checks take different seeds."""
-    drawn = SyntheticDataset(hand, count, seed, size)
+def synthetic_crops(hand: Hand, count: int, size: int, seed: int, shape: str = "hamer") -> LabelledCrops:
+    """`count` synthetic images of a hand, `size` pixels, in boxes of a shape; calibration and checks differ in seed."""
+    drawn = SyntheticDataset(hand, count, seed, size, shape=shape)
     items = [drawn[(0, index)] for index in range(count)]
     images, joints, vertices = (
         np.stack([getattr(item, name).numpy() for item in items]) for name in ("image", "joints", "vertices")

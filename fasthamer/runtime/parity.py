@@ -52,13 +52,13 @@ def export_and_compare(model: nn.Module, request: ExportRequest) -> dict[str, An
     calibration = None
     if request.precision == "int8":
         if request.calibrate is None:
-            calibration = synthetic_crops(graph.hand, request.crops, size, CALIBRATION_SEED).images
+            calibration = synthetic_crops(graph.hand, request.crops, size, CALIBRATION_SEED, graph.box_shape).images
         else:
             calibration = image_crops(request.calibrate, size)
     contract = export(graph, request.path, request.precision, request.with_mesh, calibration)
     exported = open_session(request.path, SUFFIXES[request.path.suffix], "auto", "cpu")
     original = open_session(model, "torch")
-    truth = synthetic_crops(graph.hand, request.crops, size, CHECK_SEED)
+    truth = synthetic_crops(graph.hand, request.crops, size, CHECK_SEED, graph.box_shape)
     drawn = run_session(original, truth.images), run_session(exported, truth.images)
     pair = drawn if compared is None else (run_session(original, compared), run_session(exported, compared))
     return {

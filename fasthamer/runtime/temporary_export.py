@@ -28,7 +28,7 @@ def temporary_onnx_file(model: nn.Module, precision: str) -> Path:
         graph = inference_graph(model)
         if precision == "int8":
             check_int8(graph)
-            crops = synthetic_crops(graph.hand, CALIBRATION, crop_size(graph), seed=1).images
+            crops = synthetic_crops(graph.hand, CALIBRATION, crop_size(graph), 1, graph.box_shape).images
             quantise(temporary_onnx_file(model, "fp32"), path, crops)
         else:
             export(graph, path, precision)
