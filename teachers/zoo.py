@@ -145,7 +145,9 @@ def box_shape_for(model: str) -> str:
     Args:
         model: a resolved teacher's name, or a student's file.
     """
-    return "hamer" if model in PUBLISHED else box_shape_of(FILE if model == "embedded" else model)
+    if model == "embedded":
+        return box_shape_of(FILE)
+    return "hamer" if model in TEACHERS else box_shape_of(model)
 
 
 def hand_for(teacher: str, checkpoint: str = "") -> str:

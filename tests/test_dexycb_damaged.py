@@ -28,7 +28,7 @@ def test_a_wrong_root_or_split_says_what_is_expected(tmp_path, dexycb_root, righ
         DexYCB(tmp_path, "s0_test", right)
     with pytest.raises(ValueError, match="did you mean 's0_test'"):
         DexYCB(dexycb_root, "s0_tset", right)
-    with pytest.raises(ValueError, match=r"keypoints, image or one of"):
+    with pytest.raises(ValueError, match=r"keypoints, detector, image or one of"):
         DexYCB(dexycb_root, "s0_test", right, box="tight")
 
 

@@ -16,7 +16,7 @@ from fasthamer.runtime.sessions import BACKENDS, open_session
 from fasthamer.runtime.temporary_export import temporary_onnx_file
 from fasthamer.students import build_student
 
-SIZE = 192  # of the embedded teacher's crops
+SIZE = 224  # of the embedded teacher's crops
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -106,7 +106,7 @@ def test_images_of_another_form_are_explained(student, wrong):
 
 
 def test_an_exported_model_takes_crops_of_its_own_size_only(exported_teacher):
-    with pytest.raises(ValueError, match="exported for crops of 192 pixels; got 64"):
+    with pytest.raises(ValueError, match="exported for crops of 224 pixels; got 64"):
         open_session(exported_teacher[1], "onnxruntime")(crops(1, 64))
 
 
