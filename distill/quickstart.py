@@ -116,9 +116,9 @@ def compare(out: Path, runs: tuple[str, ...], folder: Path | None) -> tuple[dict
     image = comparison(Batch(*(each.to(device) for each in batch)), models, teacher.hand.faces)  # type: ignore[arg-type, union-attr]
     paths = [out / "comparison.png"]
     write_image(paths[0], image)
-    if folder is not None and (image := real_images(models, folder, SHOWN)) is not None:
+    if folder is not None and (real := real_images(models, folder, SHOWN)) is not None:
         paths.append(out / "real_images.png")
-        write_image(paths[1], image)
+        write_image(paths[1], real)
     return summary, paths
 
 

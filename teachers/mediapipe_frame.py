@@ -6,6 +6,8 @@ the wider crop that students see, the network puts the wrist a sixth of the palm
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,14 +70,12 @@ def to_our_joints(
 def keypoint_offsets(theirs: NDArray[np.float64], ours: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 21, 2) of right hands in their `image_frame`: along and across."""
     axes = image_frame(theirs, np.ones(len(theirs), bool))
-    offsets: NDArray[np.float64] = np.linalg.solve(axes.swapaxes(1, 2), (theirs - ours).swapaxes(1, 2)).swapaxes(1, 2)
+    offsets: Any = np.linalg.solve(axes.swapaxes(1, 2), (theirs - ours).swapaxes(1, 2)).swapaxes(1, 2)
     return offsets
 
 
 def joint_offsets(theirs: NDArray[np.float64], ours: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 21, 3) of right hands in their `palm_frame`, both from their own wrist, as training compares joints."""
     difference = (theirs - theirs[:, :1]) - (ours - ours[:, :1])
-    offsets: NDArray[np.float64] = np.linalg.solve(
-        palm_frame(theirs).swapaxes(1, 2), difference.swapaxes(1, 2)
-    ).swapaxes(1, 2)
+    offsets: Any = np.linalg.solve(palm_frame(theirs).swapaxes(1, 2), difference.swapaxes(1, 2)).swapaxes(1, 2)
     return offsets

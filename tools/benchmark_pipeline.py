@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def _crop_calls(model: str) -> dict[str, Callable[[], object]]:
     from fasthamer.runtime.sessions import open_session
 
     session = open_session(open_model(model), "onnxruntime", "auto", "cpu", threads=1)
+    assert session.image_size is not None
     crop = np.random.default_rng(0).integers(0, 256, (1, 3, session.image_size, session.image_size), dtype=np.uint8)
     calls: dict[str, Callable[[], object]] = {model: lambda: session(crop)}
     pixels = np.random.default_rng(0).random((1, 3, LANDMARK_SIZE, LANDMARK_SIZE), dtype=np.float32)
@@ -67,7 +69,7 @@ def _crop_calls(model: str) -> dict[str, Callable[[], object]]:
             write_onnx(load_landmark_network(kind), path)
             network = OnnxNetwork(path, LANDMARK_SIZE, LANDMARK_OUTPUTS, threads=1)
             network(pixels)  # opens the file
-        calls[f"hand_landmark_{kind}"] = lambda network=network: network(pixels)
+        calls[f"hand_landmark_{kind}"] = partial(network, pixels)
     return calls
 
 

@@ -65,10 +65,12 @@ def _whole(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) -> di
 
 
 def _last_stage(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) -> dict:
+    from fasthamer.data.dataset import HandStream
     from fasthamer.data.loader import Feed
     from fasthamer.distill.run import evaluation_scores, finish, prepare
     from fasthamer.distill.trainer import DistillTrainer
     from fasthamer.files.atomic import write_json, write_text
+    from fasthamer.students import Student
     from fasthamer.tools.assets.teacher.parts import FrozenPart, TrainedPart, with_part
     from fasthamer.tools.assets.teacher.stored_maps import store_maps
     from fasthamer.training.loop import train
@@ -76,6 +78,7 @@ def _last_stage(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) 
 
     prepared = prepare(cfg, run, resume=begun)
     cfg, student, accelerator = prepared.cfg, prepared.trainer.learner.student, prepared.trainer.accelerator
+    assert isinstance(student, Student) and not isinstance(prepared.images, HandStream)
     print(prepared.announcement, flush=True)
     write_text(run / "config.yaml", cfg.dump())
     write_json(run / "provenance.json", prepared.origin)

@@ -74,7 +74,7 @@ def write_part(path: Path, hands: Sequence[LabelledHand]) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    shapes = {name: (0, *shape[1:]) for name, shape in SHAPES.items()}
+    shapes: dict[str, Any] = {name: (0, *shape[1:]) for name, shape in SHAPES.items()}
     columns: dict[str, NDArray] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     if hands:
         columns = {
@@ -90,7 +90,7 @@ def write_part(path: Path, hands: Sequence[LabelledHand]) -> None:
             columns["pose"] = np.array([hand.pose for hand in hands], np.float32)
             columns["betas"] = np.array([hand.betas for hand in hands], np.float32)
     with replacing(path) as draft:
-        np.savez(draft, **columns)
+        np.savez(draft, **columns)  # type: ignore[arg-type]  # its stub takes the second argument for a flag
         if hands and hands[0].vertices is not None:
             np.save(draft.parent / vertices_file(path).name, np.array([hand.vertices for hand in hands], np.float16))
 

@@ -66,7 +66,7 @@ def store_maps(folder: Path, images: HandDataset, views: int, frozen: FrozenPart
         worker_init_fn=quiet_worker,
     )
     device = next(frozen.parameters()).device
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap] = {}
     for samples in tqdm(readable(loader), "storing maps", len(keys), unit="batch", mininterval=5):
         batch = Batch(*samples)
         maps = frozen(batch.image.to(device)).half().cpu()
