@@ -62,7 +62,7 @@ def test_files_stay_small_enough_for_the_wheel():
 
 
 def test_the_pipeline_benchmark_times_model_landmarks_and_detection(capsys):
-    assert benchmark_pipeline.main(["--model", "embedded", "--repeats", "3"]) == 0
+    assert benchmark_pipeline.main(["--models", "embedded", "--repeats", "3"]) == 0
     output = capsys.readouterr().out
     for name in ("embedded", "hand_landmark_full", "hand_landmark_lite", "detection alone", "embedded with detection"):
         assert f"{name} " in output
@@ -70,5 +70,5 @@ def test_the_pipeline_benchmark_times_model_landmarks_and_detection(capsys):
 
 def test_the_pipeline_benchmark_names_an_unknown_model(capsys):
     with pytest.raises(SystemExit) as stopped:
-        benchmark_pipeline.main(["--model", "nothing"])
+        benchmark_pipeline.main(["--models", "nothing"])
     assert stopped.value.code == 2 and "no model 'nothing'" in capsys.readouterr().err
