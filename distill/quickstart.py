@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 from torch.utils.data import default_collate
@@ -20,22 +22,25 @@ from fasthamer.device import pick_device
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
 from fasthamer.distill.real_images import real_images
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.run import execute, fill_cache, prepare
 from fasthamer.files.atomic import write_json
 from fasthamer.files.images import write_image
 from fasthamer.predict import open_model
+from fasthamer.students.files import STUDENT_FILE
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.interrupt import Interrupted, InterruptHandler
 from fasthamer.training.run_dir import resumed_config
 from fasthamer.types import Batch
 
 SHOWN = 6  # hands in an image
+TROUBLE = (ValueError, KeyError, OSError, FloatingPointError, Interrupted)
 
 
 def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
     """Trains the recipe `quickstart` once for each mode, side by side, each with its share of the processor.
 
-    What an earlier call began goes on, what it finished stays. Only the last one shows its progress bar.
+    The images and the teacher's answers, which the trainings share, are made before with the whole processor. What an
+    earlier call began goes on, what it finished stays. Only the last training shows its progress bar.
 
     Args:
         out: gets a run directory of each name, and the images that they share.
@@ -47,19 +52,30 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
         Interrupted: on Ctrl-C, after the checkpoints.
         RuntimeError: a training failed; its output says why.
     """
-    share = max(1, (os.cpu_count() or 1) // len(modes))
-    settings = [
-        "DATA.SYNTHETIC_FOLDER", str(out / "images"), "TEACHER.CACHE", str(out / "teacher"),
-        "TRAIN.THREADS", str(share), "DATA.WORKERS", str(share // 2), *overrides,
-    ]  # fmt: skip
-    processes = {}
+    cores = os.cpu_count() or 1
+    share = max(1, cores // len(modes))
+    shared = ["DATA.SYNTHETIC_FOLDER", str(out / "images"), "TEACHER.CACHE", str(out / "teacher")]
+    settings = [*shared, "TRAIN.THREADS", str(share), "DATA.WORKERS", str(share // 2), *overrides]
+    filling = [*shared, "TRAIN.THREADS", "1", "DATA.WORKERS", str(cores), *overrides]
+    trainings: dict[str, BaseProcess] = {}
+    fillings: dict[str, BaseProcess] = {}
+    spawn = get_context("spawn").Process
     for name, mode in modes.items():
         load_config("quickstart", ["KD.MODE", mode, *settings])  # a mistake is reported before anything starts
-        if (out / name / "student.safetensors").is_file():
+        if (out / name / STUDENT_FILE).is_file():
             print(f"{out / name} is finished; remove it to train it again", flush=True)
-        else:
-            arguments = (out / name, ["KD.MODE", mode, *settings], name == list(modes)[-1])
-            processes[name] = get_context("spawn").Process(target=_train_student, args=arguments, name=name)
+            continue
+        bar = name == list(modes)[-1]
+        arguments = (out / name, ["KD.MODE", mode, *settings], bar)
+        trainings[name] = spawn(target=_train_student, args=arguments, name=name)
+        if mode != "none" and not (out / name).is_dir():
+            fillings = {name: spawn(target=_fill_cache, args=(out / name, ["KD.MODE", mode, *filling]))}
+    _run_together(fillings, "making images and the teacher's answers for")
+    _run_together(trainings, "training")
+
+
+def _run_together(processes: Mapping[str, BaseProcess], doing: str) -> None:
+    """Starts the processes and waits for all of them."""
     with InterruptHandler() as interrupt:
         for process in processes.values():
             process.start()
@@ -67,9 +83,17 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
             process.join()
     failed = [name for name, process in processes.items() if process.exitcode]
     if failed and interrupt.requested:
-        raise Interrupted(f"stopped while training {' and '.join(failed)}")
+        raise Interrupted(f"stopped while {doing} {' and '.join(failed)}")
     if failed:
-        raise RuntimeError(f"the training of {' and '.join(failed)} failed, see above")
+        raise RuntimeError(f"{doing} {' and '.join(failed)} failed, see above")
+
+
+def _fill_cache(run: Path, overrides: list[str]) -> None:
+    """The images and the teacher's answers for a run that has not begun, in a process of its own."""
+    try:
+        fill_cache(prepare(load_config("quickstart", overrides), run), print)
+    except TROUBLE as error:
+        _fail(run, error)
 
 
 def _train_student(run: Path, overrides: list[str], bar: bool) -> None:
@@ -81,9 +105,13 @@ def _train_student(run: Path, overrides: list[str], bar: bool) -> None:
         print(f"{prepared.announcement}\n", flush=True)
         with nullcontext() if bar else redirect_stderr(StringIO()):  # where progress is shown
             execute(prepared)
-    except (ValueError, KeyError, OSError, FloatingPointError, Interrupted) as error:
-        print(f"{run}: {error.args[0] if error.args else error}", file=sys.stderr)
-        sys.exit(1)
+    except TROUBLE as error:
+        _fail(run, error)
+
+
+def _fail(run: Path, error: BaseException) -> NoReturn:
+    print(f"{run}: {error.args[0] if error.args else error}", file=sys.stderr)
+    sys.exit(1)
 
 
 def compare(out: Path, runs: tuple[str, ...], folder: Path | None) -> tuple[dict[str, dict[str, float]], list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,9 +140,7 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
         write_text(run / "config.yaml", cfg.dump())
         write_json(run / "provenance.json", prepared.origin)
     accelerator.wait_for_everyone()
-    if isinstance(trainer.teacher, CachedTeacher):
-        assert not isinstance(prepared.images, HandStream), "streams are not cached"
-        complete_cache(cfg, trainer.teacher, prepared.images, accelerator, message)
+    fill_cache(prepared, message)
     if not cfg.TRAIN.STEPS:
         cfg = with_timed_steps(cfg, trainer, feed, hours, "the paper's recipe takes 1,000,000: --steps", message)
         prepared = prepared._replace(cfg=cfg)
@@ -157,6 +156,22 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
 
     student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
     return finish(prepared, student, shown) if accelerator.is_main_process else {}
+
+
+def fill_cache(prepared: DistillRun, say: Callable[[str], None]) -> None:
+    """Computes what is missing in the teacher's cache, if the run has one. It may be called before `execute`.
+
+    Args:
+        prepared: from `prepare`.
+        say: gets lines for the user.
+
+    Raises:
+        OSError, Interrupted, FloatingPointError, BadSample: see `CachedTeacher.build`.
+    """
+    trainer = prepared.trainer
+    if isinstance(trainer.teacher, CachedTeacher):
+        assert not isinstance(prepared.images, HandStream), "streams are not cached"
+        complete_cache(prepared.cfg, trainer.teacher, prepared.images, trainer.accelerator, say)
 
 
 def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
