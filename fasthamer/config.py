@@ -52,7 +52,7 @@ _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
 _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
-_C.STUDENT.BACKBONE_FILE = ""  # instead of PRETRAINED: a file of weights, a student's file, `shipped` or `torchvision`
+_C.STUDENT.BACKBONE_FILE = ""  # instead: weights, a student (file or shipped name), `shipped`, `torchvision`
 _C.STUDENT.INIT = ""  # a student.safetensors, or Fast-HaMeR's .ckpt, to start from
 _C.STUDENT.TOKENIZER = "auto"  # of the decoder token: a tokenizer.safetensors; auto = the embedded hand's, shipped
 _C.STUDENT.GENERATOR = "upsampled"  # where it reads tokens: global, map, upsampled (TokenHand's A, 7x7, D)

@@ -17,6 +17,7 @@ import fasthamer
 from fasthamer.files.weights import check_weights, shapes
 from fasthamer.students import landmark_maps
 from fasthamer.students.landmark_maps import LandmarkMaps
+from fasthamer.students.shipped import shipped_students
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Backbone(nn.Module):
         pretrained: load timm's ImageNet weights; where they cannot be loaded, logs a warning and starts from shipped
             ones (`SHIPPED`) or from scratch.
         weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or a
-            student's file, whose backbone is used, whatever its decoder; or `shipped`.
+            student's file or a shipped student's name, whose backbone is used, whatever its decoder; or `shipped`.
         hub: where pretrained weights come from.
         batch_norm_eps: of every batch norm; None: timm's.
         end: layers behind the network's last map.
@@ -267,7 +268,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def _of_student(path: str | Path | None) -> dict[str, Tensor]:
-    """The backbone's weights of a student's file; empty for any other file."""
+    """The backbone's weights of a student, by its file or the name of a shipped one; empty for any other file."""
+    path = shipped_students().get(str(path), path)
     if path is None or Path(path).suffix != ".safetensors" or not Path(path).is_file():
         return {}
     prefix = "backbone."

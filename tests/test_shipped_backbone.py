@@ -5,6 +5,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from fasthamer.predict import open_model
 from fasthamer.students.backbone import SHIPPED, Backbone, Hub
 from fasthamer.tools.assets import make_backbone
 
@@ -24,6 +25,11 @@ def test_without_a_network_mobilenetv3_starts_from_them_and_warns(tmp_path, capl
     assert "refused" in caplog.text and "starts from the shipped weights" in caplog.text
     stored = load_file(SHIPPED[NAME])["conv_stem.weight"]
     torch.testing.assert_close(network.state_dict()["conv_stem.weight"], stored.float())
+
+
+def test_a_shipped_students_name_gives_its_backbone():
+    loaded, student = Backbone(NAME, 64, weights="mobilenetv3_l").state_dict(), open_model("mobilenetv3_l")
+    assert all(torch.equal(value, loaded[name]) for name, value in student.backbone.state_dict().items())
 
 
 def test_another_network_has_none():
