@@ -50,7 +50,7 @@ class OnnxNetwork:
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # sessions take turns on the same cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # networks take turns on the cores
         options.log_severity_level = 3  # errors
         try:
             session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])

@@ -35,13 +35,13 @@ _PINCH = (
 )
 
 
-def sample(rng: np.random.Generator, axes: Axes, capsules: Capsules) -> np.ndarray:
-    """One random pose: absolute axis-angle (15, 3).
+def sample(rng: np.random.Generator, axes: Axes, capsules: Capsules, gesture: bool = False) -> np.ndarray:
+    """One random pose: absolute axis-angle (15, 3); with `gesture` one that people show to a camera.
 
     A family is drawn first; poses in which fingers intersect are drawn anew within it, so that closed gestures (fists)
     stay as frequent as open ones. After a dozen tries the pose with the least overlap is taken.
     """
-    family = _FAMILIES[rng.choice(len(_FAMILIES), p=_SHARES)]
+    family = _gesture if gesture else _FAMILIES[rng.choice(len(_FAMILIES), p=_SHARES)]
     best, least = None, np.inf
     for _ in range(_TRIES):
         angles = np.clip(family(rng) + _noise(rng), LOWEST, HIGHEST)
@@ -63,6 +63,22 @@ def _noise(rng: np.random.Generator) -> np.ndarray:
 def _raised_and_folded(rng: np.random.Generator) -> np.ndarray:
     """Counting, pointing, victory, horns...: every finger is up or folded, the thumb does anything."""
     up = rng.random(4) < 0.52
+    pose = _with_fingers_up(rng, up)
+    pose[4] = _thumb_beside(rng, up)
+    return pose + _thumb_noise(rng)
+
+
+def _gesture(rng: np.random.Generator) -> np.ndarray:
+    """Thumbs up or down, pointing, victory, horns, calling...: few fingers up, the thumb mostly away from them."""
+    up = _GESTURES[rng.choice(len(_GESTURES), p=_GESTURE_SHARES)]
+    pose = _with_fingers_up(rng, up)
+    away = rng.random() < 0.65
+    pose[4] = (_THUMB_OUT, _THUMB_UP)[rng.integers(2)] if away else _thumb_beside(rng, up)
+    return pose + _thumb_noise(rng)
+
+
+def _with_fingers_up(rng: np.random.Generator, up: np.ndarray) -> np.ndarray:
+    """Some fingers up, the others folded; the thumb at rest."""
     pose = np.zeros((5, 4))
     fan = rng.uniform(-0.3, 1.6)
     knuckle = rng.normal(44 + 10 * (~up).sum(), 13)  # the more fingers fold, the tighter
@@ -80,8 +96,7 @@ def _raised_and_folded(rng: np.random.Generator) -> np.ndarray:
         else:
             bent = max(0.0, rng.normal(2, 6))
             pose[finger] = rng.normal(6, 8) + 5 * beside, fan * _FAN[finger], bent, 0.4 * bent
-    pose[4] = _thumb_beside(rng, up)
-    return pose + _thumb_noise(rng)
+    return pose
 
 
 def _thumb_beside(rng: np.random.Generator, up: np.ndarray) -> np.ndarray:
@@ -206,6 +221,10 @@ def _neighbours(finger: int) -> tuple[int, ...]:
 
 _THUMBS_FREE = (_THUMB_OUT, _THUMB_UP, _THUMB_ALONG, _THUMB_OUT, _THUMB_OPPOSED)
 _THUMBS_CLOSED = (_THUMB_ACROSS, _THUMB_OVER, _THUMB_OPPOSED)
+_GESTURES = np.array(  # fingers up: index, middle, pinky, ring
+    [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [1, 1, 1, 1]], bool
+)
+_GESTURE_SHARES = (0.36, 0.18, 0.13, 0.11, 0.07, 0.08, 0.07)
 _FAMILIES: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
     _raised_and_folded,
     _open,

@@ -41,9 +41,9 @@ def _anatomy() -> tuple[gestures.Axes, Capsules]:
     return axes, Capsules(arrays["J"].astype(float), arrays["v_template"][list(TIP_VERTICES)].astype(float))
 
 
-def sample_pose(rng: np.random.Generator) -> np.ndarray:
+def sample_pose(rng: np.random.Generator, gesture: bool = False) -> np.ndarray:
     """A random natural pose: absolute axis-angle rotations (15, 3) of MANO's hand joints, in MANO's frame."""
-    return pose_sampling.sample(rng, *_anatomy())
+    return pose_sampling.sample(rng, *_anatomy(), gesture)
 
 
 def sample_betas(rng: np.random.Generator) -> np.ndarray:

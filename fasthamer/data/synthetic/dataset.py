@@ -183,7 +183,8 @@ def _turned(hand: PlacedHand, rotation: float) -> PlacedHand:
 
 
 def _sample_hand(rng: np.random.Generator, shares: Distribution) -> ManoParams:
-    rotations = np.stack([cv2.Rodrigues(angle)[0] for angle in sample_pose(rng)])
+    gesture = shares.gestures > 0 and rng.random() < shares.gestures
+    rotations = np.stack([cv2.Rodrigues(angle)[0] for angle in sample_pose(rng, gesture)])
     return ManoParams(
         torch.from_numpy(random_orientation(rng, shares)[None].astype(np.float32)),
         torch.from_numpy(rotations.astype(np.float32)),

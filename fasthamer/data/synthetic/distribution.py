@@ -13,8 +13,11 @@ class Distribution(NamedTuple):
     occluded: float  # with an object before the hand
     all_edges: float  # crops that show all four edges of the source image: HaMeR pads with black beyond them
     some_edges: float  # or one or two edges
+    gestures: float = 0.0  # with a pose that people show to a camera, see `fasthamer.hand.pose_sampling`
 
 
 HARD = Distribution(raised=0.6, egocentric=0.15, occluded=0.2, all_edges=0.3, some_edges=0.15)
 LIFE = Distribution(raised=0.78, egocentric=0.17, occluded=0.06, all_edges=0.0, some_edges=0.08)
-DISTRIBUTIONS = {"hard": HARD, "life": LIFE}  # hard: for training, and the evaluation of every run until now
+GESTURES = LIFE._replace(gestures=0.85)
+# hard: for training, and the evaluation of every run until now
+DISTRIBUTIONS = {"hard": HARD, "life": LIFE, "gestures": GESTURES}
