@@ -36,6 +36,7 @@ _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
 _C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic images are kept once drawn; empty = each is drawn for every epoch
 _C.DATA.SYNTHETIC_EVAL_SIZE = 512  # images in the synthetic evaluation set
 _C.DATA.MIX_SYNTHETIC = 0.0  # fraction of each epoch drawn from synthetic hands when DATA.NAME is another set
+_C.DATA.MIX_SPLIT = "hard"  # of these: hard, life, gestures or varied
 
 _C.AUGMENT = CN()  # HaMeR's training augmentation
 _C.AUGMENT.SCALE = 0.3  # the crop grows or shrinks by up to this fraction

@@ -60,7 +60,8 @@ def training_set_of(spec: DatasetSpec, hand: Hand) -> HandDataset | HandStream:
     if spec.labelled != 1.0:
         dataset = _partly_labelled(dataset, spec.labelled, spec.seed, spec.labelled_only)
     if spec.synthetic_fraction and spec.name != "synthetic":
-        rendered: HandDataset = DATASETS.build("synthetic", spec, hand)
+        mixed_in = spec._replace(name="synthetic", split=spec.mix_split, cropping=spec.cropping._replace(find=None))
+        rendered: HandDataset = DATASETS.build("synthetic", mixed_in, hand)
         dataset = _with_synthetic(dataset, rendered, spec.synthetic_fraction, spec.seed)
     return dataset
 
@@ -89,6 +90,7 @@ def training_spec(cfg: CfgNode, find: FindBoxes | None = None) -> DatasetSpec:
         synthetic_size=cfg.DATA.SYNTHETIC_SIZE,
         synthetic_folder=cfg.DATA.SYNTHETIC_FOLDER,
         synthetic_fraction=cfg.DATA.MIX_SYNTHETIC,
+        mix_split=cfg.DATA.MIX_SPLIT,
         mix=tuple(cfg.DATA.MIX),
         cropping=_cropping(cfg, find),
     )

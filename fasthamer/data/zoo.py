@@ -37,6 +37,7 @@ class DatasetSpec(NamedTuple):
     synthetic_size: int  # samples of a synthetic dataset
     synthetic_folder: str  # where synthetic images are cached; empty: they are not
     synthetic_fraction: float  # of an epoch, mixed into another dataset
+    mix_split: str  # of the synthetic hands that are mixed in
     mix: tuple[Any, ...]  # the entries of DATA.MIX, unchecked
     cropping: Cropping = CROPPING
 
@@ -70,10 +71,10 @@ def synthetic(spec: DatasetSpec, hand: Hand) -> HandDataset:
     """Synthetic images, rendered on the fly or cached in a folder; needs no files."""
     from fasthamer.data.synthetic.dataset import SyntheticDataset
 
-    if spec.cropping.find is not None and spec.name == "synthetic":
+    if spec.cropping.find is not None:
         raise ValueError("DATA.BOX detector is for images of files: synthetic hands are rendered inside their box")
     size, pixels, shape = spec.synthetic_size, spec.image_size, spec.cropping.shape
-    kind = spec.split if spec.name == "synthetic" and spec.split not in ("training", "evaluation") else "hard"
+    kind = spec.split if spec.split not in ("training", "evaluation") else "hard"
     if not spec.train:
         return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape, distribution=kind)
     strength = spec.strength or UNCHANGED
