@@ -6,7 +6,7 @@ import pytest
 
 from fasthamer.config import load_config
 from fasthamer.tools import cli
-from fasthamer.tools.__main__ import commands
+from fasthamer.tools.__main__ import commands, main
 
 
 def test_every_flag_sets_a_config_key():
@@ -48,6 +48,13 @@ def test_an_error_is_one_line(error, line, capsys):
 
 def test_the_list_of_commands_has_commands_only():
     names = commands()
-    assert {"distill", "eval", "train_tokenizer", "quickstart", "export", "demo"} <= names.keys()
-    assert not names.keys() & {"cli", "assets", "convert_lite0", "make_backbone", "make_hand"}
-    assert all(names.values())  # each with its summary
+    assert {"predict", "distill", "eval", "benchmark", "export", "tokenizer", "data", "zoo"} <= names.keys()
+    assert not names.keys() & {"cli", "demo", "assets", "make_hand", "benchmark_fps", "train_tokenizer", "prepare_data"}
+    assert names["data"][0] == "prepare_data" and all(summary for _, summary in names.values())
+
+
+def test_the_help_lists_every_command_and_the_exit_codes(capsys):
+    assert main(["--help"]) == main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in commands()) and "2 a mistake" in printed
+    assert main(["benchmrk"]) == 2 and "did you mean 'benchmark'?" in capsys.readouterr().err

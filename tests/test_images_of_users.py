@@ -105,12 +105,12 @@ def test_boxes_partly_outside_stay_allowed(hands, box):
     assert box_problem(np.array(box[:2]), np.array(box[2:]), 320, 240) is None
 
 
-@pytest.mark.parametrize("name", ["an MP4 video", "is a folder", "no image"])
+@pytest.mark.parametrize("name", ["an MP4 video", "expected a folder", "no image"])
 def test_the_demo_says_what_it_was_given(tmp_path, capsys, name):
     path = tmp_path / "a"
     if name == "an MP4 video":
         path.write_bytes(brand(b"isom"))
-    elif name == "is a folder":
+    elif name == "expected a folder":  # one of images, to one image file
         path.mkdir()
     with pytest.raises(SystemExit) as stop:
         demo.main([str(path), "--out", str(tmp_path / "out.png")])

@@ -1,4 +1,4 @@
-"""Visualisation: shaded meshes and skeletons over images, views from the side, and labelled grids of images.
+"""Visualisation: meshes and skeletons over images, views from the side and from above, and labelled grids of images.
 
 Images are (H, W, 3) uint8 RGB. Pixel coordinates are OpenCV's: the centre of the first pixel is (0, 0).
 """
@@ -14,64 +14,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fasthamer.camera import CROP_FOCAL, weak_to_translation
 from fasthamer.hand.conventions import OPENPOSE_BONES
-from fasthamer.render.raster import interpolate, rasterize, vertex_normals
+from fasthamer.render.mesh import MESH_COLOURS, Colour, draw_mesh
 
-Colour = tuple[int, int, int]
-
-MESH_COLOURS: dict[str, Colour] = {
-    "truth": (214, 214, 208),
-    "teacher": (122, 167, 224),
-    "student": (240, 163, 108),
-    "prediction": (122, 167, 224),
-}
 FINGER_COLOURS: tuple[Colour, ...] = ((255, 140, 60), (250, 205, 50), (90, 200, 90), (70, 150, 250), (200, 100, 230))
 WRIST_COLOUR: Colour = (235, 235, 235)
 PAPER: Colour = (250, 250, 248)
 INK: Colour = (45, 48, 56)
 
-_KEY_LIGHT = np.array([-0.45, -0.75, -0.65]) / np.linalg.norm([-0.45, -0.75, -0.65])  # towards the light: upper left
-_SUPERSAMPLING = 2  # the mesh is rendered this many times larger and averaged, for smooth edges
 _SUBPIXEL_BITS = 4
-
-
-def draw_mesh(
-    image: NDArray[np.uint8],
-    vertices: ArrayLike,
-    faces: NDArray,
-    focal: float | tuple[float, float],
-    centre: tuple[float, float],
-    colour: Colour = MESH_COLOURS["prediction"],
-    opacity: float = 0.95,
-) -> NDArray[np.uint8]:
-    """Draws a shaded mesh over an image.
-
-    Args:
-        image: (H, W, 3) RGB; not changed.
-        vertices: (V, 3) metres in the camera's frame: x right, y down, z forward.
-        faces: (F, 3), counter-clockwise from outside.
-        focal: pixels, one for both axes or (fx, fy).
-        centre: principal point, pixels.
-        opacity: 0 to 1; 1 hides the image behind the mesh.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    height, width = image.shape[:2]
-    k = _SUPERSAMPLING
-    fx, fy = (focal, focal) if isinstance(focal, int | float) else focal
-    vertices = np.asarray(vertices, np.float32)
-    middle = (centre[0] + 0.5) * k - 0.5, (centre[1] + 0.5) * k - 0.5  # integers are pixel centres, not corners
-    fragments = rasterize(vertices, faces, (fx * k, fy * k), middle, width * k, height * k)
-    covered = fragments.face >= 0
-    layer = np.zeros((height * k, width * k, 4), np.float32)  # RGB times coverage, and coverage
-    if covered.any():
-        normals = interpolate(fragments, faces, vertex_normals(vertices, faces))
-        points = interpolate(fragments, faces, vertices)
-        layer[covered, :3] = _shade(normals, points, colour)
-        layer[covered, 3] = 1
-    layer = cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA) * opacity
-    result = layer[:, :, :3] + image * (1 - layer[:, :, 3:])
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
 
 def overlay_hand(
@@ -140,20 +90,51 @@ def turned_view(
     degrees: float = 90.0,
     size: int = 256,
     extent: float = 0.22,
-    colour: Colour = MESH_COLOURS["prediction"],
+    colour: Colour | NDArray = MESH_COLOURS["prediction"],
+    tilt: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Draws the mesh, rotated about the vertical axis, on a plain background.
 
     Args:
         vertices: (V, 3) metres, any origin.
+        faces: (F, 3), counter-clockwise from outside.
         degrees: rotation; 90 shows the mesh from the image's right.
+        size: pixels of the view's sides.
         extent: metres across the image; use the same value for meshes to be compared.
+        colour: of the mesh, or (V, 3) 0..255 of each vertex.
+        tilt: degrees of a second rotation, about the horizontal axis; 90 shows the mesh from above.
     """
     background = np.full((size, size, 3), PAPER, np.uint8)
     points = np.asarray(vertices, np.float64)
-    placed = _rotated(points, points.mean(0), degrees) + np.array([0, 0, CROP_FOCAL * extent])
+    cos, sin = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
+    turned = _rotated(points, points.mean(0), degrees) @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]).T
+    placed = turned + np.array([0, 0, CROP_FOCAL * extent])
     focal = CROP_FOCAL * size
     return draw_mesh(background, placed, faces, focal, (size / 2, size / 2), colour, opacity=1.0)
+
+
+def views_beside(
+    image: NDArray[np.uint8], meshes: Sequence[tuple[ArrayLike, NDArray]], colour: Colour = MESH_COLOURS["prediction"]
+) -> NDArray[np.uint8]:
+    """The image, and on its right a column for each mesh: from the side (the image's right) and below that from above.
+
+    Args:
+        image: (H, W, 3) RGB.
+        meshes: vertices (V, 3) metres in the image's axes, any origin, and faces (F, 3), of each hand.
+
+    Returns:
+        (H, W + about H / 2 for each mesh, 3) uint8.
+    """
+    cell = max(1, image.shape[0] // 2)
+    parts = [image]
+    for vertices, faces in meshes:
+        extent = 1.1 * float(2 * np.linalg.norm(vertices - np.mean(vertices, 0), axis=1).max())
+        side = turned_view(vertices, faces, 90.0, cell, extent, colour)
+        top = turned_view(vertices, faces, 0.0, cell, extent, colour, tilt=90.0)
+        column = np.full((image.shape[0], cell, 3), PAPER, np.uint8)
+        column[: 2 * cell] = np.concatenate([side, top])[: image.shape[0]]
+        parts.append(column)
+    return np.concatenate(parts, axis=1)
 
 
 def skeletons_view(
@@ -217,23 +198,3 @@ def _rotated(points: NDArray, middle: NDArray, degrees: float) -> NDArray:
     """Points (N, 3) rotated about the vertical axis through `middle`, and `middle` moved to the origin."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return (points - middle) @ np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]]).T
-
-
-def _shade(normals: NDArray, points: NDArray, colour: Colour) -> NDArray[np.float32]:
-    """Colours 0..255 (N, 3) of surface points: a light from the upper left, ambient light, a soft highlight.
-
-    Faces seen from inside (the open wrist) are lit like their outside and darkened.
-    """
-    view = -points / np.linalg.norm(points, axis=1, keepdims=True)
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    facing = (normals * view).sum(1, keepdims=True)
-    normals = np.where(facing < 0, -normals, normals)
-    key = np.clip(normals @ _KEY_LIGHT, 0, 1)[:, None]
-    sky = 0.5 - 0.5 * normals[:, 1:2]
-    edge = 1 - np.abs(facing)
-    halfway = view + _KEY_LIGHT
-    halfway /= np.linalg.norm(halfway, axis=1, keepdims=True)
-    gloss = np.clip((normals * halfway).sum(1), 0, 1)[:, None] ** 28
-    light = (0.46 + 0.16 * sky + 0.58 * key) * (1 - 0.28 * edge**2)
-    light = np.where(facing < -0.05, 0.45 * light, light)
-    return np.clip(np.array(colour, np.float32) * light + 38 * gloss, 0, 255).astype(np.float32)
