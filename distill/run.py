@@ -17,8 +17,11 @@ from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
 from fasthamer.data.loader import Feed, check_lanes
 from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
-from fasthamer.distill.evaluate import evaluate, predict, rules_for
+from fasthamer.distill.evaluate import Predicted, evaluate, predict, rules_for
 from fasthamer.distill.objective import Objective
+from fasthamer.distill.report.entry import entry_of
+from fasthamer.distill.report.page import write_report
+from fasthamer.distill.report.training_log import read_training_log
 from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
 from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.distill.trainer import DistillTrainer
@@ -175,17 +178,28 @@ def fill_cache(prepared: DistillRun, say: Callable[[str], None]) -> None:
 
 
 def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
-    """Evaluates and saves a trained student; returns its scores."""
+    """Evaluates and saves a trained student and writes its report; returns its scores."""
     cfg, run = prepared.cfg, prepared.run
     scores: dict[str, Any] = {}
     try:
-        scores = evaluation_scores(prepared, student)
+        predicted, scores = _evaluated(prepared, student)
         draw(prepared, student, run / "pictures" / "final.png", shown)
         write_json(run / "eval" / "scores.json", scores)
     finally:  # a broken evaluation image must not cost the training
         header = {"config": cfg.dump(), "metrics": scores, "provenance": prepared.origin}
         save_student(run / "student.safetensors", student, header)
+    _report(prepared, predicted, scores)
     return scores
+
+
+def _report(prepared: DistillRun, predicted: Predicted, scores: dict[str, Any]) -> None:
+    """Writes `report.html` into the run directory."""
+    cfg, run = prepared.cfg, prepared.run
+    data = f"{dataset_name(cfg, train=False)}-{Path(cfg.DATA.EVAL_SPLIT).name}"
+    rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
+    entry = entry_of(run.name, data, scores, prepared.held_out, predicted, rules, prepared.hand)
+    log = read_training_log(run, run.name)
+    write_report(run / "report.html", f"Run {run.name}", [entry], prepared.origin, cfg.dump(), [log] if log else [])
 
 
 def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> Any:
@@ -202,10 +216,14 @@ def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> An
 
 def evaluation_scores(prepared: DistillRun, student: nn.Module) -> dict[str, Any]:
     """The scores of a student on the evaluation set."""
+    return _evaluated(prepared, student)[1]
+
+
+def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted, dict[str, Any]]:
     cfg, device = prepared.cfg, prepared.trainer.accelerator.device
     predicted = predict(student, prepared.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
-    return evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
+    return predicted, evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
 
 
 def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:

@@ -38,43 +38,56 @@ class Evaluation(NamedTuple):
     rules: Rules
 
 
-def prepare(
-    cfg: CfgNode, source: str, hand: str | None, protocol: str, joints: str, hard_tokens: bool = False
-) -> Evaluation:
-    """Opens the model and the evaluation set of a config.
+def open_for_scoring(cfg: CfgNode, source: str, hand: str | None, hard_tokens: bool = False) -> nn.Module:
+    """Opens a model and puts it on its device.
 
     Args:
-        cfg: DATA, EVAL, DEVICE and TEACHER.CHECKPOINT are used.
+        cfg: DEVICE and TEACHER.CHECKPOINT are used.
         source: see `fasthamer.predict.open_model`.
         hand: a MANO file, if the student was trained with one.
-        protocol: auto or one of PROTOCOLS.
-        joints: auto or one of TIPS.
         hard_tokens: take the likeliest code of each token, not the mean of all by their probability.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
     """
-    device = pick_device(cfg.DEVICE)
-    model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(device)
+    model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(pick_device(cfg.DEVICE))
     if hard_tokens:
         decoder = getattr(model, "decoder", None)
         if not isinstance(decoder, TokenDecoder):
             raise ValueError(f"--hard-tokens is for students with the decoder token, which {source} has not")
         decoder.hard = True
-    its_hand: Hand = model.hand  # type: ignore[assignment]
+    return model
+
+
+def prepare(cfg: CfgNode, model: nn.Module, name: str, protocol: str, joints: str) -> Evaluation:
+    """Opens the evaluation set of a config for a model.
+
+    Args:
+        cfg: DATA and EVAL are used.
+        model: from `open_for_scoring`.
+        name: the model's in scores.json.
+        protocol: auto or one of PROTOCOLS.
+        joints: auto or one of TIPS.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
+    """
+    hand: Hand = model.hand  # type: ignore[assignment]
     if cfg.DATA.BOX_SHAPE == "auto":
         cfg = replaced(cfg, {"DATA.BOX_SHAPE": shape_for(model)})
-    dataset = build_dataset(cfg, its_hand, train=False, find=mediapipe_boxes())
-    name = f"{source} (hard tokens)" if hard_tokens else source
-    about = {"model": name, "hand": its_hand.name, "data": dataset_name(cfg), "split": cfg.DATA.EVAL_SPLIT}
+    dataset = build_dataset(cfg, hand, train=False, find=mediapipe_boxes())
+    about = {"model": name, "hand": hand.name, "data": dataset_name(cfg, train=False), "split": cfg.DATA.EVAL_SPLIT}
     return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 
-def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> dict[str, Any]:
+def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> tuple[dict[str, Any], Predicted]:
     """Predicts, scores, and writes `scores.json`, the official submission and `pictures/cases.png` into `out`.
 
     Hands in the submission stand before the camera where the dataset knows it; else they are centred on themselves,
     and of the official scores only the aligned ones are meaningful.
+
+    Returns:
+        The content of `scores.json`, and the predictions.
 
     Raises:
         ValueError: a sample that cannot be read or scored; the message names it.
@@ -95,19 +108,7 @@ def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> dict[str, A
     errors, unit = _ranking(predicted, joints)
     image = sample_sheet(evaluation.dataset, predicted, joints, errors, unit, hand.faces, rows)
     write_image(out / "pictures" / "cases.png", image)
-    return scores
-
-
-def table(scores: dict[str, Any]) -> str:
-    """The scores as lines with their confidence intervals."""
-    lines = [f"{scores['n']} samples, protocol {scores['protocol']}, joints {scores['joints']}"]
-    if "detector_misses" in scores:
-        lines += [f"  {scores['detector_misses']} hands not found by the detector: the crop was the whole image"]
-    for key in (key for key in scores if f"{key}_ci95" in scores):
-        low, high = scores[f"{key}_ci95"]
-        digits = 2 if key.endswith("_mm") else 3
-        lines.append(f"  {key:24s} {scores[key]:8.{digits}f}   95 % {low:.{digits}f} to {high:.{digits}f}")
-    return "\n".join(lines)
+    return scores, predicted
 
 
 def _ranking(predicted: Predicted, joints: NDArray) -> tuple[NDArray[np.float64], str]:

@@ -142,7 +142,8 @@ def test_an_exported_file_holds_the_shape_and_older_ones_are_hamers():
 
 def test_evaluation_and_training_take_the_models_shape_unless_one_is_set(file, tmp_path):
     for keys, shape in (([], "square"), (["DATA.BOX_SHAPE", "hamer"], "hamer")):
-        evaluation = scoring.prepare(load_config(None, [*SMALL, *keys]), str(file), None, "auto", "auto")
+        cfg = load_config(None, [*SMALL, *keys])
+        evaluation = scoring.prepare(cfg, scoring.open_for_scoring(cfg, str(file), None), "mine", "auto", "auto")
         assert evaluation.dataset.shape == shape
     student = ["STUDENT.NAME", "timm:test_resnet", "STUDENT.DECODER_SIZE", "tiny", "STUDENT.IMAGE_SIZE", "64"]
     student += ["STUDENT.PRETRAINED", "false", "KD.MODE", "none"]

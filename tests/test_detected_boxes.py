@@ -19,7 +19,7 @@ from fasthamer.data.crop import Box, chosen_box, hand_box, image_box, keypoint_b
 from fasthamer.detect.boxes import BoxFinder, hand_boxes
 from fasthamer.detect.detections import Detections
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
-from fasthamer.distill.scoring import table
+from fasthamer.distill.score_table import table
 
 
 def box(x, y, side):

@@ -75,10 +75,10 @@ def evaluation(alter=lambda points: points, mirrored=False):
 
 
 def test_perfect_answers_score_zero_and_a_known_error_scores_itself(tmp_path):
-    scores = score_model(evaluation(), tmp_path, rows=1)
+    scores, _ = score_model(evaluation(), tmp_path, rows=1)
     assert scores["pa_mpjpe_mm"] < 1e-3 and scores["pa_mpvpe_mm"] < 1e-3
     assert scores["f5"] == 1.0 and scores["n"] == 5 and scores["joints"] == "hamer"
-    grown = score_model(evaluation(lambda points: 1.2 * points), tmp_path / "grown", rows=1)
+    grown, _ = score_model(evaluation(lambda points: 1.2 * points), tmp_path / "grown", rows=1)
     assert grown["pa_mpjpe_mm"] < 1e-3  # alignment takes the scale out
     assert grown["mpjpe_rel_mm"] > 5
     assert json.loads((tmp_path / "scores.json").read_text()) == scores

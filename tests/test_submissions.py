@@ -92,7 +92,7 @@ def opened(name, root, hand, grown=1.0, shape="auto"):
 def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its_submission(
     name, shape, sets, mano_like, tmp_path
 ):
-    scores = score_model(opened(name, sets[name], mano_like, shape=shape), tmp_path, rows=1)
+    scores, _ = score_model(opened(name, sets[name], mano_like, shape=shape), tmp_path, rows=1)
     assert scores["protocol"] == name and scores["joints"] == name and scores["frame"] == "camera"
     for key in ("mpjpe_mm", "mpjpe_rel_mm", "pa_mpjpe_mm", "pa_mpjpe_rigid_mm", "mpvpe_mm", "pa_mpvpe_mm"):
         assert scores[key] < 0.05, key  # crops are float32
@@ -107,7 +107,7 @@ def test_a_model_that_knows_the_answers_is_right_in_the_camera_too_and_so_is_its
 
 
 def test_a_hand_too_large_is_put_farther_away(sets, mano_like, tmp_path):
-    scores = score_model(opened("ho3d", sets["ho3d"], mano_like, grown=1.1), tmp_path, rows=1)
+    scores, _ = score_model(opened("ho3d", sets["ho3d"], mano_like, grown=1.1), tmp_path, rows=1)
     assert scores["pa_mpjpe_mm"] < 0.05 and scores["mpjpe_st_mm"] < 0.05  # both take the scale out
     assert 50 < scores["mpjpe_mm"] < 80  # a tenth of about 0.6 m
     assert 2 < scores["mpjpe_rel_mm"] < 15
@@ -129,7 +129,7 @@ def test_left_hands_are_submitted_as_left_hands(shape, sets, mano_like, tmp_path
 @pytest.mark.parametrize("shape", ["hamer", "upright"])
 def test_hint_is_scored_by_its_keypoints(shape, sets, mano_like, tmp_path):
     evaluation = opened("hint", sets["hint"], mano_like, shape=shape)
-    scores = score_model(evaluation, tmp_path, rows=1)
+    scores, _ = score_model(evaluation, tmp_path, rows=1)
     known = [evaluation.dataset.labels(index).keypoints[:, 2] > 0 for index in range(3)]
     assert scores["protocol"] == "hint" and scores["n"] == 3 and scores["pck_05"] == 1.0
     again = score_file(

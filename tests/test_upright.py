@@ -272,7 +272,8 @@ def test_a_student_of_upright_boxes_is_evaluated_and_exported_with_them(embedded
     assert load_student(tmp_path / "student.safetensors").deploy().box_shape == "upright"
     keys = ["DATA.SYNTHETIC_EVAL_SIZE", "1", "DEVICE", "cpu", "IMAGE_SIZE", "64"]
     cfg = load_config(None, keys)
-    evaluation = scoring.prepare(cfg, str(tmp_path / "student.safetensors"), None, "auto", "auto")
+    model = scoring.open_for_scoring(cfg, str(tmp_path / "student.safetensors"), None)
+    evaluation = scoring.prepare(cfg, model, "mine", "auto", "auto")
     assert knuckle_direction(evaluation.dataset[(0, 0)].keypoints_2d) == pytest.approx(0, abs=1e-2)
 
 

@@ -42,12 +42,19 @@ def command(name: str, text: str | None) -> argparse.ArgumentParser:
     )
 
 
-def add_flags(parser: argparse.ArgumentParser, *flags: str, required: Sequence[str] = ()) -> None:
-    """Adds flags of `FLAGS`; `overrides` turns them into config settings."""
+def add_flags(
+    parser: argparse.ArgumentParser,
+    *flags: str,
+    required: Sequence[str] = (),
+    action: str | type[argparse.Action] = "store",
+) -> None:
+    """Adds flags of `FLAGS`; `parse` turns those that are stored into config settings."""
     for flag in flags:
         key, text = FLAGS[flag]
         name = flag.removeprefix("--").replace("-", "_").upper()
-        parser.add_argument(flag, dest=key, metavar=name, help=f"{text} ({key})", required=flag in required)
+        parser.add_argument(
+            flag, dest=key, metavar=name, help=f"{text} ({key})", required=flag in required, action=action
+        )
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -1,0 +1,1 @@
+"""HTML reports of evaluations and runs: one file each, readable without a network."""
