@@ -58,7 +58,7 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
     kept = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     for name in ("config.yaml", "provenance.json", "metrics.jsonl", "student.safetensors", "eval/scores.json"):
         assert name in kept
-    assert "pictures/final.png" in kept
+    assert {"pictures/final.png", "report.html"} <= kept
     assert not [name for name in kept if "part" in name]
 
     config = load_config(run / "config.yaml")
@@ -74,6 +74,15 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
     assert header["provenance"] == origin
     phases = [json.loads(line)["phase"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert phases == ["eval", "train"]
+    report = (run / "report.html").read_text(encoding="utf-8")
+    for text in (
+        "Run run",
+        "Loss",
+        "Evaluation during the training",
+        f"{scores['pa_mpjpe_mm']:.2f}",
+        origin["data"]["training"],
+    ):
+        assert text in report
     student = load_student(run / "student.safetensors")
     assert student(torch.zeros(1, 3, 64, 64)).vertices.shape == (1, 778, 3)
 

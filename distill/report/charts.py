@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,12 @@ from fasthamer.distill.report.entry import Entry
 from fasthamer.distill.report.errors import against, area, by_joint, joints_pck
 from fasthamer.render.figure import COLOURS, GRID, INK
 
-JOINTS = ("wrist", *(f"{finger} {n}" for finger in ("thumb", "index", "middle", "ring", "pinky") for n in (1, 2, 3, 4)))
+JOINTS = (
+    "wrist",
+    *(f"{finger} {n}" for finger in ("thumb", "index", "middle", "ring", "pinky") for n in (1, 2, 3, "tip")),
+)
+NO_LOSS = ("step", "phase", "images_per_second", "learning_rate")  # of a training line
+DASHES = ("solid", "dash", "dot", "dashdot")
 POINTS = 1000  # of a training curve, at most
 
 
@@ -73,11 +78,12 @@ def loss_chart(lines: Sequence[dict[str, Any]]) -> go.Figure | None:
     rows = _thinned([line for line in lines if line["phase"] == "train" and "total" in line])
     if not rows:
         return None
-    names = [name for name in rows[0] if name not in ("step", "phase", "images_per_second")]
-    figure = _figure("step", "weighted loss").update_yaxes(type="log")
-    for name, colour in zip(["total", *(name for name in names if name != "total")], cycle(COLOURS), strict=False):
-        width = 2.5 if name == "total" else 1.2
-        _add_line(figure, rows, name, colour, width)
+    names = [name for name in rows[0] if name not in NO_LOSS]
+    figure = _figure("step", "weighted loss").update_yaxes(type="log", exponentformat="power")
+    figure.update_layout(legend={"orientation": "v", "yanchor": "top", "x": 1.02, "y": 1.0})
+    looks = product(DASHES, COLOURS)
+    for name, (dash, colour) in zip(["total", *(name for name in names if name != "total")], looks, strict=False):
+        _add_line(figure, rows, name, {"color": colour, "dash": dash, "width": 2.5 if name == "total" else 1.4})
     return figure
 
 
@@ -93,14 +99,13 @@ def evaluation_chart(lines: Sequence[dict[str, Any]]) -> go.Figure | None:
         return None
     figure = _figure("step", "evaluation, mm")
     for name, colour in zip(names, cycle(COLOURS), strict=False):
-        _add_line(figure, rows, name, colour, 2)
+        _add_line(figure, rows, name, {"color": colour, "width": 2})
     return figure.update_yaxes(rangemode="tozero")
 
 
-def _add_line(figure: go.Figure, rows: Sequence[dict[str, Any]], name: str, colour: str, width: float) -> None:
+def _add_line(figure: go.Figure, rows: Sequence[dict[str, Any]], name: str, line: dict[str, Any]) -> None:
     shown = [row for row in rows if name in row]
     values = [float(f"{row[name]:.5g}") for row in shown]
-    line = {"color": colour, "width": width}
     mode = "lines" if len(shown) > 20 else "lines+markers"
     figure.add_scatter(x=[row["step"] for row in shown], y=values, name=escape(name, quote=False), mode=mode, line=line)
 

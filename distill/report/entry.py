@@ -14,7 +14,7 @@ from fasthamer.distill.report.samples import Sample, choose, sample_of
 from fasthamer.hand.mano import Hand
 from fasthamer.metrics.protocols import protocol_joints
 
-ROWS = 3  # best, typical and worst samples each
+ROWS = 4  # best, typical and worst samples each
 BUDGET = 2_500_000  # bytes of images and meshes in a page; plotly.js takes 4.8 MB of the 8
 PER_IMAGE, PER_MESH = 20_000, 18_000  # bytes, about
 

@@ -16,6 +16,7 @@ from fasthamer.types import N_JOINTS
 PERCENT_OF_BOX = np.linspace(0.0, 30.0, 61)  # thresholds of 2D errors
 BINS = 8  # groups of equally many samples in an error curve
 PER_BIN = 5  # samples at least
+FLEXION, PALM, VISIBLE = "mean finger flexion, degrees", "palm to camera, degrees", "visible keypoints, share of 21"
 FINGERS = np.arange(5, N_JOINTS).reshape(4, 4)  # joints of index to pinky, base to tip
 INDEX_KNUCKLE, PINKY_KNUCKLE = 5, 17
 _BLOCK = 1024  # meshes aligned at a time
@@ -56,7 +57,7 @@ def errors_of(predicted: Predicted, rules: Rules, joints: NDArray) -> Errors:
         joints: (N, 21, 3) metres, predicted, in the protocol's convention.
     """
     visible = (predicted.true_keypoints[..., 2] > 0.5).mean(1)
-    conditions = {"visible keypoints, share of 21": visible} if len(np.unique(visible)) > 1 else {}
+    conditions = {VISIBLE: visible} if len(np.unique(visible)) > 1 else {}
     if rules.protocol == "hint":
         off = np.linalg.norm(predicted.keypoints - predicted.true_keypoints[..., :2], axis=-1)
         off = 100 * off / (predicted.crop_side / 2)[:, None]  # HInt's crop is twice the longer side of the box
@@ -66,7 +67,7 @@ def errors_of(predicted: Predicted, rules: Rules, joints: NDArray) -> Errors:
     errors = np.full(true.shape[:2], np.nan)
     if complete.any():
         errors[complete] = 1000 * aligned_distances(joints[complete], true[complete])
-        pose = {"mean finger flexion, degrees": flexion(true), "palm to camera, degrees": palm_angle(true)}
+        pose = {FLEXION: flexion(true), PALM: palm_angle(true)}
         conditions = {name: np.where(complete, values, np.nan) for name, values in pose.items()} | conditions
     return Errors(errors, "mm", 1000 * AUC_THRESHOLDS, _vertices_pck(predicted, complete), conditions)
 

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from fasthamer.distill.report import charts, tables
 from fasthamer.distill.report.entry import Entry
+from fasthamer.distill.report.errors import FLEXION, PALM, VISIBLE
 from fasthamer.distill.report.style import SCRIPT, STYLE
 from fasthamer.distill.report.training_log import TrainingLog
 from fasthamer.files.atomic import write_text
@@ -22,11 +23,15 @@ from fasthamer.files.atomic import write_text
 # The browser itself refuses whatever is not in the page. Plotly's 3D code compiles functions: 'unsafe-eval'.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 ERROR_LIMIT = 20.0  # mm, the end of the colour scale of the 3D views
-GROUPS = {
-    "best": "Best",
-    "typical": "Typical",
-    "worst": "Worst",
-    "unlabelled": "Samples without labels",
+GROUPS = {"best": "Best", "typical": "Typical", "worst": "Worst", "unlabelled": "Samples without labels"}
+CONDITIONS = {  # title and note of the chart
+    FLEXION: ("finger flexion", "Angle between successive bones of the four fingers."),
+    PALM: ("orientation", "0 degrees: the palm faces the camera; 180: the back of the hand does."),
+    VISIBLE: ("occlusion", "Keypoints that are labelled as visible."),
+}
+LEFT_OUT = {
+    FLEXION: "Error against pose is left out: the labels have no 3D joints.",
+    VISIBLE: "Error against occlusion is left out: the labels mark no keypoint as hidden.",
 }
 
 
@@ -122,24 +127,12 @@ def _dataset(page: Page, entries: Sequence[Entry]) -> str:
     ]
     conditions = entries[0].errors.conditions
     for name in conditions:
-        kind = "Error against " + ("pose" if name.endswith("degrees") else "occlusion")
-        shown.append(page.chart(charts.condition_chart(entries, name), kind, _condition_note(name)))
-    notes = [] if any("keypoints" in name for name in conditions) else ["no keypoint is marked as hidden"]
-    notes += (
-        [] if len(conditions) > 1 or entries[0].errors.unit == "mm" else ["there are no 3D joints to take poses of"]
-    )
-    left_out = f'<p class="soft">Left out: {"; ".join(notes)} in these labels.</p>' if notes else ""
-    return f'<p class="soft">{escape(about)}</p><div class="charts">{"".join(shown)}</div>{left_out}' + _samples(
-        page, entries
-    )
-
-
-def _condition_note(name: str) -> str:
-    if name.startswith("palm"):
-        return "0 degrees: the palm faces the camera; 180: the back of the hand does. Groups of equally many hands."
-    if name.startswith("mean"):
-        return "Angle between successive bones of the four fingers. Groups of equally many hands."
-    return "Keypoints that are labelled as visible. Groups of equally many hands."
+        title, note = CONDITIONS[name]
+        figure = charts.condition_chart(entries, name)
+        shown.append(page.chart(figure, f"Error against {title}", f"{note} Groups of equally many hands."))
+    left_out = "".join(f'<p class="soft">{text}</p>' for name, text in LEFT_OUT.items() if name not in conditions)
+    parts = f'<p class="soft">{escape(about)}</p>', f'<div class="charts">{"".join(shown)}</div>', left_out
+    return "".join(parts) + _samples(page, entries)
 
 
 def _samples(page: Page, entries: Sequence[Entry]) -> str:

@@ -75,13 +75,13 @@ def aligned_view(predicted: Predicted, joints: NDArray, index: int) -> dict[str,
         labelled meshes `truth` is the skeleton, its bones separated by None, and there is no `error`. None where
         not all joints have 3D labels.
     """
-    true_joints = predicted.true_joints[index]
+    true_joints = predicted.true_joints[index].astype(np.float64)
     if not (true_joints[:, 3] > 0).all():
         return None
     vertices = predicted.vertices[index].astype(np.float64)
     moved, fixed = joints[index], true_joints[:, :3]
     if predicted.true_vertices is not None:
-        moved, fixed = vertices, predicted.true_vertices[index]
+        moved, fixed = vertices, predicted.true_vertices[index].astype(np.float64)
     centre = fixed.mean(0)
     aligned = fit(moved[None], fixed[None], reflection=False).apply(vertices[None])[0] - centre
     if predicted.true_vertices is None:

@@ -18,7 +18,8 @@ nav { margin-top: 10px; font-size: 14px; } nav a { color: var(--accent); margin-
 table { border-collapse: collapse; background: #fff; border: 1px solid var(--line); margin: 10px 0; font-size: 14px; }
 th, td { padding: 6px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; background: #f5f5f2; vertical-align: bottom; }
-th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th.text, td.text { text-align: left; white-space: normal; overflow-wrap: break-word;
+                   max-width: 420px; min-width: 90px; }
 td small { display: block; color: var(--soft); font-size: 12px; }
 td.best { font-weight: 700; } td.best small { font-weight: 400; }
 .wide { overflow-x: auto; }
@@ -26,7 +27,7 @@ td.best { font-weight: 700; } td.best small { font-weight: 400; }
 figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: 12px 12px 8px;
          min-width: 0; }
 figure h3 { margin: 0 0 2px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 14px; margin: 8px 0 14px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 14px; margin: 8px 0 14px; }
 .cards.several { grid-template-columns: 1fr; }
 .card { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; min-width: 0; }
 .card > div { display: flex; gap: 10px; flex-wrap: wrap; align-items: flex-start; }
@@ -49,8 +50,7 @@ footer { margin: 40px 0 30px; }
 SCRIPT = """
 "use strict";
 const data = id => JSON.parse(document.getElementById(id).textContent);
-const config = {displaylogo: false, responsive: true,
-                modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
+const config = {displayModeBar: false, responsive: true};
 for (const figure of document.querySelectorAll(".chart")) {
   const content = data(figure.dataset.figure);
   Plotly.newPlot(figure, content.data, content.layout, config);
