@@ -63,7 +63,8 @@ def errors_of(predicted: Predicted, rules: Rules, joints: NDArray) -> Errors:
         off = 100 * off / (predicted.crop_side / 2)[:, None]  # HInt's crop is twice the longer side of the box
         known = predicted.true_keypoints[..., 2] > 0.5
         return Errors(np.where(known, off, np.nan), "% of box", PERCENT_OF_BOX, None, conditions)
-    complete, true = (predicted.true_joints[..., 3] > 0).all(1), predicted.true_joints[..., :3].astype(np.float64)
+    complete = np.asarray((predicted.true_joints[..., 3] > 0).all(1))
+    true = predicted.true_joints[..., :3].astype(np.float64)
     errors = np.full(true.shape[:2], np.nan)
     if complete.any():
         errors[complete] = 1000 * aligned_distances(joints[complete], true[complete])

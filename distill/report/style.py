@@ -18,7 +18,7 @@ nav { margin-top: 10px; font-size: 14px; } nav a { color: var(--accent); margin-
 table { border-collapse: collapse; background: #fff; border: 1px solid var(--line); margin: 10px 0; font-size: 14px; }
 th, td { padding: 6px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; background: #f5f5f2; vertical-align: bottom; }
-th.text, td.text { text-align: left; white-space: normal; overflow-wrap: break-word;
+th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere;
                    max-width: 420px; min-width: 90px; }
 td small { display: block; color: var(--soft); font-size: 12px; }
 td.best { font-weight: 700; } td.best small { font-weight: 400; }
