@@ -19,6 +19,7 @@ Array = TypeVar("Array", "np.ndarray", "Tensor")
 FOCAL = 5000.0  # pixels; HaMeR's focal length, whatever the size of the image or map that is projected to
 CROP_PIXELS = 256.0  # side of HaMeR's crop
 CROP_FOCAL = FOCAL / CROP_PIXELS  # focal length in crop widths
+SKIN = 0.05  # metres; no vertex is nearer to the camera than the nearest joint by more than this
 
 
 def weak_to_translation(camera: Array, side: float = CROP_PIXELS) -> Array:
@@ -126,6 +127,32 @@ def translation_to_fit(points: np.ndarray, pixels: np.ndarray, intrinsics: np.nd
     normal[:, 2, 2] = (sideways**2).sum((1, 2))
     moment = np.concatenate([gap.sum(1), -(sideways * gap).sum((1, 2))[:, None]], axis=1)
     return (np.linalg.pinv(normal, hermitian=True) @ moment[:, :, None])[:, :, 0]
+
+
+def perspective_translation(points: np.ndarray, pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Where a hand is in front of a camera, from a network's keypoints; it is always wholly in front of it.
+
+    With (u, v) the pixels through the inverse intrinsics, u (Z + tz) = X + tx is linear in w = 1 / tz and the place
+    a = tx / tz: u = w (X - u Z) + a, and so for v. Least squares in this form regresses the pixels on the points, as
+    `fit_weak_camera` does, so noise of the keypoints does not draw the hand nearer, as in `translation_to_fit`.
+
+    Args:
+        points: (N, J, 3) metres, oriented as the camera, any origin.
+        pixels: (N, J, 2) of the image.
+        intrinsics: (3, 3), without skew.
+
+    Returns:
+        (N, 3) metres; the depth is at most 10 km.
+    """
+    points = np.asarray(points, np.float64)
+    rays = (pixels - intrinsics[:2, 2]) / intrinsics[[0, 1], [0, 1]]  # (N, J, 2)
+    seen = points[..., :2] - rays * points[..., 2:]
+    centred = seen - seen.mean(1, keepdims=True)
+    inverse = (centred * rays).sum((1, 2)) / np.maximum((centred**2).sum((1, 2)), 1e-12)
+    nearest = np.maximum(SKIN - points[..., 2].min(1), SKIN)
+    depth = 1 / np.clip(inverse, 1e-4, 1 / nearest)
+    place = (rays * (1 + points[..., 2:] / depth[:, None, None]) - points[..., :2] / depth[:, None, None]).mean(1)
+    return np.column_stack((place * depth[:, None], depth))
 
 
 def project_pixels(points: Array, intrinsics: Array) -> Array:

@@ -10,14 +10,13 @@ import pytest
 import torch
 from test_predict import Finds
 
-from fasthamer import predict
 from fasthamer.data.crop import keypoint_box, upright_rotation
 from fasthamer.detect.detections import Detections
 from fasthamer.detect.detector import MediaPipeDetector
 from fasthamer.detect.inference import torch_networks
 from fasthamer.detect.upright import upright_boxes
 from fasthamer.files.images import read_image
-from fasthamer.predict import HandMesh
+from fasthamer.predict import HandMesh, model
 from fasthamer.tools import demo
 
 RENDERED = Path(__file__).parent / "data" / "rendered_hands"
@@ -189,7 +188,7 @@ def test_an_image_without_hands_has_none(shape, tiles):
 
 @pytest.fixture
 def hands(monkeypatch):
-    monkeypatch.setattr(predict, "open_model", lambda *names: Finds())
+    monkeypatch.setattr(model, "open_model", lambda *names: Finds())
     return HandMesh("stand-in", device="cpu", threads=1)
 
 
@@ -239,7 +238,7 @@ def test_sides_without_boxes_are_refused(hands):
 
 
 def test_a_detector_of_the_user_is_asked_and_its_boxes_are_checked(monkeypatch):
-    monkeypatch.setattr(predict, "open_model", lambda *names: Finds())
+    monkeypatch.setattr(model, "open_model", lambda *names: Finds())
     boxes = np.array([[10.0, 10, 60, 60], [500, 10, 600, 60]])
 
     def detect(image):

@@ -83,7 +83,7 @@ def test_the_python_interface_opens_it_without_torch(exported_teacher, tmp_path)
         from fasthamer.predict import HandMesh
         image = numpy.load(sys.argv[2] + "/image.npy")
         found = HandMesh(sys.argv[1])(image, [[100, 60, 200, 140], [20, 30, 90, 120]], [True, False])
-        numpy.savez(sys.argv[2] + "/found.npz", **found._asdict())
+        found.save(sys.argv[2] + "/found.npz")
     """
     heavy = ("torch", "torchvision", "timm", "smplx", "safetensors", "yacs", "scipy", "PIL", "onnx", "openvino")
     without(heavy, code, path, tmp_path)
@@ -92,7 +92,7 @@ def test_the_python_interface_opens_it_without_torch(exported_teacher, tmp_path)
         assert np.linalg.norm(found["vertices"] - expected.vertices, axis=-1).max() < HUNDREDTH_MM
         np.testing.assert_allclose(found["keypoints_2d"], expected.keypoints_2d, atol=0.01)  # pixels
         np.testing.assert_allclose(found["translation"], expected.translation, rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(found["faces"], expected.faces)
+        np.testing.assert_array_equal(found["faces"][0], expected.faces)
     assert (HandMesh(path).__call__(IMAGE_SIZE, BOXES).draw(IMAGE_SIZE) != IMAGE_SIZE).any()
 
 

@@ -13,7 +13,7 @@ from fasthamer.hand.mano import load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.hand.posing import Poser
 from fasthamer.hand.procedural import sample_pose
-from fasthamer.predict import Prediction
+from fasthamer.predict import Camera, Hands
 from fasthamer.types import ManoParams
 
 
@@ -195,7 +195,8 @@ def prediction(vertices, faces, right):
     vertices = np.where(right[:, None, None], vertices, mirror_points(vertices))
     nothing = np.zeros((len(right), 21, 3))
     boxes, score = np.zeros((len(right), 4)), np.ones(len(right))
-    return Prediction(vertices, nothing, nothing[..., :2], nothing[:, 0], right, 500.0, faces, boxes, score)
+    camera = Camera(500.0, 500.0, 0.0, 0.0, metric=True)
+    return Hands(vertices, nothing, nothing[..., :2], nothing[:, 0], right, boxes, score, camera, faces)
 
 
 def smplx_mesh(layer, fit, index):

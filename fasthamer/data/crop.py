@@ -244,9 +244,13 @@ def to_image_axes(points: np.ndarray, affines: np.ndarray, left: np.ndarray) -> 
     Returns:
         (N, K, 3) of the dtype of `points`; exactly the same numbers where a crop is neither turned nor mirrored.
     """
-    rotation = np.degrees(np.arctan2(affines[:, 0, 1], affines[:, 1, 1]))
-    upright = points @ turn_matrix(rotation).astype(points.dtype)
+    upright = points @ turn_matrix(crop_rotation(affines)).astype(points.dtype)
     return np.where(left[:, None, None], mirror_points(upright), upright)
+
+
+def crop_rotation(affines: np.ndarray) -> np.ndarray:
+    """The rotation (N,) in degrees that `crop_affine` made the maps (N, 2, 3) with."""
+    return np.degrees(np.arctan2(affines[:, 0, 1], affines[:, 1, 1]))
 
 
 def mirror_points(points: np.ndarray) -> np.ndarray:

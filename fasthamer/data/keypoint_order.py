@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.hand.conventions import INTERHAND_TO_OPENPOSE, MANO_TO_OPENPOSE
 from fasthamer.types import N_JOINTS
 
 ENOUGH = 24  # hands that a judgement needs
@@ -89,9 +90,9 @@ def _others() -> dict[str, NDArray[np.int64]]:
     tips_first = [joint for number in range(5) for joint in reversed(_finger(number))]
     listed = {  # which of OpenPose's keypoints each of the file's is
         "each finger from tip to base (RHD)": [0, *tips_first],
-        "each finger from tip to base, the wrist last (InterHand2.6M)": [*tips_first, 0],
+        "each finger from tip to base, the wrist last (InterHand2.6M)": np.argsort(INTERHAND_TO_OPENPOSE).tolist(),
         "the wrist last": [*range(1, N_JOINTS), 0],
-        "MANO's, with the tips last": [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 4, 8, 12, 16, 20],
+        "MANO's, with the tips last": np.argsort(MANO_TO_OPENPOSE).tolist(),
         "the knuckles first, then each finger (HANDS 2017)": [
             *(0, 1, 5, 9, 13, 17),
             *(joint for number in range(5) for joint in _finger(number)[1:]),

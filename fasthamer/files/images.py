@@ -17,6 +17,7 @@ from fasthamer.files.pixels import (
     UnsupportedPixelsError,
     Upright,
     applied_mark,
+    equivalent_focal,
     opened_size,
     orientation_mark,
     rgb_pixels,
@@ -89,6 +90,15 @@ def read_orientation(path: Path) -> int:
     return _header(path, marked=True)[2]
 
 
+def read_equivalent_focal(path: Path) -> float | None:
+    """The 35 mm equivalent of the focal length in a file's EXIF data, mm; None without one, or without such a file."""
+    try:
+        with open(path, "rb") as file, _opened(file) as image:
+            return equivalent_focal(image)
+    except Exception:  # damaged files raise anything; reading their pixels gives the error
+        return None
+
+
 def pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, RGB, of an image that the user has opened or made with Pillow, turned by its EXIF orientation.
 
@@ -159,6 +169,13 @@ def _open_jpeg(file: IO[bytes] | Path) -> Image.Image:
     return JpegImagePlugin.JpegImageFile(file)
 
 
+def _opened(file: IO[bytes]) -> Image.Image:
+    """The header of a file of any kind."""
+    begin = file.read(len(JPEG_BEGIN))
+    file.seek(0)
+    return _open_jpeg(file) if begin == JPEG_BEGIN else Image.open(file)
+
+
 def _header(path: Path, marked: bool) -> tuple[int, int, int]:
     """Stored width, stored height and EXIF orientation (1 unless `marked`)."""
     begin = b""
@@ -168,7 +185,7 @@ def _header(path: Path, marked: bool) -> tuple[int, int, int]:
             file.seek(0)
             if (found := foreign_kind(begin)) and "image" not in found[0]:
                 raise UnidentifiedImageError  # Pillow would take an MPEG video for an image
-            with _open_jpeg(file) if begin.startswith(JPEG_BEGIN) else Image.open(file) as image:
+            with _opened(file) as image:
                 return *opened_size(image), orientation_mark(image) if marked else 1
     except UnidentifiedImageError as error:
         raise ValueError(_complaint(str(path), begin, error)) from None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
+EXIF_TAGS, EQUIVALENT_FOCAL = 0x8769, 0xA405  # the block of camera settings, in it the focal length for 35 mm film
 Upright = bool | tuple[int, int]
 """Whether an EXIF orientation is applied. (width, height): the size that an image was annotated with; an orientation
 that swaps width and height is then applied unless only the stored size is this one."""
@@ -58,6 +59,15 @@ def orientation_mark(image: Image.Image) -> int:
     except Exception:  # damaged metadata raise anything; viewers ignore them
         return 1
     return mark if isinstance(mark, int) and 1 <= mark <= 8 else 1
+
+
+def equivalent_focal(image: Image.Image) -> float | None:
+    """The 35 mm equivalent of the focal length in an image's EXIF data, mm; None without one."""
+    try:
+        value = float(image.getexif().get_ifd(EXIF_TAGS).get(EQUIVALENT_FOCAL, 0))
+    except Exception:  # damaged metadata raise anything; viewers ignore them
+        return None
+    return value if 0 < value < np.inf else None  # 0 is EXIF's "unknown"
 
 
 def opened_size(image: Image.Image) -> tuple[int, int]:

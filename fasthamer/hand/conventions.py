@@ -22,6 +22,8 @@ LEFT_TIPS = dict.fromkeys(("dexycb", "manopth"), (745, 317, 445, 556, 673))  # w
 
 # MANO's joints: wrist, index, middle, pinky, ring, thumb (3 each); tips follow in the order of `TIPS`.
 MANO_TO_OPENPOSE = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
+# InterHand2.6M's joints of one hand: thumb, index, middle, ring, pinky, each from tip to base; the wrist last.
+INTERHAND_TO_OPENPOSE = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)
 MANO_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 OPENPOSE_BONES = tuple((0 if i % 4 == 1 else i - 1, i) for i in range(1, 21))  # (parent, child)
 WRIST = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,22 @@ from numpy.typing import NDArray
 from fasthamer.camera import project, weak_to_translation
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.hand.posing import Poser
+from fasthamer.runtime.contract import MESH
 from fasthamer.runtime.sessions import SUFFIXES, open_session
 
-ModelArrays = tuple[NDArray, NDArray, NDArray, NDArray]  # vertices, joints, keypoints_2d, camera; see `HandOutput`
+
+class ModelArrays(NamedTuple):
+    """What a model predicts for B crops; see `HandOutput`."""
+
+    vertices: NDArray
+    joints: NDArray
+    keypoints_2d: NDArray
+    camera: NDArray
+    mano: tuple[NDArray, NDArray, NDArray] | None = None  # global_orient, hand_pose, betas
+
+    def take(self, crops: slice) -> ModelArrays:
+        mano = self.mano and (self.mano[0][crops], self.mano[1][crops], self.mano[2][crops])
+        return ModelArrays(*(each[crops] for each in self[:4]), mano)
 
 
 class ExportedModel:
@@ -50,8 +64,9 @@ class ExportedModel:
     def __call__(self, crops: NDArray[np.uint8]) -> ModelArrays:
         outputs = self.session(crops)
         if self._poser is None:
-            return outputs["vertices"], outputs["joints"], outputs["keypoints_2d"], outputs["camera"]
+            return ModelArrays(*(outputs[name] for name in MESH))
         rotations = np.concatenate((outputs["global_orient"], outputs["hand_pose"]), axis=1)  # (B, 16, 3, 3)
         posed = [self._poser(turned, betas) for turned, betas in zip(rotations, outputs["betas"], strict=True)]
         vertices, joints = (np.stack(parts) for parts in zip(*posed, strict=True))
-        return vertices, joints, project(joints, weak_to_translation(outputs["camera"])), outputs["camera"]
+        points = project(joints, weak_to_translation(outputs["camera"]))
+        return ModelArrays(vertices, joints, points, outputs["camera"])

@@ -28,32 +28,10 @@ from fasthamer.data.readers.coco import LARGE, find_images, find_rows, read_coco
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
+from fasthamer.hand.conventions import INTERHAND_TO_OPENPOSE
 from fasthamer.types import N_JOINTS
 
 SPLITS = {"training": "train", "evaluation": "test"}  # to the official names
-TO_OPENPOSE = (
-    20,
-    3,
-    2,
-    1,
-    0,
-    7,
-    6,
-    5,
-    4,
-    11,
-    10,
-    9,
-    8,
-    15,
-    14,
-    13,
-    12,
-    19,
-    18,
-    17,
-    16,
-)  # of one hand's 21 joints
 _SITE = "https://mks0601.github.io/InterHand2.6M/"
 
 
@@ -116,9 +94,9 @@ class InterHand(ImageDataset):
         part = slice(N_JOINTS, None) if left else slice(0, N_JOINTS)
         rotation, position, intrinsics = self._camera(index)
         millimetres = (self.world[row, part].astype(np.float64) - position) @ rotation.T
-        joints = millimetres[list(TO_OPENPOSE)] / 1000
-        measured = self.measured[row, part][list(TO_OPENPOSE)]
-        valid = self.hands.valid[index][list(TO_OPENPOSE)] & measured  # the two files may disagree
+        joints = millimetres[list(INTERHAND_TO_OPENPOSE)] / 1000
+        measured = self.measured[row, part][list(INTERHAND_TO_OPENPOSE)]
+        valid = self.hands.valid[index][list(INTERHAND_TO_OPENPOSE)] & measured  # the two files may disagree
         if not measured.any():
             raise ValueError(
                 f"{where}: joint_valid is set in {self.file.name} and for no joint in "
