@@ -23,7 +23,7 @@ from fasthamer.tools import distill, train_tokenizer
 ARCHIVE = Path(__file__).parent / "data" / "before_redraw" / "files.tar.xz"
 EXACT = 1e-4  # relative; on the machine that wrote the files the numbers are the same bit by bit
 METRE = 2e-6  # of predicted points
-PIXEL = 1e-3
+PIXEL = 0.5  # the old keypoints are the network's own, without the perspective of the image's camera
 BOXES = [[8, 8, 56, 56], [0, 0, 40, 60]]
 RIGHT = [True, False]
 RUN = [  # the settings of every training in expected.json
@@ -78,7 +78,8 @@ def test_a_student_predicts_the_same(unpacked, arrays, decoder):
     found = HandMesh(path, device="cpu")(arrays["image"], BOXES, RIGHT)
     np.testing.assert_allclose(found.vertices[:, ::40], arrays[f"{decoder}_vertices"], atol=METRE)
     np.testing.assert_allclose(found.joints, arrays[f"{decoder}_joints"], atol=METRE)
-    np.testing.assert_allclose(found.keypoints_2d, arrays[f"{decoder}_keypoints_2d"], atol=PIXEL)
+    if decoder != "token":  # which predicts keypoints beside the joints; the result has the joints' projections
+        np.testing.assert_allclose(found.keypoints_2d, arrays[f"{decoder}_keypoints_2d"], atol=PIXEL)
 
 
 @pytest.mark.parametrize(("suffix", "package"), [("onnx", "onnxruntime"), ("xml", "openvino"), ("pt2", "torch")])

@@ -75,7 +75,8 @@ def _checked(numbers: NDArray[np.float64]) -> Camera:
         raise ValueError(f"camera has shape {numbers.shape}; {_EXPECTED}")
     if not np.isfinite(numbers).all() or (numbers[:2] <= 0).any():
         raise ValueError(f"camera is {numbers.tolist()} (fx, fy, cx, cy); {_EXPECTED}, finite, focal lengths above 0")
-    return Camera(*numbers.tolist(), metric=True)
+    fx, fy, cx, cy = numbers.tolist()
+    return Camera(fx, fy, cx, cy, metric=True)
 
 
 _EXPECTED = "expected a focal length in pixels, or fx, fy, cx, cy, or (3, 3) intrinsics"

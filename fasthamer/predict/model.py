@@ -96,7 +96,7 @@ class HandMesh:
     @overload
     def __call__(
         self,
-        image: Sequence[ImageLike],
+        image: list[ImageLike] | tuple[ImageLike, ...],
         boxes: Sequence[ArrayLike | None] | None = None,
         right: bool | Sequence[ArrayLike] = True,
         camera: Camera | ArrayLike | None = None,
@@ -248,8 +248,17 @@ class _Cropped(NamedTuple):
 
 def _joined(parts: list[ModelArrays]) -> ModelArrays:
     if not parts:
-        shapes = (0, N_VERTICES, 3), (0, N_JOINTS, 3), (0, N_JOINTS, 2), (0, 3)
-        return ModelArrays(*(np.zeros(shape, np.float32) for shape in shapes))
+        none = np.zeros(0, np.float32)
+        vertices, joints, points = (
+            none.reshape(0, N_VERTICES, 3),
+            none.reshape(0, N_JOINTS, 3),
+            none.reshape(0, N_JOINTS, 2),
+        )
+        return ModelArrays(vertices, joints, points, none.reshape(0, 3))
     mano = [part.mano for part in parts if part.mano is not None]
-    arrays = [np.concatenate(each) for each in zip(*(part[:4] for part in parts), strict=True)]
-    return ModelArrays(*arrays, tuple(np.concatenate(each) for each in zip(*mano, strict=True)) if mano else None)
+    vertices, joints, points, camera = map(np.concatenate, zip(*(part[:4] for part in parts), strict=True))
+    joined = None
+    if mano:
+        orient, pose, betas = map(np.concatenate, zip(*mano, strict=True))
+        joined = orient, pose, betas
+    return ModelArrays(vertices, joints, points, camera, joined)

@@ -26,7 +26,8 @@ class ModelArrays(NamedTuple):
 
     def take(self, crops: slice) -> ModelArrays:
         mano = self.mano and (self.mano[0][crops], self.mano[1][crops], self.mano[2][crops])
-        return ModelArrays(*(each[crops] for each in self[:4]), mano)
+        vertices, joints, points, camera = (each[crops] for each in self[:4])
+        return ModelArrays(vertices, joints, points, camera, mano)
 
 
 class ExportedModel:
