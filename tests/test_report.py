@@ -17,9 +17,11 @@ from fasthamer.distill.report.errors import area, by_joint, errors_of, flexion, 
 from fasthamer.distill.report.page import write_report
 from fasthamer.distill.report.samples import choose
 from fasthamer.distill.report.training_log import read_training_log
+from fasthamer.distill.score_table import comparison_table
 from fasthamer.distill.scoring import score_model
 from fasthamer.metrics.alignment import procrustes
 from fasthamer.students import build_student, save_student
+from fasthamer.tools import cli
 from fasthamer.tools import eval as command
 from fasthamer.types import Batch
 
@@ -305,6 +307,34 @@ def test_long_logs_are_thinned_and_empty_ones_give_no_chart():
 
 def test_pages_of_many_models_show_fewer_samples():
     assert affordable_rows(1, 1) == ROWS and affordable_rows(40, 4) == 1
+
+
+def test_a_table_of_several_has_a_column_for_each_main_score_of_any():
+    rows = [
+        {"model": "a", "data": "x", "split": "evaluation", "n": 5, "pa_mpjpe_mm": 6.0},
+        {"model": "long name", "data": "y", "split": "test", "n": 12, "pck_05": 0.5},
+    ]
+    assert comparison_table(rows).splitlines() == [
+        "data           model       n  PA-MPJPE, mm  PCK@0.05",
+        "x, evaluation  a           5          6.00         -",
+        "y, test        long name  12             -     0.500",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "sets"),
+    [
+        ([], [[]]),
+        (["--data-root", "A", "--data", "b"], [["DATA.ROOT", "A", "DATA.NAME", "b"]]),
+        (
+            ["--data", "a", "--split", "s", "--data", "b", "--data-root", "B"],
+            [["DATA.NAME", "a", "DATA.EVAL_SPLIT", "s"], ["DATA.NAME", "b", "DATA.ROOT", "B"]],
+        ),
+    ],
+)
+def test_each_data_begins_a_dataset(given, sets):
+    arguments, pairs = cli.parse(command._parser(), [*given, "DATA.WORKERS", "0"])
+    assert arguments.sets == sets and pairs == ["DATA.WORKERS", "0"]
 
 
 def mistake(arguments, capsys):

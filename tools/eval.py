@@ -33,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--pred is one dataset's, and its images are not read: leave out --report and give --data once")
 
     from fasthamer.distill.evaluations import prepare_all, score_all
-    from fasthamer.distill.score_table import comparison_table, table
+    from fasthamer.distill.score_table import comparison_table, csv_text, table
     from fasthamer.distill.scoring import open_for_scoring
     from fasthamer.distill.submission import score_file
-    from fasthamer.files.atomic import write_json
+    from fasthamer.files.atomic import write_json, write_text
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: print(f"eval: warning: {message}", file=sys.stderr)
@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.pred:
                 rows = [score_file(arguments.pred, arguments.gt, cfgs[0], *rules)]
                 write_json(out / "scores.json", rows[0])
+                write_text(out / "scores.csv", csv_text(rows))
             else:
                 hard = arguments.hard_tokens
                 models = {

@@ -56,21 +56,28 @@ def errors_of(predicted: Predicted, rules: Rules, joints: NDArray) -> Errors:
         rules: its protocol.
         joints: (N, 21, 3) metres, predicted, in the protocol's convention.
     """
-    visible = (predicted.true_keypoints[..., 2] > 0.5).mean(1)
-    conditions = {VISIBLE: visible} if len(np.unique(visible)) > 1 else {}
+    complete = np.asarray((predicted.true_joints[..., 3] > 0).all(1))
+    conditions = _conditions(predicted, complete)
     if rules.protocol == "hint":
         off = np.linalg.norm(predicted.keypoints - predicted.true_keypoints[..., :2], axis=-1)
         off = 100 * off / (predicted.crop_side / 2)[:, None]  # HInt's crop is twice the longer side of the box
         known = predicted.true_keypoints[..., 2] > 0.5
         return Errors(np.where(known, off, np.nan), "% of box", PERCENT_OF_BOX, None, conditions)
-    complete = np.asarray((predicted.true_joints[..., 3] > 0).all(1))
-    true = predicted.true_joints[..., :3].astype(np.float64)
-    errors = np.full(true.shape[:2], np.nan)
+    errors = np.full((len(joints), N_JOINTS), np.nan)
     if complete.any():
-        errors[complete] = 1000 * aligned_distances(joints[complete], true[complete])
-        pose = {FLEXION: flexion(true), PALM: palm_angle(true)}
-        conditions = {name: np.where(complete, values, np.nan) for name, values in pose.items()} | conditions
+        errors[complete] = 1000 * aligned_distances(joints[complete], predicted.true_joints[complete, :, :3])
     return Errors(errors, "mm", 1000 * AUC_THRESHOLDS, _vertices_pck(predicted, complete), conditions)
+
+
+def _conditions(predicted: Predicted, complete: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Poses where the labels have 3D joints, visibility where they mark hidden keypoints."""
+    conditions = {}
+    if complete.any():
+        true = predicted.true_joints[..., :3].astype(np.float64)
+        pose = {FLEXION: flexion(true), PALM: palm_angle(true)}
+        conditions = {name: np.where(complete, values, np.nan) for name, values in pose.items()}
+    visible = (predicted.true_keypoints[..., 2] > 0.5).mean(1)
+    return conditions | ({VISIBLE: visible} if len(np.unique(visible)) > 1 else {})
 
 
 def _vertices_pck(predicted: Predicted, complete: NDArray[np.bool_]) -> NDArray[np.float64] | None:

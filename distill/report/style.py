@@ -16,10 +16,10 @@ p { margin: 4px 0 10px; max-width: 82ch; }
 .soft, figcaption { color: var(--soft); font-size: 13px; }
 nav { margin-top: 10px; font-size: 14px; } nav a { color: var(--accent); margin-right: 18px; text-decoration: none; }
 table { border-collapse: collapse; background: #fff; border: 1px solid var(--line); margin: 10px 0; font-size: 14px; }
-th, td { padding: 6px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; background: #f5f5f2; vertical-align: bottom; }
 th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere;
-                   max-width: 420px; min-width: 90px; }
+                   max-width: 420px; min-width: 128px; }
 td small { display: block; color: var(--soft); font-size: 12px; }
 td.best { font-weight: 700; } td.best small { font-weight: 400; }
 .wide { overflow-x: auto; }
@@ -37,6 +37,9 @@ figure h3 { margin: 0 0 2px; }
 .cell { width: 170px; font-size: 12px; color: var(--soft); overflow-wrap: anywhere; }
 .cell img, .cell .view { display: block; width: 170px; height: 170px; border-radius: 4px; object-fit: contain; }
 .cell .view { background: #f4f4f1; cursor: grab; overflow: hidden; }
+.cell .view:empty::after { content: "click to show"; display: block; line-height: 170px; text-align: center; }
+.several .cell, .several .cell img, .several .cell .view { width: 200px; }
+.several .cell img, .several .cell .view { height: 200px; }
 summary { cursor: pointer; color: var(--accent); font-size: 14px; margin: 8px 0; }
 pre { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: 12px; overflow: auto;
       max-height: 480px; font-size: 12.5px; line-height: 1.45; }
@@ -45,8 +48,8 @@ footer { margin: 40px 0 30px; }
 @media print { .card, figure { break-inside: avoid; } nav { display: none; } }
 """
 
-# 3D views are made when they scroll into sight. Browsers keep about 16 WebGL contexts, so only the latest LIVE views
-# stay; a click brings one back.
+# 3D views are made when they scroll into sight, one after the other. Browsers keep about 16 WebGL contexts: of more
+# than LIVE views the oldest goes, if possible one that is out of sight; a click brings it back.
 SCRIPT = """
 "use strict";
 const data = id => JSON.parse(document.getElementById(id).textContent);
@@ -55,7 +58,7 @@ for (const figure of document.querySelectorAll(".chart")) {
   const content = data(figure.dataset.figure);
   Plotly.newPlot(figure, content.data, content.layout, config);
 }
-const views = data("views"), live = [], LIVE = 12;
+const views = data("views"), live = [], seen = new Set(), LIVE = 12;
 const error_colours = [[0, "#3b6fb6"], [0.35, "#8fc1c9"], [0.65, "#f1d08a"], [1, "#c8412f"]];
 function mesh(points, faces, look) {
   return {type: "mesh3d", ...points, i: faces[0], j: faces[1], k: faces[2], hoverinfo: "skip",
@@ -68,34 +71,39 @@ function traces(view) {
     ? mesh(view.prediction, faces, {name: "prediction", intensity: view.error, cmin: 0, cmax: views.limit,
         showscale: false, colorscale: error_colours, hoverinfo: "text",
         text: view.error.map(value => value.toFixed(1) + " mm")})
-    : mesh(view.prediction, faces, {name: "prediction", color: "#7aa7e0"});
+    : mesh(view.prediction, faces, {name: "prediction", color: "#7aa7e0", opacity: 0.75});
   const truth = view.error
     ? mesh(view.truth, faces, {name: "ground truth", color: "#9a9a94", opacity: 0.35})
     : {type: "scatter3d", mode: "lines", ...view.truth, line: {color: "#333", width: 5}, hoverinfo: "skip"};
   return [prediction, truth];
 }
 const axis = {visible: false}, origin = {x: 0, y: 0, z: 0};
-function show(place) {
-  if (live.includes(place)) return;
+async function show(place) {
+  if (live.includes(place) || !seen.has(place)) return;
+  if (live.length >= LIVE) hide(live.find(other => !seen.has(other)) || live[0]);
   live.push(place);
-  if (live.length > LIVE) hide(live[0]);
-  place.textContent = "";
   const camera = {eye: {x: 0, y: 0, z: -1.75}, up: {x: 0, y: -1, z: 0}, center: origin};
-  Plotly.newPlot(place, traces(views.samples[place.dataset.view]), {
+  await Plotly.newPlot(place, traces(views.samples[place.dataset.view]), {
     margin: {l: 0, r: 0, t: 0, b: 0}, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)",
     scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", dragmode: "orbit", camera},
   }, {displayModeBar: false, responsive: false});
 }
 function hide(place) {
   live.splice(live.indexOf(place), 1);
+  const canvases = [...place.querySelectorAll("canvas")];
   Plotly.purge(place);
-  place.textContent = "click to show";
+  place.textContent = "";
+  for (const canvas of canvases) canvas.getContext("webgl")?.getExtension("WEBGL_lose_context")?.loseContext();
 }
+let turn = Promise.resolve();
+const request = place => { turn = turn.then(() => show(place)); };
 const watcher = new IntersectionObserver(changes => {
-  for (const change of changes) if (change.isIntersecting) show(change.target);
+  for (const {target, isIntersecting} of changes) {
+    if (isIntersecting) { seen.add(target); request(target); } else seen.delete(target);
+  }
 });
 for (const place of document.querySelectorAll(".view")) {
   watcher.observe(place);
-  place.addEventListener("click", () => show(place));
+  place.addEventListener("click", () => request(place));
 }
 """
