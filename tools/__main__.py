@@ -10,7 +10,7 @@ from fasthamer.registry import unknown
 
 # Commands whose name is not that of their file, and those that are listed first.
 FILES = {"benchmark": "benchmark_fps", "tokenizer": "train_tokenizer", "data": "prepare_data"}
-FIRST = ("predict", "zoo", "quickstart", "distill", "eval", "export", *FILES)
+FIRST = ("predict", "doctor", "zoo", "quickstart", "distill", "eval", "export", *FILES)
 
 
 def commands() -> dict[str, tuple[str, str]]:

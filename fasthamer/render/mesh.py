@@ -119,20 +119,21 @@ def _paint(part: NDArray[np.uint8], corners: NDArray, colours: NDArray, opacity:
     for number, triangle in enumerate(_fixed(3 * corners + 1), 1):
         fill(top, triangle, number, cv2.LINE_8, _SUBPIXEL_BITS)
     samples = np.stack([top[y::3, x::3] for y, x in _SAMPLES]).reshape(len(_SAMPLES), -1)
-    same = (samples[1:] == samples[0]).all(0)  # most pixels: one sample is enough
+    same = np.equal(samples[1:], samples[0]).all(0)  # most pixels: one sample is enough
     inside, edge = np.flatnonzero(same & (samples[0] > 0)), np.flatnonzero(~same)
-    gradients = np.concatenate([np.zeros((1, 9), np.float32), _gradients(corners, colours)])
+    gradients = np.concatenate([np.zeros((9, 1), np.float32), _gradients(corners, colours)], axis=1)
     flat = part.reshape(-1, 3)
     for pixel, numbers in ((inside, samples[:1, inside]), (edge, samples[:, edge])):
-        y, x = np.divmod(pixel.astype(np.float32), np.float32(width))
-        sums = sum(np.take(gradients, each, axis=0) for each in numbers) * np.float32(opacity / len(numbers))
-        shown = 1 - (numbers > 0).sum(0) * np.float32(opacity / len(numbers))
-        mixed = sums[:, :3] * x[:, None] + sums[:, 3:6] * y[:, None] + sums[:, 6:] + flat[pixel] * shown[:, None]
-        flat[pixel] = np.clip(np.rint(mixed), 0, 255)
+        y = pixel // width
+        across, down, rest = sum(np.take(gradients, each, axis=1) for each in numbers).reshape(3, 3, -1)
+        mesh = across * (pixel - y * width).astype(np.float32) + down * y.astype(np.float32) + rest  # (3, N)
+        share = np.float32(opacity / len(numbers))
+        shown = 1 - share * (numbers > 0).sum(0, dtype=np.float32)
+        flat[pixel] = np.clip(share * mesh + shown * flat[pixel].T + 0.5, 0, 255).T  # rounds
 
 
 def _gradients(corners: NDArray, colours: NDArray) -> NDArray[np.float32]:
-    """(T, 9): each triangle's colour is the sum of 3 values times x, 3 times y, and 3."""
+    """(9, T): each triangle's colour is the sum of 3 values times x, 3 times y, and 3."""
     first, u, v = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
     longest = np.sqrt(np.maximum(np.maximum(u**2, v**2), (u - v) ** 2).sum(1))
@@ -143,7 +144,7 @@ def _gradients(corners: NDArray, colours: NDArray) -> NDArray[np.float32]:
     along_y = (by_v * u[:, :1] - by_u * v[:, :1]) * scale
     start = np.where(thin[:, None], colours.mean(1), colours[:, 0])
     rest = start - along_x * first[:, :1] - along_y * first[:, 1:]
-    return np.concatenate([along_x, along_y, rest], axis=1).astype(np.float32)
+    return np.concatenate([along_x, along_y, rest], axis=1).T.astype(np.float32)
 
 
 def _fixed(points: NDArray) -> NDArray[np.int32]:
