@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from fasthamer.config import load_config
@@ -58,3 +60,32 @@ def test_the_help_lists_every_command_and_the_exit_codes(capsys):
     printed = capsys.readouterr().out
     assert all(f"\n  {name} " in printed for name in commands()) and "2 a mistake" in printed
     assert main(["benchmrk"]) == 2 and "did you mean 'benchmark'?" in capsys.readouterr().err
+
+
+def test_bash_completes_commands_and_options(capsys, tmp_path):
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+
+    def offered(line):
+        *before, current = line.split(" ")
+        script = f'. ./script; COMP_LINE="{line}"; COMP_CWORD={len(before)}; _fasthamer fasthamer "{current}"'
+        shell = ["bash", "-c", script + '; echo "${COMPREPLY[@]}"']
+        return subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+
+    assert offered("fasthamer di") == ["distill"] and offered("fasthamer ") == list(commands())
+    assert offered("fasthamer predict image.jpg --si") == ["--side-view"]
+    assert offered("fasthamer data c") == ["check"] and "--hold-out" in offered("fasthamer data label --h")
+    assert offered("fasthamer completion z") == ["zsh"]
+
+
+def test_zsh_and_fish_get_the_same_names(capsys):
+    assert main(["completion", "zsh"]) == 0
+    assert capsys.readouterr().out.startswith("autoload -Uz compinit bashcompinit\n")
+    assert main(["completion", "fish"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "complete -c fasthamer -n '__fish_seen_subcommand_from predict' -l side-view" in lines
+    for name in commands():
+        begin = f"complete -c fasthamer -n __fish_use_subcommand -f -a {name} -d '"
+        assert any(line.startswith(begin) for line in lines)
+    with pytest.raises(SystemExit):
+        main(["completion", "tcsh"])
