@@ -221,10 +221,10 @@ def mano(path: Path | None) -> Iterator[Finding]:
 
 def checkpoints(given: Path | None) -> Iterator[Finding]:
     """The teachers' checkpoints that are given or named in the environment, read as data."""
-    from fasthamer.teachers.zoo import PUBLISHED
+    from fasthamer.teachers.zoo import PUBLISHED, checkpoint_of
 
     found = {"checkpoint": str(given)} if given else {}
-    found |= {each.variable: os.environ[each.variable] for each in PUBLISHED.values() if os.environ.get(each.variable)}
+    found |= {each.variable: path for teacher, each in PUBLISHED.items() if (path := checkpoint_of(teacher))}
     if not found:
         variables = " and ".join(each.variable for each in PUBLISHED.values())
         yield Finding(
