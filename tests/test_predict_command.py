@@ -1,5 +1,7 @@
 """`fasthamer predict`: files of images and folders, what is left out, and how a run continues."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -37,22 +39,25 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_an_image_gives_an_overlay(model, tmp_path, capsys):
+def test_an_image_gives_an_overlay_a_mesh_and_numbers(model, tmp_path, capsys):
+    pytest.importorskip("trimesh")
     write_image(tmp_path / "a.png", IMAGE)
     out = tmp_path / "out" / "hands.png"
-    assert run(tmp_path / "a.png", *BOX, *model, "--out", out, "--focal", 90) == 0
+    assert run(tmp_path / "a.png", *BOX, *model, "--out", out, "--json", "--save-mesh", "obj", "--focal", 90) == 0
     assert capsys.readouterr().out == f"1 hand(s): {out}\n"
-    assert files(out.parent) == ["hands.png"]
+    assert files(out.parent) == ["hands.json", "hands.obj", "hands.png"]
     assert (read_image(out) != IMAGE).any() and read_image(out).shape == IMAGE.shape
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["camera"][0] == 90 and len(found["hands"][0]["vertices"]) == 778
+    assert out.with_suffix(".obj").read_text().count("\nv ") >= 777
 
 
 def test_side_views_stand_beside_the_overlay(model, tmp_path):
     write_image(tmp_path / "a.png", IMAGE)
     plain, beside = tmp_path / "plain.png", tmp_path / "beside.png"
     two = [*BOX, *BOX, *model]
-    assert run(tmp_path / "a.png", *two, "--out", plain) == run(
-        tmp_path / "a.png", *two, "--out", beside, "--side-view"
-    )
+    assert run(tmp_path / "a.png", *two, "--out", plain) == 0
+    assert run(tmp_path / "a.png", *two, "--out", beside, "--side-view") == 0
     image = read_image(beside)
     assert image.shape == (60, 80 + 2 * 30, 3)  # a column of 30 x 30 views for each hand
     np.testing.assert_array_equal(image[:, :80], read_image(plain))
@@ -65,11 +70,11 @@ def test_side_views_stand_beside_the_overlay(model, tmp_path):
 
 def test_a_folder_is_walked_and_a_damaged_image_named(model, folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(folder, *model, "--out", out) == 1
+    assert run(folder, *model, "--out", out, "--json") == 1
     printed = capsys.readouterr()
     assert "left out:" in printed.err and "c.jpg: damaged image" in printed.err
     assert printed.out == f"2 images, 0 hands, 2 images without; 1 left out: {out}\n"
-    assert files(out) == ["a.png", "settings.json", "sub/b.jpg"]
+    assert files(out) == ["a.png", "a.png.json", "settings.json", "sub/b.jpg", "sub/b.jpg.json"]
     assert files(folder) == ["a.png", "notes.txt", "sub/b.jpg", "sub/c.jpg"]  # nothing is written among the images
 
 
@@ -133,6 +138,9 @@ def test_a_disk_without_space_is_a_failure(model, tmp_path, capsys, monkeypatch)
         (["FOLDER/notes.txt"], "no image of a known format"),
         (["FOLDER/a.png", "--box", "1,2,3"], "expected x1,y1,x2,y2"),
         (["FOLDER/a.png", "--model", "nowhere"], "no model 'nowhere'"),
+        (["FOLDER/a.png", "--focal", "-5"], "focal"),
+        (["FOLDER/a.png", "--focal", "nan"], "focal"),
+        (["FOLDER/a.png", "--save-mesh", "stl"], "invalid choice"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(folder, capsys, arguments, message):

@@ -1,7 +1,7 @@
-"""Find the hands of images and write what a model predicts: overlays, and views from other sides.
+"""Find the hands of images and write what a model predicts: overlays, meshes, numbers.
 
     python tools/predict.py image.jpg
-    python tools/predict.py my_images --out found
+    python tools/predict.py my_images --out found --save-mesh glb --json
     python tools/predict.py image.jpg --box 120,80,260,240 --box 400,90,520,230,left --out hands.png
     python tools/predict.py crowd.jpg --tiles 3 --side-view --model runs/mine
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from fasthamer.files.atomic import write_text
 from fasthamer.tools import cli
 
+MESHES = ("glb", "obj", "ply")
 OVERLAYS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what OpenCV writes
 SETTINGS = "settings.json"  # in the folder of the results
 
@@ -97,13 +98,16 @@ def _predictor(arguments: argparse.Namespace) -> Callable[[Path, Path], int]:
     model = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device, detector=detector)
 
     def predict(source: Path, target: Path) -> int:
-        hands = model(source, boxes, right, arguments.focal, rotation=arguments.rotation or None)
+        hands = model(source, boxes, right, camera=arguments.focal, rotation=arguments.rotation or None)
         image = hands.draw(source, skeleton=arguments.skeleton)
         if arguments.side_view:
-            faces = [hands.faces if right else hands.faces[:, ::-1] for right in hands.right]
-            image = views_beside(image, list(zip(hands.vertices, faces, strict=True)))
+            image = views_beside(image, [(hand.vertices, hand.faces) for hand in hands])
+        if arguments.json:
+            hands.save(_beside(target, arguments, ".json"))
+        if arguments.save_mesh and len(hands):
+            hands.save(_beside(target, arguments, f".{arguments.save_mesh}"))
         write_image(target, image)
-        return len(hands.boxes)
+        return len(hands)
 
     return predict
 
@@ -146,6 +150,11 @@ def _target(arguments: argparse.Namespace, name: str) -> Path:
     return arguments.out / (name if Path(name).suffix.lower() in OVERLAYS else f"{name}.png")
 
 
+def _beside(target: Path, arguments: argparse.Namespace, suffix: str) -> Path:
+    """Another file of an image: hands.glb for --out hands.png; in a folder a.jpg.glb, since a.png may be there too."""
+    return target.with_suffix(suffix) if _is_file(arguments.out) else target.with_name(target.name + suffix)
+
+
 def _is_file(out: Path) -> bool:
     return out.suffix.lower() in OVERLAYS and not out.is_dir()
 
@@ -177,10 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--model", default="embedded", help="see `fasthamer zoo`; or hamer, wilor, a student's file, a run directory")
     add("--box", action="append", default=[], help="x1,y1,x2,y2 or x1,y1,x2,y2,left; may be repeated")
+    add("--save-mesh", choices=MESHES, help="also write the meshes")
+    add("--json", action="store_true", help="also write every number as JSON")
     add("--side-view", action="store_true", help="beside the overlay: each hand from the side and from above")
     add("--skeleton", action="store_true", help="draw joints instead of meshes")
     add("--tiles", type=int, default=1, help="also detect in N x N parts of the image: small hands")
-    add("--focal", type=float, help="focal length of the camera in pixels, for metric depths; else a guess")
+    add("--focal", type=float, help="of the camera, pixels: then depths are metric; else EXIF's, else a guess")
     add(
         "--rotation",
         action="append",
