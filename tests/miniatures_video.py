@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fasthamer.data.crop import mirror_points
 from fasthamer.data.synthetic.background import random_background
@@ -90,3 +96,50 @@ def crossing_hands(studio: Studio, frames: int = 120) -> list[tuple[float, list[
         left = studio.hand(False, (-swing, 0.01 - lift, 0.52), -10 * np.sin(7 * part), 0.5 - 0.5 * np.cos(11 * part))
         clip.append((number / 30, [right, left]))
     return clip
+
+
+@cache
+def shipped_student() -> nn.Module:
+    """The student of the package, opened once."""
+    from fasthamer.predict import open_model
+
+    torch.set_num_threads(1)
+    return open_model("mobilenetv3_l")
+
+
+@cache
+def short_clip() -> list[NDArray[np.uint8]]:
+    """12 frames of two hands that move."""
+    studio = Studio(4)
+    return [studio.image(hands) for _, hands in crossing_hands(studio)[36:60:2]]
+
+
+def write_clip(
+    path: Path,
+    images: list[NDArray[np.uint8]],
+    ticks: list[int] | None = None,
+    sound: str | None = None,
+    rotation: float = 0.0,
+) -> Path:
+    """A video of lossless frames at 30 a second, or at `ticks` milliseconds; with a tone of a codec, if one is named."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30, options={"crf": "0", "preset": "ultrafast"})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv444p", Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        tone = file.add_stream(sound, rate=48000, layout="mono") if sound else None
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = round(number * 1000 / 30) if ticks is None else ticks[number]
+            frame.time_base = Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+        if tone:
+            wave = (np.sin(np.arange(48000 * len(images) // 30) / 20) * 8000).astype(np.int16)
+            for start in range(0, len(wave) - 1023, 1024):
+                part = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format="s16", layout="mono")
+                part.pts, part.sample_rate, part.time_base = start, 48000, Fraction(1, 48000)
+                file.mux(tone.encode(part))
+            file.mux(tone.encode())
+    return path

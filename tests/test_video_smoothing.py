@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from miniatures_video import Studio
+from miniatures_video import Studio, shipped_student
 
 from fasthamer.camera import project_pixels
 from fasthamer.hand.posing import Poser
-from fasthamer.predict import Camera, Hands, ManoArrays, open_model
+from fasthamer.predict import Camera, Hands, ManoArrays
 from fasthamer.video.follow import HandVideo
 from fasthamer.video.one_euro import OneEuro
 from fasthamer.video.smoothing import HandSmoother, bone_length
@@ -128,14 +127,8 @@ def grown(hand, factor):
 # ------------------------------------------------------------------------------- with the shipped student, on clips
 
 
-@pytest.fixture(scope="module")
-def student():
-    torch.set_num_threads(1)
-    return open_model("mobilenetv3_l")
-
-
-def clip(student, images, smooth):
-    video = HandVideo(student, tracker=HandTracker(most=1, threads=1), smooth=smooth, device="cpu", threads=1)
+def clip(images, smooth):
+    video = HandVideo(shipped_student(), tracker=HandTracker(most=1, threads=1), smooth=smooth, device="cpu", threads=1)
     frames = [video(image, number / 30) for number, image in enumerate(images)]
     assert {tuple(frame.ids) for frame in frames} == {(1,)}
     return [frame.hands[0] for frame in frames]
@@ -146,22 +139,22 @@ def acceleration(points):
     return float(np.sqrt((np.diff(points, 2, axis=0) ** 2).sum(-1).mean())) * 900
 
 
-def test_the_mesh_of_a_still_hand_has_at_most_a_third_of_the_raw_acceleration(student):
+def test_the_mesh_of_a_still_hand_has_at_most_a_third_of_the_raw_acceleration():
     studio, rng = Studio(4), np.random.default_rng(0)
     still = studio.image([studio.hand(True, (0.03, 0.0, 0.45), 5, 0.3)])
     images = [np.clip(still + rng.normal(0, 3, still.shape), 0, 255).astype(np.uint8) for _ in range(24)]  # sensor noise
-    raw, smooth = (clip(student, images, smooth) for smooth in (False, True))
+    raw, smooth = (clip(images, smooth) for smooth in (False, True))
     for name in ("vertices", "vertices_camera"):
         before, after = (acceleration(np.concatenate([getattr(each, name) for each in one])) for one in (raw, smooth))
         print(f"{name}: {before:.2f} m/s2 raw, {after:.2f} smoothed, ratio {after / before:.2f}")
         assert before > 0.5 and after <= before / 3
 
 
-def test_a_moving_hand_lags_by_less_than_a_frame(student):
+def test_a_moving_hand_lags_by_less_than_a_frame():
     studio = Studio(4)
     speed = 0.4 / 30  # metres a frame
     images = [studio.image([studio.hand(True, (-0.1 + speed * n, 0.0, 0.45), 5, 0.2)]) for n in range(16)]
-    raw, smooth = (clip(student, images, smooth) for smooth in (False, True))
+    raw, smooth = (clip(images, smooth) for smooth in (False, True))
     where = [np.array([hand.keypoints_2d[0].mean(0)[0] for hand in one[4:]]) for one in (raw, smooth)]
     lag = (where[0] - where[1]).mean() / np.diff(where[0]).mean()
     print(f"lag {lag:.2f} frames at {np.diff(where[0]).mean():.1f} pixels a frame")

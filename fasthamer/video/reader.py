@@ -21,6 +21,7 @@ class Frame(NamedTuple):
     image: NDArray[np.uint8]  # (H, W, 3) RGB, upright
     ticks: int  # its time in units of the reader's `tick`; increases from frame to frame
 
+
 class VideoReader:
     """The frames of a file, one after the other, turned as its metadata demand; a context manager.
 
@@ -45,7 +46,7 @@ class VideoReader:
         streams = self._container.streams.video
         if not streams:
             self._container.close()
-            raise ValueError(f"{path} has no video, only {self._container.streams.get() or 'no stream'}")
+            raise ValueError(f"{path} has no video stream")
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
         self.rate = Fraction(self._stream.average_rate or RATE)  # frames a second, the mean
