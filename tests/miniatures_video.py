@@ -50,7 +50,9 @@ class Studio:
         square = random_background(np.random.default_rng(seed), WIDTH)
         self.background = square[(WIDTH - HEIGHT) // 2 :][:HEIGHT].copy()
 
-    def hand(self, right: bool, place: tuple[float, float, float], roll: float = 0.0, curl: float = 0.0) -> RenderedHand:
+    def hand(
+        self, right: bool, place: tuple[float, float, float], roll: float = 0.0, curl: float = 0.0
+    ) -> RenderedHand:
         """An open hand, palm to the camera: `place` metres, `roll` degrees clockwise, `curl` 0 open to 1 relaxed."""
         pose = (1 - curl) * presets()["spread"] + curl * presets()["relaxed"]
         turn = cv2.Rodrigues(np.array([0, 0, np.radians(roll if right else -roll)]))[0] @ TO_CAMERA
@@ -121,7 +123,7 @@ def write_clip(
     sound: str | None = None,
     rotation: float = 0.0,
 ) -> Path:
-    """A video of lossless frames at 30 a second, or at `ticks` milliseconds; with a tone of a codec, if one is named."""
+    """A lossless video of 30 frames a second, or at `ticks` milliseconds; with a tone of a codec, if one is named."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=30, options={"crf": "0", "preset": "ultrafast"})
         stream.height, stream.width = images[0].shape[:2]

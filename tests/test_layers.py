@@ -25,6 +25,7 @@ LAYERS = (
     ("students",),
     ("teachers",),
     ("predict",),
+    ("video",),
     ("distill",),
     ("tools",),
 )

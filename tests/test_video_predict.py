@@ -113,7 +113,7 @@ def test_a_webcam_is_written_until_ctrl_c(source, tmp_path, monkeypatch):
     count = predict_webcam(str(source), Counted(stop=4), tmp_path / "out.mp4")  # OpenCV reads a file as a webcam
     assert count == 4 and len(frames(tmp_path / "out.mp4")) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
-    with pytest.raises(ValueError, match="no display.*--out"):
+    with pytest.raises(ValueError, match=r"no display.*--out"):
         predict_webcam(str(source), Counted())
 
 

@@ -142,7 +142,9 @@ def acceleration(points):
 def test_the_mesh_of_a_still_hand_has_at_most_a_third_of_the_raw_acceleration():
     studio, rng = Studio(4), np.random.default_rng(0)
     still = studio.image([studio.hand(True, (0.03, 0.0, 0.45), 5, 0.3)])
-    images = [np.clip(still + rng.normal(0, 3, still.shape), 0, 255).astype(np.uint8) for _ in range(24)]  # sensor noise
+    images = [
+        np.clip(still + rng.normal(0, 3, still.shape), 0, 255).astype(np.uint8) for _ in range(24)
+    ]  # sensor noise
     raw, smooth = (clip(images, smooth) for smooth in (False, True))
     for name in ("vertices", "vertices_camera"):
         before, after = (acceleration(np.concatenate([getattr(each, name) for each in one])) for one in (raw, smooth))

@@ -1,13 +1,16 @@
-"""Find the hands of images and write what a model predicts: overlays, meshes, numbers.
+"""Find the hands of images and videos and write what a model predicts: overlays, meshes, numbers.
 
     python tools/predict.py image.jpg
     python tools/predict.py my_images --out found --save-mesh glb --json
     python tools/predict.py image.jpg --box 120,80,260,240 --box 400,90,520,230,left --out hands.png
     python tools/predict.py crowd.jpg --tiles 3 --side-view --model runs/mine
+    python tools/predict.py clip.mp4 --out out.mp4 --compare embedded --model mobilenetv3_l
+    python tools/predict.py 0
 
 Without --box the hands are detected. Boxes are x1,y1,x2,y2 in pixels, tight around the hand. A folder is searched with
 its folders; one that cannot be read is named and left out. Stopped halfway, the same command goes on: images whose
-overlay is newer than they are left out. All files are described in docs/predict.md.
+overlay is newer than they are left out. In videos, and before a webcam (0 is the first), hands are tracked. All files
+are described in docs/predict.md and docs/video.md.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fasthamer.files.atomic import write_text
-from fasthamer.tools import cli
+from fasthamer.tools import cli, video
 
 MESHES = ("glb", "obj", "ply")
 OVERLAYS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what OpenCV writes
@@ -36,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.source.is_dir():
             return _folder(arguments)
+        if video.is_video(arguments.source):
+            print(video.predict(arguments))
+            return 0
         target = _target(arguments, arguments.source.name)
         if target.resolve() == arguments.source.resolve():
             raise ValueError(f"--out {arguments.out} is the image itself: give another name")
@@ -93,6 +99,8 @@ def _predictor(arguments: argparse.Namespace) -> Callable[[Path, Path], int]:
     from fasthamer.predict import HandMesh
     from fasthamer.render.overlay import views_beside
 
+    if arguments.compare:
+        raise ValueError("--compare is for videos")
     boxes, right = zip(*map(_box, arguments.box), strict=True) if arguments.box else (None, True)
     detector = MediaPipeDetector(tiles=arguments.tiles)
     model = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device, detector=detector)
@@ -177,19 +185,21 @@ def _box(text: str) -> tuple[list[float], bool]:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.command("predict", __doc__)
     add = parser.add_argument
-    add("source", type=Path, metavar="IMAGE|FOLDER")
+    add("source", type=Path, metavar="IMAGE|FOLDER|VIDEO|0")
     add(
         "--out",
         type=Path,
         default=Path("runs/predict"),
-        help="an image file for the overlay of one image, or a folder (runs/predict)",
+        help="an image or video file for the overlay of one image or video, or a folder (runs/predict)",
     )
     add("--model", default="embedded", help="see `fasthamer zoo`; or hamer, wilor, a student's file, a run directory")
     add("--box", action="append", default=[], help="x1,y1,x2,y2 or x1,y1,x2,y2,left; may be repeated")
-    add("--save-mesh", choices=MESHES, help="also write the meshes")
+    add("--save-mesh", choices=MESHES, help="also write the meshes; of a video, of each frame and hand")
     add("--json", action="store_true", help="also write every number as JSON")
     add("--side-view", action="store_true", help="beside the overlay: each hand from the side and from above")
     add("--skeleton", action="store_true", help="draw joints instead of meshes")
+    add("--compare", metavar="MODEL", help="of a video: the overlay of another model on the right")
+    add("--hands", type=int, default=2, help="of a video: follow at most this many (2)")
     add("--tiles", type=int, default=1, help="also detect in N x N parts of the image: small hands")
     add("--focal", type=float, help="of the camera, pixels: then depths are metric; else EXIF's, else a guess")
     add(

@@ -96,7 +96,9 @@ class HandVideo:
         if not parts:
             return hands
         moved = ("vertices", "joints", "keypoints_2d", "translation")
-        return replace(hands, mano=None, **{name: np.concatenate([getattr(each, name) for each in parts]) for name in moved})
+        return replace(
+            hands, mano=None, **{name: np.concatenate([getattr(each, name) for each in parts]) for name in moved}
+        )
 
     def _hands_of_this_frame(self, image: NDArray[np.uint8]) -> Detections:
         return self._found

@@ -34,7 +34,7 @@ class FrameRecords:
         self.path, self.faces = path, faces
         header = {"run": np.frombuffer(json.dumps(run, sort_keys=True).encode(), np.uint8)}
         path.touch()
-        self._file: BinaryIO = open(path, "r+b")
+        self._file: BinaryIO = path.open("r+b")
         stored = self._next()
         if stored is None or not np.array_equal(stored["run"], header["run"]):
             self._file.seek(0)
@@ -55,11 +55,11 @@ class FrameRecords:
     def _next(self) -> dict[str, NDArray] | None:
         start = self._file.tell()
         length = int.from_bytes(self._file.read(LENGTH), "little")
-        blob = self._file.read(length)
         try:
+            blob = self._file.read(length)
             with np.load(io.BytesIO(blob)) as arrays:
                 return dict(arrays)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile):  # cut off, when the run was killed
+        except (ValueError, EOFError, OSError, OverflowError, zipfile.BadZipFile):  # cut off, when the run was killed
             self._file.seek(start)
             return None
 
@@ -89,7 +89,9 @@ def packed(computed: Computed) -> dict[str, NDArray]:
 
 def unpacked(arrays: Mapping[str, NDArray], faces: list[NDArray[np.int64]]) -> Computed:
     """The inverse of `packed`."""
-    observed = Observed(Landmarks(*(arrays[f"observed.{name}"] for name in Landmarks._fields)), bool(arrays["detected"]))
+    observed = Observed(
+        Landmarks(*(arrays[f"observed.{name}"] for name in Landmarks._fields)), bool(arrays["detected"])
+    )
     models = []
     for number, each in enumerate(faces):
         values: dict[str, Any] = {

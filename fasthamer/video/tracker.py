@@ -60,8 +60,8 @@ class HandTracker:
     """Follows hands through the frames of a video.
 
     Landmarks are read around each hand's place in the last frame. The detector looks at the whole image only in the
-    first frame, each `every` frames, and while a hand is lost or fewer than `most` are there. A hand that is found twice
-    counts once, and hands are given to tracks by the Hungarian method, so that two that cross keep their numbers.
+    first frame, each `every` frames, and while a hand is lost or fewer than `most` are there. A hand that is found
+    twice counts once. The Hungarian method gives hands to tracks, so that two that cross keep their numbers.
 
     Args:
         detector: finds hands in a whole image; None is `MediaPipeDetector`.

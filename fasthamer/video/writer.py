@@ -30,9 +30,7 @@ class VideoWriter:
         ImportError: PyAV is not installed.
     """
 
-    def __init__(
-        self, path: Path, tick: Fraction, rate: Fraction = Fraction(30), sound_of: Path | None = None
-    ) -> None:
+    def __init__(self, path: Path, tick: Fraction, rate: Fraction = Fraction(30), sound_of: Path | None = None) -> None:
         av = pyav()
         self.tick, self._video_frame = tick, av.VideoFrame
         try:
