@@ -95,9 +95,13 @@ class HandVideo:
             parts.append(smoother(hands[index : index + 1], time))
         if not parts:
             return hands
-        moved = ("vertices", "joints", "keypoints_2d", "translation")
         return replace(
-            hands, mano=None, **{name: np.concatenate([getattr(each, name) for each in parts]) for name in moved}
+            hands,
+            vertices=np.concatenate([each.vertices for each in parts]),
+            joints=np.concatenate([each.joints for each in parts]),
+            keypoints_2d=np.concatenate([each.keypoints_2d for each in parts]),
+            translation=np.concatenate([each.translation for each in parts]),
+            mano=None,
         )
 
     def _hands_of_this_frame(self, image: NDArray[np.uint8]) -> Detections:

@@ -153,14 +153,14 @@ def predict_webcam(
         began, frames, ticks = monotonic(), 0, -1
         with suppress(KeyboardInterrupt):
             while (read := capture.read())[0]:
-                image = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+                image = np.ascontiguousarray(read[1][:, :, ::-1], np.uint8)
                 ticks = max(ticks + 1, round((monotonic() - began) * 1000))
                 shown = overlay(image, hands(image, ticks / 1000), hands.names, skeleton)
                 frames += 1
                 if writer:
                     writer.write(shown, ticks)
                 if window:
-                    cv2.imshow(TITLE, cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+                    cv2.imshow(TITLE, shown[:, :, ::-1].copy())
                     if cv2.waitKey(1) & 0xFF in (ord("q"), 27):
                         break
         if window:

@@ -65,7 +65,7 @@ class FrameRecords:
 
     def _append(self, arrays: Mapping[str, NDArray]) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         blob = buffer.getvalue()
         self._file.truncate()
         self._file.write(len(blob).to_bytes(LENGTH, "little") + blob)
@@ -97,8 +97,8 @@ def unpacked(arrays: Mapping[str, NDArray], faces: list[NDArray[np.int64]]) -> C
         values: dict[str, Any] = {
             field.name: arrays.get(f"{number}.{field.name}") for field in fields(Hands) if field.name != "faces"
         }
-        *numbers, metric = values["camera"].tolist()
-        values["camera"] = Camera(*numbers, bool(metric))
+        fx, fy, cx, cy, metric = values["camera"].tolist()
+        values["camera"] = Camera(fx, fy, cx, cy, bool(metric))
         if f"{number}.mano.betas" in arrays:
             values["mano"] = ManoArrays(*(arrays[f"{number}.mano.{name}"] for name in ManoArrays._fields))
         models.append(Hands(faces=each, **values))

@@ -6,7 +6,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,7 +58,7 @@ class VideoWriter:
     def write(self, image: NDArray[np.uint8], ticks: int) -> None:
         """Adds a frame (H, W, 3) RGB of the same size as the others; odd sides grow by one pixel."""
         height, width = image.shape[:2]
-        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if not self._stream.codec_context.is_open:
             self._stream.height, self._stream.width = image.shape[:2]
         frame = self._video_frame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
