@@ -13,9 +13,13 @@ def source(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("command") / "clip.mp4", short_clip()[:2])
 
 
-def test_a_video_is_written_with_its_numbers_beside_it(source, tmp_path, capsys):
-    assert main([str(source), "--out", str(tmp_path), "--model", "mobilenetv3_l", "--device", "cpu"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.json", "clip.mp4"]
+def test_a_video_is_written_with_its_numbers_and_meshes_beside_it(source, tmp_path, capsys):
+    pytest.importorskip("trimesh", reason="needs trimesh, of the extra mesh")
+    options = ["--json", "--save-mesh", "obj", "--model", "mobilenetv3_l", "--device", "cpu"]
+    assert main([str(source), "--out", str(tmp_path), *options]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "clip.json", "clip.mp4"]
+    names = {path.name for path in (tmp_path / "clip").iterdir()}
+    assert names == {"000000_1.obj", "000000_2.obj", "000001_1.obj", "000001_2.obj"}
     assert len(json.loads((tmp_path / "clip.json").read_text(encoding="utf-8"))["frames"]) == 2
     assert f"2 frames, 2 hands: {tmp_path / 'clip.mp4'}" in capsys.readouterr().out
 
@@ -28,7 +32,8 @@ def test_a_video_is_written_with_its_numbers_beside_it(source, tmp_path, capsys)
         (["garbage.mp4", "--side-view"], "are for images"),
         (["garbage.mp4", "--hands", "0"], "most is 0"),
         (["garbage.mp4", "--out", "garbage.mp4"], "replaced by its own result"),
-        (["97"], "no webcam 97"),
+        (["97", "--out", "out.mp4"], "no webcam 97"),
+        (["97", "--json"], "--json and --save-mesh are for files"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
