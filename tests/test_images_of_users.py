@@ -122,3 +122,67 @@ def test_images_of_one_pixel_pass_through_everything(tmp_path, hands):
     np.testing.assert_array_equal(read_image(path), pixel)
     assert image_crops(tmp_path, 16).shape == (1, 3, 16, 16)
     assert hands(path, [[0, 0, 1, 1]], factor=1.0).vertices.shape == (1, 778, 3)
+
+
+# ------------------------------------------------------------------------------------------- kinds of files and pixels
+
+
+def smooth():
+    """An image that survives JPEG, with its brightest spot in the box."""
+    image = np.full((240, 320, 3), 60, np.uint8)
+    cv2.circle(image, (160, 110), 12, (230, 230, 230), -1)
+    return cv2.GaussianBlur(image, (0, 0), 4)
+
+
+@pytest.mark.parametrize("kind", ["grey", "16-bit", "16-bit grey", "CMYK", "alpha", "grey with alpha", "palette"])
+def test_files_of_every_kind_of_pixels_give_the_same_hand(tmp_path, hands, kind):
+    image = smooth()
+    pillow, deep = Image.fromarray(image), image.astype(np.uint16) * 257
+    path = tmp_path / ("a.tif" if kind == "CMYK" else "a.png")
+    if kind == "16-bit":
+        cv2.imwrite(str(path), deep)
+    elif kind == "16-bit grey":
+        cv2.imwrite(str(path), deep[..., 0])
+    elif kind == "palette":
+        pillow.quantize(64).save(path)
+    else:
+        pillow.convert({"grey": "L", "CMYK": "CMYK", "alpha": "RGBA", "grey with alpha": "LA"}[kind]).save(path)
+    found, truth = hands(path, [BOX]), hands(image, [BOX])
+    np.testing.assert_allclose(found.keypoints_2d, truth.keypoints_2d, atol=13)  # the spot is flat: three crop pixels
+
+
+def test_a_20_megapixel_image_with_an_orientation_is_read(tmp_path, hands):
+    image = np.zeros((3648, 5472, 3), np.uint8)
+    cv2.circle(image, (4000, 1500), 40, (255, 255, 255), -1)
+    path = written(tmp_path / "a.jpg", image, "JPEG", 3)  # half a turn
+    found = hands(path, [[1271, 1947, 1671, 2347]])
+    assert np.abs(found.keypoints_2d[0].mean(0) - (5471 - 4000, 3647 - 1500)).max() < 40
+    assert found.camera[2:4] == (2736, 1824)
+
+
+@pytest.mark.parametrize(("form", "name"), [("JPEG", "a.jpg"), ("PNG", "a.png"), ("WEBP", "a.webp")])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_truncated_files_are_one_clear_error(tmp_path, hands, form, name, share):
+    content = encoded(RNG.integers(0, 255, (240, 320, 3), dtype=np.uint8), form)
+    (tmp_path / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=rf"{name}: damaged image .* copy or download it again"):
+        hands(tmp_path / name, [BOX])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(np.zeros((0, 0, 3), np.uint8), np.zeros((240, 320), np.uint8), np.zeros((240, 320, 1), np.uint8)),
+        *(np.zeros((240, 320, 4), np.uint8), np.zeros((240, 320, 3), np.uint16), np.zeros((240, 320, 3), bool)),
+        *(torch.zeros(1, 240, 320, dtype=torch.uint8), torch.zeros(3, 0, 320, dtype=torch.uint8)),
+    ],
+)
+def test_arrays_of_other_channels_depths_or_without_pixels_are_one_clear_error(hands, image):
+    with pytest.raises(ValueError, match=r"^the image is \(.*\) \w+; expected \(H, W, 3\) uint8, RGB"):
+        hands(image, [BOX])
+
+
+def test_a_camera_that_is_not_a_number_is_one_clear_error_for_a_file(tmp_path, hands):
+    path = written(tmp_path / "a.png", smooth(), "PNG")
+    with pytest.raises(ValueError, match=r"^camera is \[nan, nan, 160.0, 120.0\].*above 0"):
+        hands(path, [BOX], camera=float("nan"))

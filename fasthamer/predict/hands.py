@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fasthamer.files.image_forms import ImageLike
     from fasthamer.hand.fit import MeshFit
     from fasthamer.hand.mano import Hand
-    from fasthamer.render.overlay import Colour
+    from fasthamer.render.mesh import Colour
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +91,8 @@ class Hands:
 
     def draw(self, image: ImageLike, colour: Colour | None = None, skeleton: bool = False) -> NDArray[np.uint8]:
         """A copy of the image with the meshes (or skeletons) rendered over it, far hands first."""
-        from fasthamer.render.overlay import MESH_COLOURS, draw_keypoints, draw_mesh
+        from fasthamer.render.mesh import MESH_COLOURS, draw_mesh
+        from fasthamer.render.overlay import draw_keypoints
 
         colour = MESH_COLOURS["prediction"] if colour is None else colour
         rendered = image_array(image).copy()

@@ -80,7 +80,7 @@ def _scene(arrays: Mapping[str, NDArray], gltf_axes: bool) -> trimesh.Scene:
         import trimesh
     except ImportError:
         raise ImportError("saving meshes needs trimesh: pip install 'fasthamer-kd[mesh]'") from None
-    from fasthamer.render.overlay import MESH_COLOURS
+    from fasthamer.render.mesh import MESH_COLOURS
 
     scene = trimesh.Scene()
     axes = np.array([1, -1, -1] if gltf_axes else [1, 1, 1])  # half a turn about x: faces stay outward
