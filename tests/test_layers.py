@@ -26,7 +26,7 @@ LAYERS = (
     ("teachers",),
     ("predict",),
     ("video",),
-    ("distill",),
+    ("distill", "web"),
     ("tools",),
 )
 RANK = {part: rank for rank, row in enumerate(LAYERS) for part in row}

@@ -1,0 +1,1 @@
+"""The web page of `fasthamer serve`: Gradio, on this machine only."""
