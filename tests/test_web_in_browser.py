@@ -76,10 +76,15 @@ def images(tmp_path_factory):
     return hand, garbage
 
 
-def upload(page, file: Path) -> None:
+def cleared(page):
+    """The page without an image."""
     if page.locator("#image button[aria-label='Clear']").count():
         page.locator("#image button[aria-label='Clear']").click()
-    page.set_input_files("#image input[type=file]", file)
+    return page
+
+
+def upload(page, file: Path) -> None:
+    cleared(page).set_input_files("#image input[type=file]", file)
 
 
 def test_an_upload_shows_overlay_mesh_and_21_joints_and_gives_files(page, images, tmp_path):
@@ -101,6 +106,11 @@ def test_an_upload_shows_overlay_mesh_and_21_joints_and_gives_files(page, images
         download.value.save_as(tmp_path / f"hands.{button}")
     assert trimesh.load(tmp_path / "hands.glb", process=False).to_geometry().vertices.shape == (778, 3)
     assert len(json.loads((tmp_path / "hands.json").read_text(encoding="utf-8"))["hands"]) == 1
+
+
+def test_an_example_can_be_chosen(page):
+    cleared(page).locator(".gallery-item").nth(1).click()
+    page.locator("#message", has_text="1 hand: left").wait_for()
 
 
 def test_garbage_gives_a_message_and_the_server_lives_on(page, images):

@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from fasthamer.web.models import Models
-from fasthamer.web.result import JOINT_COLUMNS, PageResult, find_hands, time_line
+from fasthamer.web.result import JOINT_COLUMNS, find_hands, time_line
 
 TITLE = "fasthamer"
 INTRODUCTION = "3D meshes of the hands in an image. Everything runs on this computer; nothing is sent or kept."
@@ -49,7 +49,6 @@ def build_page(models: Models, examples: Sequence[Path], folder: Path) -> gr.Blo
                     webcam_options=gr.WebcamOptions(mirror=False),  # mirroring would make left hands right ones
                     elem_id="image",
                 )
-                image.preprocess = stored_file  # type: ignore[method-assign]  # Gradio's own fails on damaged files
                 model = gr.Dropdown(models.names, value=models.names[0], label="Model", elem_id="model")
                 gr.Examples([[str(file)] for file in examples], [image], label="Synthetic hands to try")
             with gr.Column(scale=5):
@@ -82,14 +81,10 @@ def build_page(models: Models, examples: Sequence[Path], folder: Path) -> gr.Blo
             [image, model],
             [message, overlay, mesh, times, glb, json, joints],
             concurrency_limit=1,  # the result's files are overwritten by the next call
+            preprocess=False,  # Gradio's fails on damaged images; it checks before that an upload is in its own folder
             api_visibility="private",
         )
     return page
-
-
-def stored_file(payload: gr.FileData | None) -> str | None:
-    """Where Gradio has stored an upload; it has checked that the path lies in its own folder."""
-    return None if payload is None else payload.path
 
 
 def theme() -> gr.themes.Base:
@@ -102,9 +97,9 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _shown(models: Models, folder: Path, file: str | None, model: str) -> tuple[object, ...]:
-    """The values of the page's components, in their order."""
-    result: PageResult = find_hands(models, model, file, folder)
+def _shown(models: Models, folder: Path, stored: dict | None, model: str) -> tuple[object, ...]:
+    """The values of the page's components, in their order; `stored` is an upload as Gradio describes it."""
+    result = find_hands(models, model, stored and stored["path"], folder)
     downloads = [gr.DownloadButton(value=path, interactive=path is not None) for path in (result.glb, result.json)]
     rows = [[value if isinstance(value, str) else f"{value:.1f}" for value in row] for row in result.joints]
     return result.message, result.overlay, result.view, time_line(result.seconds), *downloads, rows
