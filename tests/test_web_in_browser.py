@@ -76,15 +76,8 @@ def images(tmp_path_factory):
     return hand, garbage
 
 
-def cleared(page):
-    """The page without an image."""
-    if page.locator("#image button[aria-label='Clear']").count():
-        page.locator("#image button[aria-label='Clear']").click()
-    return page
-
-
 def upload(page, file: Path) -> None:
-    cleared(page).set_input_files("#image input[type=file]", file)
+    page.set_input_files("#image input[type=file]", file)
 
 
 def test_an_upload_shows_overlay_mesh_and_21_joints_and_gives_files(page, images, tmp_path):
@@ -109,7 +102,7 @@ def test_an_upload_shows_overlay_mesh_and_21_joints_and_gives_files(page, images
 
 
 def test_an_example_can_be_chosen(page):
-    cleared(page).locator(".gallery-item").nth(1).click()
+    page.locator(".gallery-item").nth(1).click()
     page.locator("#message", has_text="1 hand: left").wait_for()
 
 

@@ -56,7 +56,9 @@ def save_hands(path: Path, arrays: Mapping[str, NDArray]) -> None:
     elif not len(arrays["vertices"]):
         raise ValueError(f"no hands to save as {path.name}: a mesh file cannot be empty (.json and .npz can)")
     else:
-        content = _scene(arrays, gltf_axes=suffix == ".glb").export(file_type=suffix[1:])
+        is_gltf = suffix == ".glb"
+        options = {"include_normals": True} if is_gltf else {}  # without them viewers show flat triangles
+        content = _scene(arrays, gltf_axes=is_gltf).export(file_type=suffix[1:], **options)
         write_bytes(path, content.encode() if isinstance(content, str) else content)
 
 
