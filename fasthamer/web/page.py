@@ -99,7 +99,7 @@ def theme() -> gr.themes.Base:
 
 def _shown(models: Models, folder: Path, stored: dict | None, model: str) -> tuple[object, ...]:
     """The values of the page's components, in their order; `stored` is an upload as Gradio describes it."""
-    result = find_hands(models, model, stored and stored["path"], folder)
+    result = find_hands(models, model, stored["path"] if stored else None, folder)
     downloads = [gr.DownloadButton(value=path, interactive=path is not None) for path in (result.glb, result.json)]
     rows = [[value if isinstance(value, str) else f"{value:.1f}" for value in row] for row in result.joints]
     return result.message, result.overlay, result.view, time_line(result.seconds), *downloads, rows
