@@ -38,8 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.command("completion", __doc__)
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     arguments = parser.parse_args(argv)
-    known = {name: options(file) for name, (file, _) in commands().items() if name != "completion"}
-    known["completion"] = ["bash", "zsh", "fish"]
+    known = {
+        name: ["bash", "zsh", "fish"] if name == "completion" else options(file)
+        for name, (file, _) in commands().items()
+    }
     if arguments.shell == "fish":
         print(_fish(known), end="")
         return 0
