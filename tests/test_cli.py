@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from fasthamer.config import load_config
-from fasthamer.tools import cli
+from fasthamer.tools import cli, zoo
 from fasthamer.tools.__main__ import commands, main
 
 
@@ -60,6 +60,23 @@ def test_the_help_lists_every_command_and_the_exit_codes(capsys):
     printed = capsys.readouterr().out
     assert all(f"\n  {name} " in printed for name in commands()) and "2 a mistake" in printed
     assert main(["benchmrk"]) == 2 and "did you mean 'benchmark'?" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself_with_an_example_and_the_exit_codes(capsys):
+    for name, (file, _) in commands().items():
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        printed = capsys.readouterr().out
+        assert stop.value.code == 0 and cli.EXIT_CODES in printed
+        assert f"python tools/{file}.py" in printed or f"fasthamer {name} " in printed, name
+
+
+def test_an_interrupt_is_one_line_and_exit_code_1(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "main", interrupted)
+    assert main(["zoo"]) == 1 and capsys.readouterr().err == "zoo: interrupted\n"
 
 
 def test_bash_completes_commands_and_options(capsys, tmp_path):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fasthamer.registry import unknown
+from fasthamer.tools import cli
 
 # Commands whose name is not that of their file, and those that are listed first.
 FILES = {"benchmark": "benchmark_fps", "tokenizer": "train_tokenizer", "data": "prepare_data"}
@@ -31,13 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: fasthamer COMMAND ...   (fasthamer COMMAND --help explains one)\n")
         print("\n".join(f"  {name:20s} {summary}" for name, (_, summary) in known.items()))
-        print("\nExit codes: 0 done; 1 failed, interrupted or incomplete; 2 a mistake in the arguments.")
+        print(f"\n{cli.EXIT_CODES}")
         return 0
     name, *rest = arguments
     if name not in known:
         print(f"fasthamer: {unknown('command', name, known)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"fasthamer.tools.{known[name][0]}").main(rest) or 0
+    try:
+        return importlib.import_module(f"fasthamer.tools.{known[name][0]}").main(rest) or 0
+    except KeyboardInterrupt:
+        return cli.failed(name, "interrupted")
 
 
 if __name__ == "__main__":

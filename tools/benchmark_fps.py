@@ -100,9 +100,7 @@ def _setting(arguments: argparse.Namespace) -> Setting:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="benchmark_fps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.command("benchmark_fps", __doc__)
     add = parser.add_argument
     add("--models", default="", help="comma-separated; all-students is every student's name")
     add("--decoder", default="mano", help="of students given by name: mano, flat, token, comma-separated")

@@ -32,13 +32,18 @@ FLAGS = {  # flag: (config key, help)
     "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
     "--image-size": ("IMAGE_SIZE", "pixels; the side of the square crops"),
 }
+EXIT_CODES = "Exit codes: 0 done; 1 failed, interrupted or incomplete; 2 a mistake in the arguments."
 MISTAKES = (ValueError, KeyError, FileNotFoundError)  # what a user can cause: one line and exit code 2
 
 
 def command(name: str, text: str | None) -> argparse.ArgumentParser:
     """A parser whose help is the docstring of the command's module; option names are never abbreviated."""
     return argparse.ArgumentParser(
-        prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=name,
+        description=text,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 

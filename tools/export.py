@@ -55,9 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.command("export", __doc__)
     add = parser.add_argument
     add("model", help="a run directory, a student's file, embedded, hamer, wilor or Fast-HaMeR's .ckpt")
     add("--format", default="onnx", choices=tuple(SUFFIX))

@@ -87,7 +87,8 @@ def draw_wireframe(
     faces, inside = _in_front(pixels, vertices[:, 2], faces, image.shape)
     edges = np.sort(faces[~inside][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     lines = _fixed(pixels[np.unique(edges, axis=0)])
-    return cv2.polylines(result, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.polylines(result, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return result
 
 
 def _projected(vertices: NDArray, focal: float | tuple[float, float], centre: tuple[float, float]) -> NDArray:
