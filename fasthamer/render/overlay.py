@@ -128,7 +128,8 @@ def views_beside(
     cell = max(1, image.shape[0] // 2)
     parts = [image]
     for vertices, faces in meshes:
-        extent = 1.1 * float(2 * np.linalg.norm(vertices - np.mean(vertices, 0), axis=1).max())
+        points = np.asarray(vertices, np.float64)
+        extent = 2.2 * float(np.linalg.norm(points - points.mean(0), axis=1).max())
         side = turned_view(vertices, faces, 90.0, cell, extent, colour)
         top = turned_view(vertices, faces, 0.0, cell, extent, colour, tilt=90.0)
         column = np.full((image.shape[0], cell, 3), PAPER, np.uint8)
