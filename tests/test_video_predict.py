@@ -117,6 +117,14 @@ def test_a_webcam_is_written_until_ctrl_c(source, tmp_path, monkeypatch):
         predict_webcam(str(source), Counted())
 
 
+def test_a_video_without_hands_is_written_as_it_is(tmp_path):
+    blank = write_clip(tmp_path / "blank.mp4", [np.full((50, 70, 3), 90, np.uint8)] * 3)
+    summary = predict_video(blank, tmp_path / "out.mp4", Counted(), json=tmp_path / "out.json", progress=False)
+    assert (summary.frames, summary.tracks) == (3, 0)
+    assert [row["hands"] for row in json.loads((tmp_path / "out.json").read_text())["frames"]] == [[], [], []]
+    assert np.abs(frames(tmp_path / "out.mp4")[0].astype(int) - 90).max() <= 4
+
+
 def test_no_webcam_nothing_to_write_and_overwriting_the_video_are_refused(source, tmp_path):
     with pytest.raises(ValueError, match="no webcam"):
         predict_webcam(str(tmp_path / "none.mp4"), Counted(), tmp_path / "out.mp4")
