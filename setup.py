@@ -67,6 +67,7 @@ setup(
         "mesh": MESH,  # hands.save as PLY, OBJ and GLB
         "video": VIDEO,  # video files in fasthamer predict
         "web": WEB,  # fasthamer serve
+        "docs": ["mkdocs-material>=9.5"],  # mkdocs build
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
         # Only to make the embedded assets again (docs/embedded_hand.md); nobody needs them to use fasthamer.
         "assets": [

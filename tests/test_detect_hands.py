@@ -17,7 +17,7 @@ from fasthamer.detect.inference import torch_networks
 from fasthamer.detect.upright import upright_boxes
 from fasthamer.files.images import read_image
 from fasthamer.predict import HandMesh, model
-from fasthamer.tools import demo
+from fasthamer.tools import predict as predict_command
 
 RENDERED = Path(__file__).parent / "data" / "rendered_hands"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -183,7 +183,7 @@ def test_an_image_without_hands_has_none(shape, tiles):
         assert found.right.dtype == bool and found.right.shape == found.score.shape == found.rotation.shape == (0,)
 
 
-# ------------------------------------------------------------------------------------------------ HandMesh and the demo
+# ---------------------------------------------------------------------------------------------- HandMesh and the command
 
 
 @pytest.fixture
@@ -298,21 +298,21 @@ def test_an_upright_model_sees_the_detected_hand_turned_back():
     )
 
 
-def test_the_demo_detects_counts_and_writes_an_image_without_hands_too(hands, tmp_path, capsys):
+def test_the_command_detects_counts_and_writes_an_image_without_hands_too(hands, tmp_path, capsys):
     out = tmp_path / "out.png"
     image, _ = two_hands()
     cv2.imwrite(str(tmp_path / "two.png"), image[..., ::-1])
     given = ["--out", str(out), "--device", "cpu"]
-    assert demo.main([str(tmp_path / "two.png"), *given]) == 0
+    assert predict_command.main([str(tmp_path / "two.png"), *given]) == 0
     assert "2 hand(s)" in capsys.readouterr().out
     assert read_image(out).shape == image.shape and (read_image(out) != image).any()
     empty = np.full((40, 50, 3), 90, np.uint8)
     cv2.imwrite(str(tmp_path / "empty.png"), empty)
-    assert demo.main([str(tmp_path / "empty.png"), *given, "--tiles", "2"]) == 0
+    assert predict_command.main([str(tmp_path / "empty.png"), *given, "--tiles", "2"]) == 0
     assert "no hands found" in capsys.readouterr().out
     np.testing.assert_array_equal(read_image(out), empty)
     with pytest.raises(SystemExit) as stop:
-        demo.main([str(tmp_path / "empty.png"), *given, "--tiles", "0"])
+        predict_command.main([str(tmp_path / "empty.png"), *given, "--tiles", "0"])
     assert stop.value.code == 2 and "tiles is 0" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The forms in which users give images and boxes to HandMesh and the demo."""
+"""The forms in which users give images and boxes to HandMesh and the command."""
 
 import io
 
@@ -14,7 +14,7 @@ from fasthamer.data.crop import box_problem
 from fasthamer.files.images import read_image
 from fasthamer.predict import HandMesh, model
 from fasthamer.runtime.calibration import image_crops
-from fasthamer.tools import demo
+from fasthamer.tools import predict as predict_command
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_hand_mesh_takes_paths_pillow_images_arrays_and_tensors(tmp_path, hands)
 
 
 @pytest.mark.parametrize("mark", range(2, 9))
-def test_hand_mesh_and_the_demo_see_a_marked_image_as_viewers_do(tmp_path, hands, mark):
+def test_hand_mesh_and_the_command_see_a_marked_image_as_viewers_do(tmp_path, hands, mark):
     upright = np.zeros((240, 320, 3), np.uint8)
     cv2.circle(upright, (160, 110), 5, (255, 255, 255), -1)
     upright = cv2.GaussianBlur(upright, (0, 0), 3)
@@ -45,7 +45,7 @@ def test_hand_mesh_and_the_demo_see_a_marked_image_as_viewers_do(tmp_path, hands
     path = written(tmp_path / "a.jpg", stored, "JPEG", mark)
     found = hands(path, [BOX])
     assert found.keypoints_2d[0].mean(0) == pytest.approx((160, 110), abs=4)
-    assert demo.main([str(path), "--box", "100,60,200,140", "--out", str(tmp_path / "out.png")]) == 0
+    assert predict_command.main([str(path), "--box", "100,60,200,140", "--out", str(tmp_path / "out.png")]) == 0
     shown = read_image(tmp_path / "out.png")
     assert shown.shape == upright.shape
     assert (np.abs(shown.astype(int) - upright) > 40).any(-1).sum() > 100  # the mesh
@@ -92,7 +92,7 @@ def test_boxes_that_do_not_fit_the_image_are_refused(tmp_path, hands, capsys, bo
         hands(image, [BOX, box])
     path = written(tmp_path / "a.png", image, "PNG")
     with pytest.raises(SystemExit) as stop:
-        demo.main([str(path), f"--box={','.join(map(str, box))}", "--out", str(tmp_path / "out.png")])
+        predict_command.main([str(path), f"--box={','.join(map(str, box))}", "--out", str(tmp_path / "out.png")])
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
@@ -103,14 +103,14 @@ def test_boxes_partly_outside_stay_allowed(hands, box):
 
 
 @pytest.mark.parametrize("name", ["an MP4 video", "expected a folder", "no image"])
-def test_the_demo_says_what_it_was_given(tmp_path, capsys, name):
+def test_the_command_says_what_it_was_given(tmp_path, capsys, name):
     path = tmp_path / "a"
     if name == "an MP4 video":
         path.write_bytes(brand(b"isom"))
     elif name == "expected a folder":  # one of images, to one image file
         path.mkdir()
     with pytest.raises(SystemExit) as stop:
-        demo.main([str(path), "--out", str(tmp_path / "out.png")])
+        predict_command.main([str(path), "--out", str(tmp_path / "out.png")])
     assert stop.value.code == 2
     found = capsys.readouterr().err.strip().splitlines()[-1]
     assert name in found and "damaged" not in found

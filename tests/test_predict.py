@@ -10,7 +10,7 @@ from fasthamer.camera import project, weak_to_translation
 from fasthamer.hand.mano import load_hand
 from fasthamer.predict import HandMesh, open_model
 from fasthamer.students import build_student, save_student
-from fasthamer.tools import demo
+from fasthamer.tools import predict as predict_command
 from fasthamer.types import HandOutput, ManoParams, View
 
 IMAGE_SIZE = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
@@ -159,16 +159,16 @@ def test_models_open_from_files_and_run_folders(tmp_path):
         open_model(tmp_path.parent)
 
 
-def test_the_demo_writes_an_overlay(tmp_path, capsys):
+def test_the_command_writes_an_overlay(tmp_path, capsys):
     path, image, out = tmp_path / "student.safetensors", tmp_path / "image.png", tmp_path / "out.png"
     save_student(path, build_student("timm:test_resnet", decoder_size="tiny", image_size=64), {})
     cv2.imwrite(str(image), IMAGE_SIZE)
     given = [str(image), "--model", str(path), "--out", str(out), "--device", "cpu"]
-    assert demo.main([*given, "--box", "100,60,200,140,left", "--box", "20,20,90,90"]) == 0
+    assert predict_command.main([*given, "--box", "100,60,200,140,left", "--box", "20,20,90,90"]) == 0
     assert cv2.imread(str(out)).shape == IMAGE_SIZE.shape
     assert "2 hand(s)" in capsys.readouterr().out
     lower = cv2.imread(str(out))
-    assert demo.main([*given, "--box", "100,60,200,140, LEFT", "--box", "20,20,90,90,Right"]) == 0
+    assert predict_command.main([*given, "--box", "100,60,200,140, LEFT", "--box", "20,20,90,90,Right"]) == 0
     np.testing.assert_array_equal(cv2.imread(str(out)), lower)
     for wrong, message in (
         (["--box", "1,2,3"], "expected x1,y1,x2,y2"),
@@ -176,6 +176,6 @@ def test_the_demo_writes_an_overlay(tmp_path, capsys):
         (["--model", "nowhere"], "no model 'nowhere'"),
     ):
         with pytest.raises(SystemExit) as stop:
-            demo.main([*given, *wrong])
+            predict_command.main([*given, *wrong])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err

@@ -21,7 +21,7 @@ from fasthamer.hand.conventions import MIDDLE_KNUCKLE, WRIST
 from fasthamer.hand.rotation import axis_angle_to_matrix
 from fasthamer.predict import HandMesh
 from fasthamer.students import build_student, load_student, save_student
-from fasthamer.tools import demo
+from fasthamer.tools import predict as predict_command
 from fasthamer.types import HandOutput, ManoParams, View
 
 BLANK = np.zeros((240, 320, 3), np.uint8)
@@ -279,13 +279,13 @@ def test_a_student_of_upright_boxes_is_evaluated_and_exported_with_them(embedded
     assert knuckle_direction(evaluation.dataset[(0, 0)].keypoints_2d) == pytest.approx(0, abs=1e-2)
 
 
-def test_the_demo_takes_a_rotation_for_each_box(embedded, tmp_path, capsys):
+def test_the_command_takes_a_rotation_for_each_box(embedded, tmp_path, capsys):
     student = build_student("timm:test_resnet", "mano", "tiny", 64, hand=embedded, box_shape="upright").eval()
     save_student(tmp_path / "student.safetensors", student, {})
     write_image(tmp_path / "a.png", spots())
     out = tmp_path / "out.png"
     options = [str(tmp_path / "a.png"), "--model", str(tmp_path), "--device", "cpu", "--out", str(out)]
-    assert demo.main([*options, "--box", "120,70,200,150", "--rotation", "-30"]) == 0 and out.is_file()
+    assert predict_command.main([*options, "--box", "120,70,200,150", "--rotation", "-30"]) == 0 and out.is_file()
     with pytest.raises(SystemExit):
-        demo.main([*options, "--box", "120,70,200,150", "--rotation", "1", "--rotation", "2"])
+        predict_command.main([*options, "--box", "120,70,200,150", "--rotation", "1", "--rotation", "2"])
     assert "rotation is [1.0, 2.0] for 1 boxes" in capsys.readouterr().err

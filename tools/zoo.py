@@ -2,7 +2,7 @@
 
     python tools/zoo.py
 
-`HandMesh(name)`, `tools/demo.py --model NAME` and `tools/eval.py --model NAME` open them. Their accuracy, training data
+`HandMesh(name)`, `predict --model NAME` and `tools/eval.py --model NAME` open them. Their accuracy, training data
 and limits are in docs/models.md.
 """
 
