@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 DATA = ["webdataset>=1.0"]
 MESH = ["trimesh>=4.0"]
 VIDEO = ["av>=14"]
-WEB = ["gradio>=5", *MESH]
+WEB = ["gradio>=6", *MESH]
 EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0"]
 SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
 package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
@@ -58,6 +58,9 @@ setup(
             "types-tqdm",
             "vector-quantize-pytorch>=1.30",  # what tests compare the codebook with
             "playwright>=1.50",  # drives an installed Chromium
+            "nbclient",  # runs the notebook
+            "nbformat",
+            "ipykernel",
             *DATA,
             *EXPORT,
             *VIDEO,

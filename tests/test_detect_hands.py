@@ -183,7 +183,7 @@ def test_an_image_without_hands_has_none(shape, tiles):
         assert found.right.dtype == bool and found.right.shape == found.score.shape == found.rotation.shape == (0,)
 
 
-# ---------------------------------------------------------------------------------------------- HandMesh and the command
+# -------------------------------------------------------------------------------------------- HandMesh and the command
 
 
 @pytest.fixture
