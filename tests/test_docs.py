@@ -115,3 +115,10 @@ def test_every_import_in_a_code_block_works():
         for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
             for line in re.findall(r"^from fasthamer\S* import [^(\n]+$", block, re.MULTILINE):
                 exec(line, {})
+
+
+def test_the_site_shows_every_page_once():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    shown = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", text, re.MULTILINE)
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in sorted((ROOT / "docs").rglob("*.md"))]
+    assert sorted(shown) == pages
