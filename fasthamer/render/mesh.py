@@ -139,7 +139,7 @@ def _gradients(corners: NDArray, colours: NDArray) -> NDArray[np.float32]:
     first, u, v = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
     longest = np.sqrt(np.maximum(np.maximum(u**2, v**2), (u - v) ** 2).sum(1))
-    thin = np.abs(area) < _THIN * longest
+    thin = np.abs(area) <= _THIN * longest  # one of no area at all, too
     scale = np.where(thin, 0, 1 / np.where(thin, 1, area))[:, None]
     by_u, by_v = colours[:, 1] - colours[:, 0], colours[:, 2] - colours[:, 0]
     along_x = (by_u * v[:, 1:] - by_v * u[:, 1:]) * scale
