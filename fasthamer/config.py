@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode as CN
 
+from fasthamer.setting_values import as_type_of, untyped
+
 _C = CN()
 _C.SEED = 0  # of everything random: weights, data order, augmentation
 _C.DEVICE = "auto"  # auto = cuda, then mps, then cpu; or a torch device
@@ -141,7 +143,6 @@ _C.EVAL.PROTOCOL = "auto"  # auto = the dataset's own
 _C.EVAL.BATCH = 32  # images at a time
 
 
-MIX_TEXT = ("data", "root", "split")  # of an entry of DATA.MIX: these stay text, weight and shards are numbers
 RENAMED = {"TRAIN.PICTURE_EVERY": "TRAIN.IMAGE_EVERY"}  # keys of older recipes and runs, still read
 RENAMED_RECIPES = {"photographs": "real_images"}  # older names of shipped recipes, still found
 
@@ -205,24 +206,9 @@ def _shipped() -> Path:
     return folder if folder.is_dir() else Path(__file__).resolve().parent / "configs"  # installed: inside the package
 
 
-class _UntypedLoader(yaml.SafeLoader):
-    """Every scalar without a tag stays the text of the file: `_as_type_of` types it, by the key's default."""
-
-    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012 (merge keys)
-
-
-def _untyped(text: str) -> object:
-    """Mappings and lists in which every scalar stays the text as written, such as 007, yes or 2024-11-26."""
-    loader = _UntypedLoader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
 def _read(path: Path) -> dict:
     try:
-        loaded = _untyped(path.read_text(encoding="utf-8-sig")) or {}
+        loaded = untyped(path.read_text(encoding="utf-8-sig")) or {}
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from None
     except yaml.YAMLError as error:
@@ -285,32 +271,6 @@ def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def _decode(text: str) -> object:
-    """The number, truth value or text that YAML reads, except that 1e-5 is a number too."""
-    try:
-        value = yaml.safe_load(text)
-        return float(value) if isinstance(value, str) and "e" in value.lower() else value
-    except (ValueError, yaml.YAMLError):
-        return text
-
-
-def _decode_list(key: str, value: object) -> object:
-    """A list whose items are numbers, or the entries of a mix, in which names stay text."""
-    try:
-        items = _untyped(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
-        return value
-    if not isinstance(items, list):
-        return _decode(value) if isinstance(value, str) else value
-    if key == "DATA.MIX":
-        return [_decode_entry(item) if isinstance(item, dict) else item for item in items]
-    return [_decode(item) if isinstance(item, str) else item for item in items]
-
-
-def _decode_entry(entry: dict) -> dict:
-    return {k: _decode(v) if isinstance(v, str) and k not in MIX_TEXT else v for k, v in entry.items()}
-
-
 def _merge(config: CN, items: Iterable[tuple[str, object]], source: str) -> None:
     known = dict(_flatten(config))
     for key, value in items:
@@ -323,28 +283,4 @@ def _merge(config: CN, items: Iterable[tuple[str, object]], source: str) -> None
         node = config
         for section in sections:
             node = node[section]
-        node[name] = _as_type_of(known[key], value, key, source)
-
-
-def _as_type_of(default: object, value: object, key: str, source: str) -> object:
-    """`value`, text where it was typed or comes from a recipe, as the type of the key's default.
-
-    Raises:
-        ValueError: it is of another type.
-    """
-    if isinstance(default, list):
-        value = _decode_list(key, value)
-    elif isinstance(value, str) and not isinstance(default, str):
-        value = _decode(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if type(value) is not type(default):
-        raise ValueError(
-            f"{source}: {key} takes a {type(default).__name__} such as {default!r}, not {value!r} "
-            f"({type(value).__name__})"
-        )
-    return value
+        node[name] = as_type_of(known[key], value, key, source)
