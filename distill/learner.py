@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
 
 from fasthamer.distill.alignment import ALIGNMENTS, align
 from fasthamer.registry import unknown
@@ -22,6 +23,17 @@ class LearnerOutput(NamedTuple):
     teacher_map: Tensor | None = None  # (B, C, h, w)
 
 
+class OrthogonalProjection(nn.Module):
+    """A 1x1 convolution whose matrix stays orthogonal (VkD, Miles et al. 2024): (B, C, h, w) to (B, C', h, w)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = orthogonal(nn.Linear(inputs, outputs, bias=False))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.einsum("oc,bchw->bohw", self.linear.weight, features)
+
+
 class Learner(nn.Module):
     """The optimizer takes `learner.parameters()`; what is saved in the end is `learner.student`.
 
@@ -31,9 +43,11 @@ class Learner(nn.Module):
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.student = student
-        self.projection: nn.Conv2d | None = None
+        self.projection: nn.Module | None = None
 
-    def compare_features(self, teacher_channels: int, teacher_view: View, direction: str, alignment: str) -> Learner:
+    def compare_features(
+        self, teacher_channels: int, teacher_view: View, direction: str, alignment: str, orthogonal: bool = False
+    ) -> Learner:
         """Adds the 1x1 projection between the two feature spaces; from now on `forward` wants the teacher's map.
 
         Args:
@@ -42,6 +56,7 @@ class Learner(nn.Module):
             direction: `teacher_to_student` compares in the student's space, as Fast-HaMeR does;
                 `student_to_teacher` in the teacher's, as FitNets does.
             alignment: `exact` or `stretch`: see `fasthamer.distill.alignment`.
+            orthogonal: keep the projection's matrix orthogonal.
 
         Raises:
             KeyError: no such direction or alignment.
@@ -57,7 +72,7 @@ class Learner(nn.Module):
         inputs, outputs = teacher_channels, student_channels
         if not self.projects_teacher:
             inputs, outputs = outputs, inputs
-        self.projection = nn.Conv2d(inputs, outputs, kernel_size=1)
+        self.projection = OrthogonalProjection(inputs, outputs) if orthogonal else nn.Conv2d(inputs, outputs, 1)
         return self
 
     def forward(self, image: Tensor, teacher_features: Tensor | None = None) -> LearnerOutput:

@@ -61,27 +61,6 @@ def squared_error(predicted: Tensor, target: Tensor, present: Tensor | None = No
     return error if present is None else error * present
 
 
-def map_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of two feature maps: a mean, as in Fast-HaMeR, unlike every sum above.
-
-    Args:
-        student: (B, C, h, w).
-        teacher: (B, C, h, w), aligned and projected: see `Learner`.
-
-    Returns:
-        (B,)
-
-    Raises:
-        ValueError: the shapes differ; subtracting them would broadcast silently.
-    """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: "
-            "a Learner aligns and projects them first"
-        )
-    return (student.float() - teacher.float()).square().flatten(1).mean(-1)
-
-
 def token_cross_entropy(logits: Tensor, labels: Tensor, present: Tensor | None = None) -> Tensor:
     """Cross entropy of the tokens' classes, a mean over tokens (TokenHand, stage II).
 

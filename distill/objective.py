@@ -7,9 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 from yacs.config import CfgNode
 
+from fasthamer.distill.feature_losses import FEATURE_LOSSES, same_shape
 from fasthamer.distill.learner import LearnerOutput
 from fasthamer.distill.losses import (
-    map_mse,
     points_l1,
     rooted_l1,
     squared_error,
@@ -23,6 +23,7 @@ from fasthamer.types import Batch, HandOutput
 
 REFERENCE_BATCH = 8  # the papers' weights multiply sums over this many samples
 MODES = ("none", "output", "feature", "hybrid")
+SCHEDULES = ("constant", "linear")
 
 
 class Weights(NamedTuple):
@@ -55,6 +56,8 @@ class Objective(NamedTuple):
     labels: Weights
     outputs: Weights | None  # output distillation, w_kd included
     features: float  # feature distillation, w_kd included; 0 = off
+    feature_loss: str = "mse"  # of `FEATURE_LOSSES`
+    schedule: str = "constant"  # of the weight of all of the teacher's terms
     token_targets: TokenTargetEncoder | None = None  # of a student that predicts tokens
 
     @classmethod
@@ -62,23 +65,44 @@ class Objective(NamedTuple):
         """From a config, without the token targets: these need the tokenizer.
 
         Raises:
-            KeyError: KD.MODE is none of `MODES`.
+            KeyError: KD.MODE, KD.FEATURE_LOSS or KD.SCHEDULE has no such value.
+            ValueError: the feature loss needs the other direction.
         """
         if cfg.KD.MODE not in MODES:
             raise KeyError(unknown("distillation mode", cfg.KD.MODE, MODES))
+        if cfg.KD.FEATURE_LOSS not in FEATURE_LOSSES:
+            raise KeyError(unknown("feature loss", cfg.KD.FEATURE_LOSS, FEATURE_LOSSES))
+        if cfg.KD.SCHEDULE not in SCHEDULES:
+            raise KeyError(unknown("schedule of distillation", cfg.KD.SCHEDULE, SCHEDULES))
+        if cfg.KD.FEATURE_LOSS == "vkd" and cfg.KD.DIRECTION != "student_to_teacher":
+            raise ValueError("KD.FEATURE_LOSS vkd projects the student's map: set KD.DIRECTION student_to_teacher")
         outputs = Weights(*(cfg.KD.WEIGHT * weight for weight in Weights.of(cfg.KD)))
         return cls(
             labels=Weights.of(cfg.LOSS),
             outputs=outputs if cfg.KD.MODE in ("output", "hybrid") else None,
             features=cfg.KD.WEIGHT * cfg.KD.FEATURES if cfg.KD.MODE in ("feature", "hybrid") else 0.0,
+            feature_loss=cfg.KD.FEATURE_LOSS,
+            schedule=cfg.KD.SCHEDULE,
         )
 
-    def __call__(self, output: LearnerOutput, batch: Batch, teacher: HandOutput | None) -> dict[str, Tensor]:
+    def teacher_share(self, step: int, steps: int) -> float:
+        """The factor of the teacher's terms in a step: 1, or falling linearly (DWPose, Yang et al. 2023, eq. 6).
+
+        Args:
+            step: from 0.
+            steps: of the run.
+        """
+        return 1.0 if self.schedule == "constant" else 1 - step / steps
+
+    def __call__(
+        self, output: LearnerOutput, batch: Batch, teacher: HandOutput | None, share: float = 1.0
+    ) -> dict[str, Tensor]:
         """
         Args:
             output: the learner's output.
             batch: the labels; a missing one has confidence or flag 0.
             teacher: its output on the same images; None only without distillation.
+            share: see `teacher_share`.
 
         Returns:
             Scalars by name: the terms, weighted and reduced, and `total`, their sum.
@@ -90,11 +114,13 @@ class Objective(NamedTuple):
             assert teacher is not None
             terms = _teacher_terms(output.hand, teacher)
             terms |= self._token_terms(output.hand, teacher.vertices, self.outputs)
-            samples |= {f"kd_{name}": term for name, term in _weighted(terms, self.outputs).items()}
+            samples |= {f"kd_{name}": share * term for name, term in _weighted(terms, self.outputs).items()}
         reduced = {name: REFERENCE_BATCH * term.mean() for name, term in samples.items()}
         if self.features:
             assert output.student_map is not None and output.teacher_map is not None
-            reduced["kd_features"] = self.features * map_mse(output.student_map, output.teacher_map).mean()
+            same_shape(output.student_map, output.teacher_map)
+            term = FEATURE_LOSSES[self.feature_loss](output.student_map, output.teacher_map)
+            reduced["kd_features"] = share * self.features * term.mean()
         return reduced | {"total": sum(reduced.values(), start=output.hand.joints.new_zeros(()))}
 
     def _token_terms(

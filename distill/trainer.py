@@ -50,7 +50,8 @@ class DistillTrainer:
         if objective.features:
             assert self.teacher is not None
             channels, view = self.teacher.feature_channels, self.teacher.view
-            self.learner.compare_features(channels, view, cfg.KD.DIRECTION, cfg.KD.ALIGNMENT)  # type: ignore[arg-type]
+            orthogonal = objective.feature_loss == "vkd"
+            self.learner.compare_features(channels, view, cfg.KD.DIRECTION, cfg.KD.ALIGNMENT, orthogonal)  # type: ignore[arg-type]
         self._placed(self.learner).train()
         self.average = MovingAverage(student, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self.model = self.average.model if self.average else student
@@ -65,6 +66,7 @@ class DistillTrainer:
         """Sets the learning rate of an optimizer step."""
         train = self.cfg.TRAIN
         self.step = step
+        self.teacher_share = self.objective.teacher_share(step, steps)
         self.rate = learning_rate(step, steps, train.LR, train.WARMUP, train.SCHEDULE)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
@@ -87,7 +89,7 @@ class DistillTrainer:
             with torch.no_grad():
                 target = self.teacher(batch.image) if self.teacher and cached is None else cached
             output = self.shared(batch.image, target.features if target and self.objective.features else None)
-            terms = self.objective(output, batch, target)
+            terms = self.objective(output, batch, target, self.teacher_share)
             if self.adversarial:
                 terms["adversarial"] = self.adversarial.generator_loss(output.hand.mano)
                 terms["total"] = terms["total"] + terms["adversarial"]

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from noise_images import TINY, Noise, tiny
 from safetensors.torch import load_file
+from tiny_trainings import lines, train_student
 from torch import nn
 
 from fasthamer.config import load_config
-from fasthamer.data.dataset import HandDataset
-from fasthamer.data.loader import BadSample, Feed, Stream
+from fasthamer.data.loader import BadSample, Stream
 from fasthamer.distill.learner import Learner
-from fasthamer.distill.objective import Objective
-from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.checkpoint import Trainable, checkpoints
 from fasthamer.training.interrupt import Interrupted
 from fasthamer.training.loop import train
 from fasthamer.training.schedule import learning_rate
 from fasthamer.training.trainer import Report
-
-
-def train_student(
-    run: Path,
-    *overrides: str,
-    images: HandDataset | None = None,
-    student: nn.Module | None = None,
-    teacher: nn.Module | None = None,
-    **options,
-):
-    cfg = load_config(None, [*TINY, *overrides])
-    teacher = None if cfg.KD.MODE == "none" else teacher or tiny(seed=1).eval().requires_grad_(False)
-    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
-    trainer = DistillTrainer(cfg, student or tiny(), teacher, Objective.of(cfg), accelerator)
-    feed = Feed(images or Noise(), cfg.TRAIN.BATCH, cfg.SEED, workers=cfg.DATA.WORKERS)
-    return train(trainer, feed, cfg.TRAIN, run, **options), teacher
-
-
-def lines(run: Path, phase: str = "train") -> list[dict]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in read if line["phase"] == phase]
 
 
 def test_the_loss_falls_on_one_batch(tmp_path):

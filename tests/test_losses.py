@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fasthamer.config import load_config
 from fasthamer.distill.learner import LearnerOutput
-from fasthamer.distill.losses import map_mse, points_l1, rooted_l1, squared_error
+from fasthamer.distill.losses import points_l1, rooted_l1, squared_error
 from fasthamer.distill.objective import Objective
 from fasthamer.types import Batch, HandOutput, ManoParams
 
@@ -75,12 +75,11 @@ def test_squared_error_of_opposite_rotations_is_a_sum_over_matrices():
     assert squared_error(turned, same, torch.tensor([1.0, 0.0])).tolist() == [120.0, 0.0]
 
 
-def test_map_mse_is_a_mean_and_refuses_to_broadcast():
-    student, teacher = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
-    teacher[1] = 2.0
-    assert map_mse(student, teacher).tolist() == [0.0, 4.0]
+def test_maps_of_different_shapes_are_refused():
+    output = hand(2, seed=0)
+    maps = LearnerOutput(output, torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4))
     with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\).*\(2, 1, 4, 4\).*Learner"):
-        map_mse(student, teacher[:, :1])
+        objective("KD.MODE", "feature")(maps, labels(2, seed=0), output)
 
 
 def test_every_loss_is_zero_on_itself():

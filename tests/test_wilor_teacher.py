@@ -200,7 +200,7 @@ def test_without_a_checkpoint_it_explains_how_to_get_it_and_names_the_terms(embe
         build_teacher("wilor", "", embedded)
     with pytest.raises(FileNotFoundError, match=r"no WiLoR checkpoint .nowhere\.ckpt"):
         open_model("wilor", checkpoint="nowhere.ckpt")
-    with pytest.raises(FileNotFoundError, match="give .*embedded, hamer, wilor, a student"):
+    with pytest.raises(FileNotFoundError, match=r"give .*embedded, hamer, wilor, a student"):
         open_model("nothing")
 
 
