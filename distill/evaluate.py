@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fasthamer.camera import translation_to_fit
 from fasthamer.data.crop import crop_affine, image_box, to_image_axes
 from fasthamer.data.dataset import HandDataset
-from fasthamer.data.loader import readable
+from fasthamer.data.loader import quiet_worker, readable
 from fasthamer.data.readers.base import ImageDataset
 from fasthamer.files.images import read_image_size
 from fasthamer.hand.conventions import TIPS
@@ -76,7 +76,7 @@ def predict(
     keys = [(0, index) for index in range(len(dataset))]
     groups = [keys[begin : begin + batch] for begin in range(0, len(keys), batch)]
     parts = []
-    loader: DataLoader = DataLoader(dataset, batch_sampler=groups, num_workers=workers)  # type: ignore[arg-type]
+    loader: DataLoader = DataLoader(dataset, batch_sampler=groups, num_workers=workers, worker_init_fn=quiet_worker)  # type: ignore
     for samples in tqdm(readable(loader), "evaluating", len(groups), leave=False, mininterval=2, unit="batch"):
         samples = Batch(*samples)
         hand = model(samples.image.to(device))

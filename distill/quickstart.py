@@ -83,7 +83,7 @@ def _run_together(processes: Mapping[str, BaseProcess], doing: str) -> None:
             process.join()
     failed = [name for name, process in processes.items() if process.exitcode]
     if failed and interrupt.requested:
-        raise Interrupted(f"stopped while {doing} {' and '.join(failed)}")
+        raise interrupt.error(f"stopped while {doing} {' and '.join(failed)}")
     if failed:
         raise RuntimeError(f"{doing} {' and '.join(failed)} failed, see above")
 

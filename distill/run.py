@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import default_collate
 from yacs.config import CfgNode
@@ -29,20 +30,22 @@ from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
+from fasthamer.students.files import student_metadata
 from fasthamer.students.tokenhand.files import load_tokenizer
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.accelerator import accelerator_for, precision_of
-from fasthamer.training.checkpoint import read_facts
-from fasthamer.training.log import RunLog
+from fasthamer.training.best import improves
+from fasthamer.training.checkpoint import check_kept, read_facts
 from fasthamer.training.loop import train
 from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
-from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign
+from fasthamer.training.run_dir import continued, last_checkpoint, refuse_busy, refuse_foreign, writing
 from fasthamer.types import Batch
 
+BEST_FILE = "student_best.safetensors"  # in a run directory, beside STUDENT_FILE
 SHOWN_SAMPLES = 4  # evaluation samples in a prediction image
 
 
@@ -59,6 +62,7 @@ class DistillRun(NamedTuple):
     held_out: HandDataset  # evaluation set
     origin: dict[str, Any]  # see `fasthamer.training.provenance`
     announcement: str  # what was resolved, a line each
+    resumed: bool  # begun before
 
 
 def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
@@ -75,8 +79,11 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     if not resume:
         refuse_foreign(run)
     check_steps(cfg.TRAIN.STEPS)
+    check_kept(cfg.TRAIN.KEEP)
     objective = Objective.of(cfg)
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
+    if accelerator.is_main_process:
+        refuse_busy(run)
     if cfg.TRAIN.THREADS:
         torch.set_num_threads(cfg.TRAIN.THREADS)
     name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
@@ -117,7 +124,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
     feed = Feed(images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin)
     announcement = _announce(cfg, student, described, trainer, images, held_out, run)
-    return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement)
+    return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement, resume)
 
 
 def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
@@ -129,9 +136,16 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
         shown: evaluation samples in an image of predictions.
 
     Raises:
+        RunInUse: another process trains into the run directory.
         Interrupted, FloatingPointError, BadSample: see `train`.
-        OSError: no space on the disk for the teacher's cache.
+        OSError: no space on the disk.
     """
+    accelerator = prepared.trainer.accelerator
+    with writing(prepared.run, prepared.cfg, prepared.origin, accelerator, prepared.resumed):
+        return _execute(prepared, hours, shown)
+
+
+def _execute(prepared: DistillRun, hours: float, shown: int) -> dict[str, Any]:
     cfg, run, trainer, feed = prepared.cfg, prepared.run, prepared.trainer, prepared.feed
     accelerator = trainer.accelerator
 
@@ -139,10 +153,6 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
         if accelerator.is_main_process:
             print(text, flush=True)
 
-    if accelerator.is_main_process:
-        write_text(run / "config.yaml", cfg.dump())
-        write_json(run / "provenance.json", prepared.origin)
-    accelerator.wait_for_everyone()
     fill_cache(prepared, message)
     if not cfg.TRAIN.STEPS:
         cfg = with_timed_steps(cfg, trainer, feed, hours, "the paper's recipe takes 1,000,000: --steps", message)
@@ -150,12 +160,13 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
         if accelerator.is_main_process:
             write_text(run / "config.yaml", cfg.dump())
 
-    def score(done: int, student: nn.Module, log: RunLog) -> None:
+    def score(done: int, student: nn.Module) -> dict[str, float]:
         scores = evaluation_scores(prepared, student)
-        log.scalars(done, {name: value for name, value in scores.items() if name.endswith("_mm")}, "eval")
+        keep_best(prepared, done, student, scores)
+        return {name: value for name, value in scores.items() if name.endswith("_mm")}
 
-    def image(done: int, student: nn.Module, log: RunLog) -> None:
-        log.image(done, "predictions", draw(prepared, student, run / "pictures" / f"step_{done}.png", shown))
+    def image(done: int, student: nn.Module) -> NDArray:
+        return draw(prepared, student, run / "pictures" / f"step_{done}.png", shown)
 
     student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
     return finish(prepared, student, shown) if accelerator.is_main_process else {}
@@ -183,6 +194,7 @@ def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES)
     scores: dict[str, Any] = {}
     try:
         predicted, scores = _evaluated(prepared, student)
+        keep_best(prepared, cfg.TRAIN.STEPS, student, scores)
         draw(prepared, student, run / "pictures" / "final.png", shown)
         write_json(run / "eval" / "scores.json", scores)
     finally:  # a broken evaluation image must not cost the training
@@ -190,6 +202,15 @@ def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES)
         save_student(run / "student.safetensors", student, header)
     _report(prepared, predicted, scores)
     return scores
+
+
+def keep_best(prepared: DistillRun, done: int, student: nn.Module, scores: dict[str, Any]) -> None:
+    """Replaces `student_best.safetensors` if the student of a step has a better score TRAIN.BEST than its student."""
+    path = prepared.run / BEST_FILE
+    before = student_metadata(path)["metadata"]["metrics"] if path.is_file() else {}
+    if improves(scores, before, prepared.cfg.TRAIN.BEST):
+        about = {"config": prepared.cfg.dump(), "metrics": scores, "provenance": prepared.origin, "step": done}
+        save_student(path, student, about)
 
 
 def _report(prepared: DistillRun, predicted: Predicted, scores: dict[str, Any]) -> None:
@@ -202,7 +223,7 @@ def _report(prepared: DistillRun, predicted: Predicted, scores: dict[str, Any]) 
     write_report(run / "report.html", f"Run {run.name}", [entry], prepared.origin, cfg.dump(), [log] if log else [])
 
 
-def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> Any:
+def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> NDArray:
     """Saves (and returns) an image of the first evaluation samples: image, truth, teacher (unless cached), student."""
     indices = range(min(count, len(prepared.held_out)))
     batch = Batch(*default_collate([prepared.held_out[(0, index)] for index in indices]))

@@ -17,17 +17,18 @@ from fasthamer.distill.tokenizer_trainer import Meshes, MeshFeed, TokenizerTrain
 from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.students.tokenhand.files import save_tokenizer
+from fasthamer.students.tokenhand.files import save_tokenizer, tokenizer_metadata
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, check_spec, spec_of
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.accelerator import accelerator_for
-from fasthamer.training.log import RunLog
+from fasthamer.training.best import improves
+from fasthamer.training.checkpoint import check_kept
 from fasthamer.training.loop import train
 from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
-from fasthamer.training.run_dir import continued, last_checkpoint, refuse_foreign
+from fasthamer.training.run_dir import continued, last_checkpoint, refuse_busy, refuse_foreign, writing
 
-FILE = "tokenizer.safetensors"
+FILE, BEST_FILE = "tokenizer.safetensors", "tokenizer_best.safetensors"
 
 
 class TokenizerRun(NamedTuple):
@@ -42,6 +43,7 @@ class TokenizerRun(NamedTuple):
     held_out: Tensor  # (N, 778, 3) metres
     origin: dict[str, Any]  # see `fasthamer.training.provenance`
     announcement: str  # what was resolved, a line each
+    resumed: bool  # begun before
 
 
 def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> TokenizerRun:
@@ -61,9 +63,12 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
     if not resume:
         refuse_foreign(run)
     check_steps(cfg.TRAIN.STEPS)
+    check_kept(cfg.TRAIN.KEEP)
     if cfg.TRAIN.PRECISION == "fp16":
         raise ValueError("TRAIN.PRECISION fp16 is too coarse for two optimizers on meshes: take fp32 (auto) or bf16")
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION.replace("auto", "fp32"), cfg.TRAIN.ACCUMULATE)
+    if accelerator.is_main_process:
+        refuse_busy(run)
     if cfg.TRAIN.THREADS:
         torch.set_num_threads(cfg.TRAIN.THREADS)
     hand = load_hand("embedded" if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
@@ -95,7 +100,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
     trainer = TokenizerTrainer(cfg, tokenizer, accelerator)
     feed = MeshFeed(training, cfg.TRAIN.BATCH, cfg.SEED, accelerator.process_index)
     meshes = held_out.all(cfg.SEED)
-    return TokenizerRun(cfg, run, resume_from, hand, trainer, feed, meshes, origin, announcement)
+    return TokenizerRun(cfg, run, resume_from, hand, trainer, feed, meshes, origin, announcement, resume)
 
 
 def train_tokenizer(prepared: TokenizerRun, hours: float = HOURS, shown: int = 6) -> dict[str, Any]:
@@ -107,13 +112,16 @@ def train_tokenizer(prepared: TokenizerRun, hours: float = HOURS, shown: int = 6
         shown: rows of the image of reconstructions.
 
     Raises:
-        Interrupted, FloatingPointError: see `train`.
+        RunInUse: another process trains into the run directory.
+        Interrupted, FloatingPointError, OSError: see `train`.
     """
+    accelerator = prepared.trainer.accelerator
+    with writing(prepared.run, prepared.cfg, prepared.origin, accelerator, prepared.resumed):
+        return _train_tokenizer(prepared, hours, shown)
+
+
+def _train_tokenizer(prepared: TokenizerRun, hours: float, shown: int) -> dict[str, Any]:
     cfg, run, accelerator = prepared.cfg, prepared.run, prepared.trainer.accelerator
-    if accelerator.is_main_process:
-        write_text(run / "config.yaml", cfg.dump())
-        write_json(run / "provenance.json", prepared.origin)
-    accelerator.wait_for_everyone()
     if not cfg.TRAIN.STEPS:
         note = "the paper's recipe takes 51,000: --steps"
         cfg = with_timed_steps(cfg, prepared.trainer, prepared.feed, hours, note, accelerator.print)
@@ -121,17 +129,29 @@ def train_tokenizer(prepared: TokenizerRun, hours: float = HOURS, shown: int = 6
         if accelerator.is_main_process:
             write_text(run / "config.yaml", cfg.dump())
 
-    def evaluate(done: int, tokenizer: nn.Module, log: RunLog) -> None:
+    def evaluate(done: int, tokenizer: nn.Module) -> dict[str, float]:
         scores = score_tokenizer(prepared.trainer.model, prepared.held_out)
-        log.scalars(done, {name: value for name, value in scores.items() if isinstance(value, int | float)}, "eval")
+        if accelerator.is_main_process:
+            _keep_best(prepared, done, scores)
+        return {name: value for name, value in scores.items() if isinstance(value, int | float)}
 
     train(prepared.trainer, prepared.feed, cfg.TRAIN, run, prepared.resume_from, evaluate)
     return _finish(prepared, shown) if accelerator.is_main_process else {}
 
 
+def _keep_best(prepared: TokenizerRun, done: int, scores: dict[str, Any]) -> None:
+    """As `fasthamer.distill.run.keep_best`."""
+    path = prepared.run / BEST_FILE
+    before = tokenizer_metadata(path)["metadata"]["metrics"] if path.is_file() else {}
+    if improves(scores, before, prepared.cfg.TRAIN.BEST):
+        about = {"config": prepared.cfg.dump(), "metrics": scores, "provenance": prepared.origin, "step": done}
+        save_tokenizer(path, prepared.trainer.model, about)
+
+
 def _finish(prepared: TokenizerRun, shown: int) -> dict[str, Any]:
     run, tokenizer = prepared.run, prepared.trainer.model
     scores = score_tokenizer(tokenizer, prepared.held_out)
+    _keep_best(prepared, prepared.cfg.TRAIN.STEPS, scores)
     image = reconstructions(tokenizer, prepared.held_out, prepared.hand.faces, shown)
     write_image(run / "pictures" / "reconstructions.png", image)
     write_json(run / "eval" / "scores.json", scores)

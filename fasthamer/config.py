@@ -139,6 +139,8 @@ _C.TRAIN.LOG_EVERY = 20  # steps
 _C.TRAIN.EVAL_EVERY = 0  # steps; 0 = at the end only
 _C.TRAIN.IMAGE_EVERY = 1000  # steps; 0 = none
 _C.TRAIN.CHECKPOINT_EVERY = 1000  # steps; the last one is always kept
+_C.TRAIN.KEEP = 2  # checkpoints kept, the newest
+_C.TRAIN.BEST = ""  # score, such as pa_mpjpe_mm, whose best model of all evaluations is kept too; empty = none
 
 _C.EVAL = CN()
 _C.EVAL.PROTOCOL = "auto"  # auto = the dataset's own

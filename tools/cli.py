@@ -32,7 +32,10 @@ FLAGS = {  # flag: (config key, help)
     "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
     "--image-size": ("IMAGE_SIZE", "pixels; the side of the square crops"),
 }
-EXIT_CODES = "Exit codes: 0 done; 1 failed, interrupted or incomplete; 2 a mistake in the arguments."
+EXIT_CODES = (
+    "Exit codes: 0 done, or stopped by SIGTERM with all saved; 1 failed, interrupted or incomplete; 2 a mistake in the "
+    "arguments."
+)
 MISTAKES = (ValueError, KeyError, FileNotFoundError)  # what a user can cause: one line and exit code 2
 
 

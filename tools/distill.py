@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.tools import cli
-from fasthamer.training.run_dir import resumed_config
+from fasthamer.training.run_dir import RunInUse, resumed_config
 
 FLAGS = (
     *("--student", "--decoder", "--tokenizer", "--decoder-size", "--kd", "--teacher", "--teacher-ckpt"),
@@ -25,7 +25,7 @@ FLAGS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done, 1 failed or interrupted, 2 the user's mistake."""
+    """0 done or terminated, 1 failed or interrupted, 2 the user's mistake."""
     parser = _parser()
     arguments, overrides = cli.parse(parser, argv)
     if arguments.list:
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stopped:
         if main_process:
             print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
-        return 1
-    except (FloatingPointError, BadSample, OSError) as error:
+        return stopped.exit_code
+    except (FloatingPointError, BadSample, RunInUse, OSError) as error:
         return cli.failed("distill", error)
     if main_process:
         millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))

@@ -19,7 +19,7 @@ COLUMNS = {"pa_mpjpe_mm": 1, "pa_mpvpe_mm": 1, "params_m": 2, "ms_per_image": 1}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done, 1 interrupted, 2 the user's mistake."""
+    """0 done or terminated, 1 interrupted, 2 the user's mistake."""
     parser = cli.command("quickstart", __doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--images", type=Path, help="a folder of images of hands, to see the students on")
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(cli.one_line(error))
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
-        return 1
+        return stopped.exit_code
     except RuntimeError as failure:
         return cli.failed("quickstart", failure)
     print(table(summary))

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from fasthamer.config import load_config
 from fasthamer.tools import cli
-from fasthamer.training.run_dir import resumed_config
+from fasthamer.training.run_dir import RunInUse, resumed_config
 
 DEFAULT = "tokenizer/default"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done, 1 failed or interrupted, 2 the user's mistake."""
+    """0 done or terminated, 1 failed or interrupted, 2 the user's mistake."""
     parser = _parser()
     arguments, overrides = cli.parse(parser, argv)
     run = arguments.out
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stopped:
         if main_process:
             print(f"{stopped}; go on with: python tools/train_tokenizer.py --out {run} --resume", file=sys.stderr)
-        return 1
-    except (FloatingPointError, OSError) as error:
+        return stopped.exit_code
+    except (FloatingPointError, RunInUse, OSError) as error:
         return cli.failed("train_tokenizer", error)
     if main_process:
         print(

@@ -6,8 +6,11 @@ stream they depend on the numbers of processes and workers too, and a checkpoint
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Thread
 from typing import Any, NamedTuple
 
 import cv2
@@ -194,16 +197,46 @@ def readable(loader: DataLoader) -> Iterator[Any]:
         BadSample: a sample could not be read.
     """
     try:
-        yield from loader
+        with _sigterm_held():  # a worker ignores it only once it is initialised
+            batches = iter(loader)
+        yield from batches
     except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
         line = str(error).strip().splitlines()[-1]
         raise BadSample(line.removeprefix(f"{type(error).__name__}: ")) from error
 
 
 def quiet_worker(_: int) -> None:
-    """Initialises a loader process: one thread; Ctrl-C is left to the main process, which finishes its step."""
+    """Initialises a loader process: one thread; Ctrl-C and SIGTERM are left to the main process.
+
+    Both often go to all processes of a group, and the main one needs its workers to finish its step. It ends them, by
+    SIGTERM if need be; if it is killed, they notice that they have another parent.
+    """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        Thread(target=_wait_for_the_parents_sigterm, args=(os.getppid(),), daemon=True).start()
+    else:  # macOS, Windows
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _wait_for_the_parents_sigterm(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+@contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """SIGTERM waits until the block ends; processes started in it have it blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class PackedBatch(NamedTuple):

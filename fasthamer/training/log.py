@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -88,6 +89,15 @@ class RunLog:
         """An image (H, W, 3) uint8 RGB for TensorBoard."""
         if not self.muted:
             self.writer.add_image(name, image, done, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Call before a checkpoint: all lines up to now are on the disk then, however the process ends."""
+        if self.muted:
+            return
+        self.writer.flush()
+        if self.file.is_file():
+            with self.file.open("rb") as lines:
+                os.fsync(lines.fileno())
 
     def close(self) -> None:
         """Flushes and ends the bar."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -14,13 +13,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from fasthamer.training.checkpoint import load_checkpoint, save_checkpoint
-from fasthamer.training.interrupt import Interrupted, InterruptHandler
+from fasthamer.training.evaluations import Draw, Evaluate, Evaluations, due
+from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import RunLog
 from fasthamer.training.meter import Meter
 from fasthamer.training.skipped import recording_skipped
 from fasthamer.training.trainer import Feed, Trainer
-
-Callback = Callable[[int, nn.Module, RunLog], None]  # steps done, the model as it would be saved, the log
 
 
 def train(
@@ -29,13 +27,14 @@ def train(
     settings: CfgNode,
     run: Path,
     resume_from: Path | None = None,
-    evaluate: Callback | None = None,
-    image: Callback | None = None,
+    evaluate: Evaluate | None = None,
+    image: Draw | None = None,
 ) -> nn.Module:
     """Trains for STEPS optimizer steps.
 
     Everything random in step k is drawn from (SEED, k, process) and everything scheduled is a function of k, so a
-    checkpoint needs neither, and a resumed run is the uninterrupted one.
+    checkpoint needs neither, and a resumed run is the uninterrupted one, its log included: whatever a step adds to the
+    log is on the disk before the step's checkpoint, or the checkpoint says that it is still to come.
 
     Args:
         trainer: the model in training.
@@ -44,14 +43,15 @@ def train(
         run: the run directory; gets `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, where samples could not be
             read, `skipped.txt`.
         resume_from: a checkpoint of the same run.
-        evaluate: called every EVAL_EVERY steps but the last, on the main process.
+        evaluate: called every EVAL_EVERY steps but the last, in every process.
         image: called every IMAGE_EVERY steps, on the main process.
 
     Returns:
         The model to keep, in eval mode.
 
     Raises:
-        Interrupted: on Ctrl-C, after a checkpoint.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint.
+        OSError: the disk is full; the last checkpoint is intact.
         FloatingPointError: a loss term is not finite; the last checkpoint is of before.
         BadSample: the data has a broken sample.
     """
@@ -60,14 +60,17 @@ def train(
     facts = {"step": 0} if resume_from is None else load_checkpoint(resume_from, trainer.state)
     first = int(facts["step"])
     source = feed.batches(first * accumulate, _position_in(facts, accelerator))
-    meter = Meter(accelerator)
+    meter = Meter(accelerator, facts.get("unlogged"))
     log = RunLog(run, first, steps, settings.BATCH * accumulate * processes, muted=not main)
+    evaluations = Evaluations(trainer, settings, log, evaluate, image)
     with (
         InterruptHandler() as interrupt,
         closing(log),
         closing(source),
         recording_skipped(feed, run / "skipped.txt", log),
     ):
+        if facts.get("unevaluated") and not evaluations.run(first, interrupt):
+            raise interrupt.error(f"stopped after step {first} of {steps}; its checkpoint is saved")
         for step in range(first, steps):
             trainer.begin(step, steps)
             for number, batch in enumerate(islice(source, accumulate)):
@@ -76,45 +79,43 @@ def train(
             trainer.end(done)
             log.stepped(done)
 
-            last, logs = done == steps, _due(done, settings.LOG_EVERY)
-            stops = (logs or processes == 1) and interrupt.requested_anywhere(accelerator)
-            saves = _due(done, settings.CHECKPOINT_EVERY) or stops or last
+            last, logs = done == steps, due(done, settings.LOG_EVERY)
+            saves = due(done, settings.CHECKPOINT_EVERY) or last
             if logs or saves:
                 terms, report = meter.read(), trainer.report()  # the only wait for the device
                 log.scalars(done, terms | report.values)
                 if report.warning:
                     log.message(f"step {done}: {report.warning}")
-            positions = _positions(feed, accelerator) if saves else {}
-            if main:
-                with log.paused():
-                    if saves:
-                        save_checkpoint(run / "checkpoints", done, trainer.state, positions)
-                    if evaluate and _due(done, settings.EVAL_EVERY) and not last:
-                        _call(evaluate, done, trainer.model, log)
-                    if image and _due(done, settings.IMAGE_EVERY):
-                        _call(image, done, trainer.model, log)
-            if stops and not last:
-                raise Interrupted(f"stopped after step {done} of {steps}; its checkpoint is saved")
+            stops = (logs or processes == 1) and interrupt.requested_anywhere(accelerator)
+            complete = not stops and evaluations.run(done, interrupt)
+            if saves or not complete:
+                facts = _facts(feed, meter, complete, accelerator)
+                log.flush()
+                if main:
+                    with log.paused():
+                        save_checkpoint(run / "checkpoints", done, trainer.state, facts, settings.KEEP)
+            if not complete:
+                raise interrupt.error(f"stopped after step {done} of {steps}; its checkpoint is saved")
     accelerator.wait_for_everyone()
     return trainer.model.eval()
 
 
-def _due(done: int, every: int) -> bool:
-    return every > 0 and done % every == 0
+def _facts(feed: Feed, meter: Meter, complete: bool, accelerator: Accelerator) -> dict[str, Any]:
+    """For a checkpoint, what the step does not say. Every process calls this.
 
-
-def _call(callback: Callback, done: int, model: nn.Module, log: RunLog) -> None:
-    mode = model.training
-    callback(done, model.eval(), log)
-    model.train(mode)
-
-
-def _positions(feed: Feed, accelerator: Accelerator) -> dict[str, Any]:
-    """For a checkpoint: where each process reads on, if the step does not say it. Every process calls this."""
-    if feed.position is None:
-        return {}
-    own = [feed.position]
-    return {"lanes": gather_object(own) if accelerator.num_processes > 1 else own}
+    Args:
+        feed: gives the position where each process reads on.
+        meter: may hold terms that are not in the log yet.
+        complete: the evaluation that is due after the step is done.
+        accelerator: of the run.
+    """
+    facts: dict[str, Any] = {} if complete else {"unevaluated": True}
+    if unlogged := meter.unlogged():
+        facts["unlogged"] = unlogged
+    if feed.position is not None:
+        own = [feed.position]
+        facts["lanes"] = gather_object(own) if accelerator.num_processes > 1 else own
+    return facts
 
 
 def _position_in(facts: dict[str, Any], accelerator: Accelerator) -> Any:

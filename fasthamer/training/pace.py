@@ -13,7 +13,7 @@ import torch
 from yacs.config import CfgNode
 
 from fasthamer.config import replaced
-from fasthamer.training.interrupt import Interrupted, InterruptHandler
+from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.training.trainer import Feed, Trainer
 
@@ -94,7 +94,7 @@ def seconds_per_step(trainer: Trainer, feed: Feed, accumulate: int, most: int = 
             trainer.end(step + 1)
             times.append(_now(trainer))
             if interrupt.requested_anywhere(accelerator):
-                raise Interrupted("stopped while steps were timed")
+                raise interrupt.error("stopped while steps were timed")
     for name, module in state.modules.items():
         module.load_state_dict(modules[name])
     for name, optimizer in state.optimizers.items():

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
 from fasthamer.config import RENAMED, load_config
-from fasthamer.training.checkpoint import checkpoints
+from fasthamer.files.atomic import DRAFT, remove_drafts, write_json, write_text
+from fasthamer.training.checkpoint import checkpoints, fault_of
+from fasthamer.training.interrupt import sigterm_interrupts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+try:
+    import fcntl
+except ImportError:  # Windows has no record locks
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
+LOCK = ".lock"  # in a run directory
 
 # What a resumed run may change: device, speed, length and how often it logs; nothing else of what it computes.
 FREE = (
     *("DEVICE", "DATA.ROOT", "DATA.WORKERS", "TEACHER.CHECKPOINT", "EVAL.BATCH"),
     *("TRAIN.STEPS", "TRAIN.LOG_EVERY", "TRAIN.EVAL_EVERY", "TRAIN.IMAGE_EVERY", "TRAIN.CHECKPOINT_EVERY"),
+    *("TRAIN.KEEP", "TRAIN.BEST"),
 )
 
 
 def refuse_foreign(run: Path) -> None:
     """Raises ValueError if the folder already holds something: a run is never overwritten."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(not _left_by_a_kill(path) for path in run.iterdir())):
         what = "a run" if (run / "config.yaml").is_file() else "other files"
         raise ValueError(f"{run} already holds {what}: continue it with --resume, or choose another --out")
 
@@ -52,10 +69,70 @@ def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
     return after
 
 
+class RunInUse(ValueError):
+    """Another process trains into the run directory."""
+
+
+@contextmanager
+def writing(run: Path, cfg: CfgNode, origin: dict[str, Any], accelerator: Accelerator, resumed: bool) -> Iterator[None]:
+    """Around all that writes into a run directory; it begins with `config.yaml` and `provenance.json`.
+
+    The main process alone writes, and holds the directory's lock: a record lock, which ends with the process, however
+    that ends, and which loader processes do not inherit. SIGTERM raises `Interrupted`, in the training loop after a
+    checkpoint.
+
+    Args:
+        run: the run directory.
+        cfg: the resolved config.
+        origin: see `fasthamer.training.provenance`.
+        accelerator: of the run; every process calls this.
+        resumed: the run was begun before.
+
+    Raises:
+        RunInUse: another process trains into it.
+        Interrupted: by SIGTERM.
+        ValueError: not resumed, and in the meantime it holds something.
+    """
+    lock = None
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = _locked(run)
+        if not resumed:
+            refuse_foreign(run)
+        for folder in (run, *(path for path in run.iterdir() if path.is_dir())):
+            remove_drafts(folder, older_than=0.0)  # left by a kill
+        write_text(run / "config.yaml", cfg.dump())
+        write_json(run / "provenance.json", origin)
+    accelerator.wait_for_everyone()
+    try:
+        with sigterm_interrupts():
+            yield
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def refuse_busy(run: Path) -> None:
+    """Raises RunInUse if another process trains into the run directory."""
+    if (run / LOCK).is_file():
+        _locked(run).close()
+
+
 def last_checkpoint(run: Path) -> Path | None:
-    """The last complete one."""
+    """The last one that is complete and has its checksums, with a warning for each newer one that has not.
+
+    Raises:
+        ValueError: there are checkpoints, and all are damaged.
+    """
     found = checkpoints(run / "checkpoints")
-    return found[-1] if found else None
+    for path in reversed(found):
+        fault = fault_of(path)
+        if not fault:
+            return path
+        logger.warning("%s is damaged (%s): the one before it is taken", path, fault)
+    if found:
+        raise ValueError(f"all checkpoints in {run / 'checkpoints'} are damaged: remove them to train from the start")
+    return None
 
 
 def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
@@ -80,6 +157,38 @@ def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, 
         logger.warning("%s goes on with data that differ from what it began with", run)
     note = {key: origin[key] for key in ("command", "revision", "packages", "data")} | {"from": checkpoint.name}
     return {**before, "resumed": [*before.get("resumed", []), note]}
+
+
+def _left_by_a_kill(path: Path) -> bool:
+    return path.name == LOCK or (path.name.startswith(".") and path.suffix == DRAFT)
+
+
+def _locked(run: Path) -> IO[str]:
+    """The lock's file, open; closing it gives the lock up.
+
+    Raises:
+        RunInUse: another process holds it.
+    """
+    file = (run / LOCK).open("a+", encoding="utf-8")
+    if fcntl is None:
+        return file
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks
+            logger.warning("%s cannot be locked (%s): see that only one process trains there", run, error)
+            return file
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise RunInUse(
+            f"{run} is in use by {holder}: one training at a time writes into a run directory; wait until it ends, or "
+            "choose another --out"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    return file
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

@@ -31,7 +31,7 @@ from fasthamer.teachers.cache.manifest import (
 )
 from fasthamer.teachers.cache.shards import Shards
 from fasthamer.teachers.teacher import Teacher
-from fasthamer.training.interrupt import Interrupted, InterruptHandler
+from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.types import Batch, HandOutput
 
@@ -138,7 +138,9 @@ class Builder:
                     break
         if interrupt.requested:
             left = len(shards.missing())
-            raise Interrupted(f"stopped while the teacher cache was built: {left} of {shards.total} shards are left")
+            raise interrupt.error(
+                f"stopped while the teacher cache was built: {left} of {shards.total} shards are left"
+            )
 
     def _outputs(self, groups: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[Tensor, HandOutput]]:
         """The crop's affine map and the teacher's outputs, for each group of samples."""

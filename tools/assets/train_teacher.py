@@ -22,13 +22,11 @@ from fasthamer.tools import cli
 if TYPE_CHECKING:
     from torch import nn
 
-    from fasthamer.training.log import RunLog
-
 RECIPE = "embedded_teacher"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done, 1 failed or interrupted, 2 the user's mistake."""
+    """0 done or terminated, 1 failed or interrupted, 2 the user's mistake."""
     parser = cli.command("train_teacher", __doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/teacher"), help="the run directory (runs/teacher)")
     parser.add_argument("--views", type=int, default=8, help="stored crops of each image (8)")
@@ -39,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.config import load_config
     from fasthamer.data.loader import BadSample
     from fasthamer.training.interrupt import Interrupted
-    from fasthamer.training.run_dir import resumed_config
+    from fasthamer.training.run_dir import RunInUse, resumed_config
 
     run: Path = arguments.out
     begun = (run / "config.yaml").is_file()
@@ -51,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(cli.one_line(error))
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
-        return 1
-    except (FloatingPointError, BadSample) as error:
+        return stopped.exit_code
+    except (FloatingPointError, BadSample, RunInUse, OSError) as error:
         return cli.failed("train_teacher", error)
     print(f"{run / 'student.safetensors'}: PA-MPJPE {scores['pa_mpjpe_mm']:.2f} mm on synthetic hands")
     return 0
@@ -69,32 +67,32 @@ def _last_stage(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) 
     from fasthamer.data.loader import Feed
     from fasthamer.distill.run import evaluation_scores, finish, prepare
     from fasthamer.distill.trainer import DistillTrainer
-    from fasthamer.files.atomic import write_json, write_text
+    from fasthamer.files.atomic import write_text
     from fasthamer.students import Student
     from fasthamer.tools.assets.teacher.parts import FrozenPart, TrainedPart, with_part
     from fasthamer.tools.assets.teacher.stored_maps import store_maps
     from fasthamer.training.loop import train
     from fasthamer.training.pace import with_timed_steps
+    from fasthamer.training.run_dir import writing
 
     prepared = prepare(cfg, run, resume=begun)
     cfg, student, accelerator = prepared.cfg, prepared.trainer.learner.student, prepared.trainer.accelerator
     assert isinstance(student, Student) and not isinstance(prepared.images, HandStream)
     print(prepared.announcement, flush=True)
-    write_text(run / "config.yaml", cfg.dump())
-    write_json(run / "provenance.json", prepared.origin)
-    maps = store_maps(run / "maps", prepared.images, views, FrozenPart(student), cfg.DATA.WORKERS)
-    trainer = DistillTrainer(cfg, TrainedPart(student), None, prepared.trainer.objective, accelerator)
-    feed = Feed(maps, cfg.TRAIN.BATCH, cfg.SEED)
-    if not cfg.TRAIN.STEPS:
-        cfg = with_timed_steps(cfg, trainer, feed, hours, "--hours", print)
-        write_text(run / "config.yaml", cfg.dump())
+    with writing(run, cfg, prepared.origin, accelerator, begun):
+        maps = store_maps(run / "maps", prepared.images, views, FrozenPart(student), cfg.DATA.WORKERS)
+        trainer = DistillTrainer(cfg, TrainedPart(student), None, prepared.trainer.objective, accelerator)
+        feed = Feed(maps, cfg.TRAIN.BATCH, cfg.SEED)
+        if not cfg.TRAIN.STEPS:
+            cfg = with_timed_steps(cfg, trainer, feed, hours, "--hours", print)
+            write_text(run / "config.yaml", cfg.dump())
 
-    def score(done: int, part: nn.Module, log: RunLog) -> None:
-        scores = evaluation_scores(prepared, with_part(student, part))
-        log.scalars(done, {name: value for name, value in scores.items() if name.endswith("_mm")}, "eval")
+        def score(done: int, part: nn.Module) -> dict[str, float]:
+            scores = evaluation_scores(prepared, with_part(student, part))
+            return {name: value for name, value in scores.items() if name.endswith("_mm")}
 
-    part = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score)
-    return finish(prepared._replace(cfg=cfg), with_part(student, part))
+        part = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score)
+        return finish(prepared._replace(cfg=cfg), with_part(student, part))
 
 
 if __name__ == "__main__":
