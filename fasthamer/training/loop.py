@@ -57,7 +57,7 @@ def train(
     """
     accelerator, steps, accumulate = trainer.accelerator, settings.STEPS, settings.ACCUMULATE
     processes, main = accelerator.num_processes, accelerator.is_main_process
-    facts = {"step": 0} if resume_from is None else load_checkpoint(resume_from, trainer.state)
+    facts: dict[str, Any] = {"step": 0} if resume_from is None else load_checkpoint(resume_from, trainer.state)
     first = int(facts["step"])
     source = feed.batches(first * accumulate, _position_in(facts, accelerator))
     meter = Meter(accelerator, facts.get("unlogged"))
