@@ -52,7 +52,7 @@ def save_checkpoint(
         with replacing(target) as draft:
             _write(draft, step, state, facts or {})
     except (OSError, SafetensorError, RuntimeError) as error:  # the last is how torch.save reports a full disk
-        raise OSError(_no_room(folder, step, size, keep, error)) from error
+        raise OSError(_no_space(folder, step, size, keep, error)) from error
     found = checkpoints(folder)
     earlier = [path for path in found if _step_of(path) < step]
     later = [path for path in found if _step_of(path) > step]
@@ -128,13 +128,13 @@ def _write(draft: Path, step: int, state: Trainable, facts: Mapping[str, Any]) -
     (draft / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _no_room(folder: Path, step: int, size: int, keep: int, error: Exception) -> str:
+def _no_space(folder: Path, step: int, size: int, keep: int, error: Exception) -> str:
     free, before = shutil.disk_usage(folder).free, checkpoints(folder)
     intact = f"{before[-1]} is intact" if before else "there is none before it"
     return (
         f"the checkpoint of step {step} could not be written to {folder} ({error}): it takes {_megabytes(size)}, "
         f"{_megabytes(free)} are free, and TRAIN.KEEP {keep} with the one being written takes "
-        f"{_megabytes((keep + 1) * size)}; {intact}. Make room, then go on with --resume"
+        f"{_megabytes((keep + 1) * size)}; {intact}. Free some space, then go on with --resume"
     )
 
 
