@@ -145,10 +145,10 @@ class Backbone(nn.Module):
         """Freezes the first `stages` of `layers` and all before them: weights and batch statistics.
 
         Raises:
-            ValueError: there are not that many stages to freeze and one left to train.
+            ValueError: there are not that many stages.
         """
-        if not 0 <= stages < len(self.layers):
-            raise ValueError(f"{self.name} has {len(self.layers)} stages: 0 to {len(self.layers) - 1} can be frozen")
+        if not 0 <= stages <= len(self.layers):
+            raise ValueError(f"{self.name} has {len(self.layers)} stages: STUDENT.FREEZE is 0 to {len(self.layers)}")
         self._frozen = self._until(self.layers[stages - 1]) if stages else []
         for part in self._frozen:
             for parameter in part.parameters(recurse=False):

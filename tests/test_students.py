@@ -162,8 +162,16 @@ def test_frozen_stages_keep_weights_and_statistics_and_the_rest_trains(hand):
     assert "backbone.network.bn1.running_mean" not in moved
     assert any("layer2" in key and key.endswith("weight") for key in moved)
     assert any("layer2" in key and key.endswith("running_mean") for key in moved)
-    with pytest.raises(ValueError, match="5 stages"):
-        student.backbone.freeze(5)
+
+
+def test_a_backbone_that_is_frozen_as_a_whole_leaves_the_decoder_to_train(hand):
+    student = small(hand)
+    student.backbone.freeze(5)
+    assert not any(parameter.requires_grad for parameter in student.backbone.parameters())
+    assert all(parameter.requires_grad for parameter in student.decoder.parameters())
+    assert not any(part.training for part in student.train().backbone.network.modules() if not list(part.children()))
+    with pytest.raises(ValueError, match="0 to 5"):
+        student.backbone.freeze(6)
 
 
 def test_without_a_network_pretrained_warns_once_and_starts_from_scratch(tmp_path, caplog):
