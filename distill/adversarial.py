@@ -73,8 +73,8 @@ class AdversarialLoss:
         scores = functional_call(self.discriminator, frozen, (mano.hand_pose, mano.betas))
         return self.weight * (scores - 1).square().sum(1).mean()
 
-    def discriminator_step(self, mano: ManoParams, random: np.random.Generator) -> Tensor:
-        """One optimizer step of the discriminator: predicted hands against real ones."""
+    def discriminator_step(self, mano: ManoParams, random: np.random.Generator, taken: bool = True) -> Tensor:
+        """One optimizer step of the discriminator, predicted hands against real ones; none if the student took none."""
         fake = mano.hand_pose.detach().float(), mano.betas.detach().float()
         n = len(fake[0])
         real = self.sampler(random, n)
@@ -82,7 +82,8 @@ class AdversarialLoss:
         scores = self.shared(*both)  # one pass: two before a backward would confuse DistributedDataParallel
         loss = self.weight * (scores[:n].square().sum(1) + (scores[n:] - 1).square().sum(1)).mean()
         self.accelerator.backward(loss)
-        self.optimizer.step()
+        if taken:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 

@@ -133,7 +133,8 @@ class Objective(NamedTuple):
         target = self.token_targets(vertices)
         terms = {}
         if "tokens" in used:
-            terms["tokens"] = token_cross_entropy(hand.logits, target.labels, present)
+            finite = 0 * target.soft.sum((1, 2))  # NaN for a mesh that is not: its nearest codes do not show it
+            terms["tokens"] = token_cross_entropy(hand.logits, target.labels, present) + finite
         if "token_soft" in used:
             terms["token_soft"] = token_divergence(hand.logits, target.soft, present)
         if "token_relations" in used:

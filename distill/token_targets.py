@@ -14,7 +14,7 @@ class TokenTargets(NamedTuple):
     """Labels for the M tokens of each mesh, over K codes."""
 
     labels: Tensor  # (B, M) int64, the nearest code of each token
-    soft: Tensor  # (B, M, K) probabilities, higher for nearer codes
+    soft: Tensor  # (B, M, K) probabilities, higher for nearer codes; NaN for a mesh that is not finite
 
 
 class TokenTargetEncoder(NamedTuple):
@@ -32,15 +32,10 @@ class TokenTargetEncoder(NamedTuple):
         """
         Args:
             vertices: (B, 778, 3) metres.
-
-        Raises:
-            FloatingPointError: a mesh is not finite; the message names the sample.
         """
         with torch.autocast(vertices.device.type, enabled=False):
-            try:
-                tokens = self.tokenizer.encode(vertices.float()).tokens
-            except ValueError as error:  # in the middle of a training: no mistyped setting
-                raise FloatingPointError(f"no token targets: {error}") from None
+            aligned = self.tokenizer.align(vertices.float())  # `encode` would wait for the device to check them
+            tokens = self.tokenizer.encoder(aligned)
             distances = self.tokenizer.codebook.distances(tokens)
         scale = tokens.shape[-1] * self.temperature
         return TokenTargets(distances.argmin(-1), (-distances / scale).softmax(-1))

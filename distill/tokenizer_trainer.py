@@ -16,6 +16,7 @@ from fasthamer.hand.rotation import random_rotations
 from fasthamer.hand.skinning import Skinning
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.training.checkpoint import Trainable
+from fasthamer.training.guard import Skip, StepGuard
 from fasthamer.training.schedule import learning_rate
 from fasthamer.training.trainer import Report
 from fasthamer.types import ManoParams
@@ -81,6 +82,10 @@ class MeshFeed:
     def __init__(self, meshes: Meshes, batch: int, seed: int, rank: int) -> None:
         self.meshes, self.batch, self.seed, self.rank = meshes, batch, seed, rank
 
+    def describe(self, sample: int) -> str:
+        """Meshes have no number of their own."""
+        return f"mesh {sample}"
+
     def batches(self, first_batch: int = 0, position: None = None) -> Generator[Tensor, None, None]:
         """(B, 778, 3) metres, on the device of the meshes."""
         number = first_batch
@@ -103,6 +108,7 @@ class TokenizerTrainer:
         self.module = Reconstruction(tokenizer, cfg.TOKENIZER.RECONSTRUCTION, cfg.TOKENIZER.COMMITMENT).train()
         self.shared, *optimizers = accelerator.prepare(self.module, *_optimizers(self.module, cfg.TRAIN.WEIGHT_DECAY))
         self.optimizers = dict(zip(("matrices", "others"), optimizers, strict=True))
+        self.guard = StepGuard(accelerator, self.module, optimizers, cfg.TRAIN.CLIP)
 
     def begin(self, step: int, steps: int) -> None:
         """Sets both learning rates of an optimizer step."""
@@ -111,21 +117,19 @@ class TokenizerTrainer:
         for optimizer, share in zip(self.optimizers.values(), (1.0, FLAT_RATE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * self.rate
+        self.guard.begin()
 
     def training_step(self, batch: Tensor, number: int) -> dict[str, Tensor]:
         """Reconstructs meshes (B, 778, 3); returns the weighted terms and their `total`."""
         with self.accelerator.accumulate(self.shared):
             terms = self.shared(batch)
             self.accelerator.backward(terms["total"])
-            if self.settings.CLIP > 0 and self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.CLIP)
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            self.guard.step(terms, [("mesh", batch)])
         return terms
 
-    def end(self, done: int) -> None:
+    def end(self, done: int) -> Skip | None:
         """Nothing follows a step."""
+        return self.guard.skip
 
     def report(self) -> Report:
         """How the codes are used, with a warning once the codebook has collapsed, and the learning rate."""

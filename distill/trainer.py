@@ -16,6 +16,7 @@ from fasthamer.distill.objective import Objective
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.checkpoint import Trainable
 from fasthamer.training.ema import MovingAverage
+from fasthamer.training.guard import Skip, StepGuard
 from fasthamer.training.schedule import learning_rate
 from fasthamer.training.trainer import Report
 from fasthamer.types import Batch, HandOutput
@@ -57,9 +58,10 @@ class DistillTrainer:
         self.model = self.average.model if self.average else student
         if cfg.TRAIN.COMPILE:
             student.backbone.compile()  # type: ignore[operator, union-attr]
-        self.trained = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
-        optimizer = torch.optim.AdamW(self.trained, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
+        trained = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
+        optimizer = torch.optim.AdamW(trained, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
         self.shared, self.optimizer = accelerator.prepare(self.learner, optimizer)
+        self.guard = StepGuard(accelerator, self.learner, [self.optimizer], cfg.TRAIN.CLIP)
         self.adversarial = _adversarial(cfg, accelerator)
 
     def begin(self, step: int, steps: int) -> None:
@@ -70,6 +72,7 @@ class DistillTrainer:
         self.rate = learning_rate(step, steps, train.LR, train.WARMUP, train.SCHEDULE)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
+        self.guard.begin()
 
     def training_step(self, batch: Any, number: int) -> dict[str, Tensor]:
         """One batch: the outputs of teacher and student, the loss, and the optimizer's step if one is due.
@@ -94,18 +97,16 @@ class DistillTrainer:
                 terms["adversarial"] = self.adversarial.generator_loss(output.hand.mano)
                 terms["total"] = terms["total"] + terms["adversarial"]
             self.accelerator.backward(terms["total"])
-            if self.cfg.TRAIN.CLIP > 0 and self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.trained, self.cfg.TRAIN.CLIP)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            taken = self.guard.step(terms, _values(batch, target, output.hand), batch.index)
             if self.adversarial:
-                terms["discriminator"] = self.adversarial.discriminator_step(output.hand.mano, random)
+                terms["discriminator"] = self.adversarial.discriminator_step(output.hand.mano, random, taken)
         return terms
 
-    def end(self, done: int) -> None:
+    def end(self, done: int) -> Skip | None:
         """Updates the moving average after an optimizer step; `done` of them are done."""
-        if self.average:
+        if self.average and self.guard.skip is None:
             self.average.update(self.learner.student, done)
+        return self.guard.skip
 
     def report(self) -> Report:
         """The learning rate."""
@@ -148,6 +149,16 @@ class DistillTrainer:
         sequence = np.random.SeedSequence([self.cfg.SEED, self.step, number, self.accelerator.process_index])
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
         return np.random.default_rng(sequence)
+
+
+def _values(batch: Batch, teacher: HandOutput | None, student: HandOutput) -> list[tuple[str, Tensor]]:
+    """What a loss is computed from, in the order in which it is: the image, the labels, the two outputs."""
+    values = [("image" if name == "image" else f"label {name}", each) for name, each in batch._asdict().items()]
+    for who, hand in (("teacher", teacher), ("student", student)):
+        if hand is not None:
+            fields = hand._asdict() | (hand.mano._asdict() if hand.mano else {})
+            values += [(f"{who} {name}", each.detach()) for name, each in fields.items() if isinstance(each, Tensor)]
+    return values
 
 
 def _adversarial(cfg: CfgNode, accelerator: Accelerator) -> AdversarialLoss | None:

@@ -29,7 +29,9 @@ def test_a_fraction_of_the_images_keeps_its_labels_the_same_in_every_epoch(whole
 def test_without_a_teacher_only_the_labelled_images_are_trained_on(whole):
     kept = choose_labelled(len(whole), 1 / 3, seed=0)
     only = LabelledOnly(whole, kept)
-    assert [int(only[(0, i)].index) for i in range(len(only))] == kept.tolist()
+    assert [int(only.sample_name(i)) for i in range(len(only))] == kept.tolist()
+    assert all(torch.equal(only[(0, i)].image, whole[(0, int(k))].image) for i, k in enumerate(kept))
+    assert int(only[(0, 1)].index) == 1 and f"{kept[1]:08d}.jpg" in only.describe(1)
 
 
 class Numbered(HandDataset):

@@ -15,7 +15,7 @@ from fasthamer.data.dataset import DatasetInfo, HandDataset, HandStream
 from fasthamer.data.loader import BadSample, Feed, check_lanes
 from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.sample import Labels, make_item
-from fasthamer.data.streams import Indexed, Mix
+from fasthamer.data.streams import PART_STRIDE, Indexed, Mix
 from fasthamer.hand.mano import load_hand
 
 BLANK = np.zeros((8, 8, 3), np.uint8)
@@ -37,7 +37,7 @@ class Numbered(HandDataset):
 
 
 def numbers(walk, count):
-    return [int(item.index) for item, _ in islice(walk, count)]
+    return [int(item.index) % PART_STRIDE for item, _ in islice(walk, count)]
 
 
 def stream(length, first=0, seed=0):

@@ -159,11 +159,11 @@ def test_half_precision_changes_no_label(encoder, posed):
     assert targets.soft.dtype == torch.float32
 
 
-def test_a_mesh_that_is_not_finite_stops_the_training_and_names_the_sample(encoder, posed):
+def test_a_mesh_that_is_not_finite_makes_every_token_term_nan(encoder, posed, logits):
     broken = posed[0].clone()
     broken[2] = float("nan")
-    with pytest.raises(FloatingPointError, match="no token targets: the mesh of sample 2 is not finite"):
-        encoder(broken)
+    soft = encoder(broken).soft
+    assert soft[2].isnan().all() and soft[:2].isfinite().all()
 
 
 # --- the objective

@@ -18,7 +18,7 @@ JOINTS = (
     "wrist",
     *(f"{finger} {n}" for finger in ("thumb", "index", "middle", "ring", "pinky") for n in (1, 2, 3, "tip")),
 )
-NO_LOSS = ("step", "phase", "images_per_second", "learning_rate")  # of a training line
+NO_LOSS = ("step", "phase", "images_per_second", "learning_rate", "skipped_steps", "overflows")  # of a training line
 DASHES = ("solid", "dash", "dot", "dashdot")
 POINTS = 1000  # of a training curve, at most
 

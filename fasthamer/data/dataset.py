@@ -54,6 +54,10 @@ class HandDataset(Dataset, ABC):
         """The name of sample `index` in the official lists and submissions; its number unless the dataset has names."""
         return f"{index}"
 
+    def describe(self, index: int) -> str:
+        """Sample `index` for messages: its number, and its file where it has one."""
+        return f"sample {index}"
+
     def articulation(self, index: int) -> Articulation | None:
         """The hand pose among the labels of sample `index`, read without its image; None where it has none."""
         return None
@@ -83,6 +87,10 @@ class HandStream(Dataset, ABC):
         Raises:
             ValueError: there is nothing that can be read.
         """
+
+    def describe(self, index: int) -> str:
+        """The sample whose item has this `index`, for messages."""
+        return f"sample {index}"
 
     @abstractmethod
     def partly_labelled(self, fraction: float, only: bool) -> HandStream:

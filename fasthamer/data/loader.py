@@ -143,6 +143,10 @@ class Feed:
         self.options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": ahead, "pin_memory": pin}
         self.options["worker_init_fn"] = quiet_worker
 
+    def describe(self, sample: int) -> str:
+        """A sample, by the `index` of its item, for messages."""
+        return self.images.describe(sample)
+
     def batches(self, first_batch: int = 0, position: list[Place] | None = None) -> Generator[Any, None, None]:
         """The batches of this process.
 

@@ -13,6 +13,7 @@ from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, choose_labelled
 from fasthamer.types import Batch
 
 CHOICES = 4096  # draws of a mix that are made at once
+PART_STRIDE = 10**12  # a sample's index in a mix is part number * PART_STRIDE + its index in the part
 
 
 class Indexed(HandStream):
@@ -41,6 +42,9 @@ class Indexed(HandStream):
             item = self.dataset[(epoch, int(order[position % length]))]
             position += lanes
             yield item, position
+
+    def describe(self, index: int) -> str:
+        return self.dataset.describe(index)
 
     def partly_labelled(self, fraction: float, only: bool) -> Indexed:
         labelled = choose_labelled(len(self.dataset), fraction, self.seed)
@@ -88,7 +92,12 @@ class Mix(HandStream):
             chosen = int(choices[drawn % self.choices])
             item, places[chosen] = next(walks[chosen])
             drawn += 1
+            item = item._replace(index=item.index + chosen * PART_STRIDE)
             yield item, [drawn, list(places)]
+
+    def describe(self, index: int) -> str:
+        part, number = divmod(index, PART_STRIDE)
+        return self.parts[part].describe(number)
 
     def partly_labelled(self, fraction: float, only: bool) -> Mix:
         parts = [part.partly_labelled(fraction, only) for part in self.parts]

@@ -38,6 +38,9 @@ class PartlyLabelled(HandDataset):
     def sample_name(self, index: int) -> str:
         return self.dataset.sample_name(index)
 
+    def describe(self, index: int) -> str:
+        return self.dataset.describe(index)
+
     def articulation(self, index: int) -> Articulation | None:
         return self.dataset.articulation(index) if self.labelled[index] else None
 
@@ -59,13 +62,16 @@ class LabelledOnly(HandDataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
-        return self.dataset[(epoch, int(self.labelled[index]))]
+        return self.dataset[(epoch, int(self.labelled[index]))]._replace(index=torch.tensor(index))
 
     def camera(self, index: int) -> NDArray[np.float64]:
         return self.dataset.camera(int(self.labelled[index]))
 
     def sample_name(self, index: int) -> str:
         return self.dataset.sample_name(int(self.labelled[index]))
+
+    def describe(self, index: int) -> str:
+        return self.dataset.describe(int(self.labelled[index]))
 
     def articulation(self, index: int) -> Articulation | None:
         return self.dataset.articulation(int(self.labelled[index]))
@@ -118,6 +124,10 @@ class WithSynthetic(HandDataset):
         rounds, number = divmod(drawn, len(self.synthetic))
         return self.synthetic[(rounds, number)]._replace(index=torch.tensor(index))
 
+    def describe(self, index: int) -> str:
+        synthetic = f"sample {index} (synthetic)"  # another one in each epoch
+        return self.images.describe(index) if index < len(self.images) else synthetic
+
 
 class Views(HandDataset):
     """The first `views` epochs of a dataset as one: `dataset[(epoch, index)]` no longer depends on the epoch.
@@ -145,3 +155,6 @@ class Views(HandDataset):
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self.dataset[divmod(index, len(self.dataset))]._replace(index=torch.tensor(index))
+
+    def describe(self, index: int) -> str:
+        return self.dataset.describe(index % len(self.dataset))

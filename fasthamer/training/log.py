@@ -69,9 +69,8 @@ class RunLog:
             steps = done - self.logged_step
             values["images_per_second"] = steps * self.images / max(now - self.logged_at, 1e-9)
             self.logged_at, self.logged_step = now, done
-            self.bar.set_postfix(
-                loss=f"{values['total']:.4g}", images_s=f"{values['images_per_second']:.1f}", refresh=False
-            )
+            loss, pace = values.get("total", float("nan")), values["images_per_second"]
+            self.bar.set_postfix(loss=f"{loss:.4g}", images_s=f"{pace:.1f}", refresh=False)
         with self.file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": done, "phase": prefix, **values}) + "\n")
         for name, value in values.items():

@@ -17,7 +17,7 @@ from fasthamer.training.evaluations import Draw, Evaluate, Evaluations, due
 from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import RunLog
 from fasthamer.training.meter import Meter
-from fasthamer.training.skipped import recording_skipped
+from fasthamer.training.skipped import Skipped
 from fasthamer.training.trainer import Feed, Trainer
 
 
@@ -40,8 +40,8 @@ def train(
         trainer: the model in training.
         feed: its batches.
         settings: the config's section TRAIN.
-        run: the run directory; gets `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, where samples could not be
-            read, `skipped.txt`.
+        run: the run directory; gets `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, where anything was skipped,
+            `skipped.txt`.
         resume_from: a checkpoint of the same run.
         evaluate: called every EVAL_EVERY steps but the last, in every process.
         image: called every IMAGE_EVERY steps, on the main process.
@@ -52,8 +52,8 @@ def train(
     Raises:
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint.
         OSError: the disk is full; the last checkpoint is intact.
-        FloatingPointError: a loss term is not finite; the last checkpoint is of before.
-        BadSample: the data has a broken sample.
+        FloatingPointError: loss or gradient were not finite for SKIPS steps in a row, after a checkpoint.
+        BadSample: too many samples cannot be read.
     """
     accelerator, steps, accumulate = trainer.accelerator, settings.STEPS, settings.ACCUMULATE
     processes, main = accelerator.num_processes, accelerator.is_main_process
@@ -63,53 +63,55 @@ def train(
     meter = Meter(accelerator, facts.get("unlogged"))
     log = RunLog(run, first, steps, settings.BATCH * accumulate * processes, muted=not main)
     evaluations = Evaluations(trainer, settings, log, evaluate, image)
-    with (
-        InterruptHandler() as interrupt,
-        closing(log),
-        closing(source),
-        recording_skipped(feed, run / "skipped.txt", log),
-    ):
+    skipped = Skipped(run, feed, log, accelerator, min(settings.SKIPS, steps), facts.get("skipped_in_a_row", 0))
+    with InterruptHandler() as interrupt, closing(log), closing(source), skipped:
         if facts.get("unevaluated") and not evaluations.run(first, interrupt):
             raise interrupt.error(f"stopped after step {first} of {steps}; its checkpoint is saved")
         for step in range(first, steps):
             trainer.begin(step, steps)
-            for number, batch in enumerate(islice(source, accumulate)):
-                meter.add(step, trainer.training_step(batch, number))
+            terms = [trainer.training_step(batch, number) for number, batch in enumerate(islice(source, accumulate))]
             done = step + 1
-            trainer.end(done)
+            skip = trainer.end(done)
+            meter.add(terms, skip)
+            skipped.step(done, skip)
             log.stepped(done)
 
             last, logs = done == steps, due(done, settings.LOG_EVERY)
-            saves = due(done, settings.CHECKPOINT_EVERY) or last
+            saves = due(done, settings.CHECKPOINT_EVERY) or last or skipped.too_many
             if logs or saves:
-                terms, report = meter.read(), trainer.report()  # the only wait for the device
-                log.scalars(done, terms | report.values)
+                report = trainer.report()
+                log.scalars(done, meter.read() | report.values)
                 if report.warning:
                     log.message(f"step {done}: {report.warning}")
             stops = (logs or processes == 1) and interrupt.requested_anywhere(accelerator)
             complete = not stops and evaluations.run(done, interrupt)
             if saves or not complete:
-                facts = _facts(feed, meter, complete, accelerator)
+                facts = _facts(feed, meter, skipped, complete, accelerator)
                 log.flush()
                 if main:
                     with log.paused():
                         save_checkpoint(run / "checkpoints", done, trainer.state, facts, settings.KEEP)
+            skipped.check(done)
             if not complete:
                 raise interrupt.error(f"stopped after step {done} of {steps}; its checkpoint is saved")
     accelerator.wait_for_everyone()
     return trainer.model.eval()
 
 
-def _facts(feed: Feed, meter: Meter, complete: bool, accelerator: Accelerator) -> dict[str, Any]:
+def _facts(feed: Feed, meter: Meter, skipped: Skipped, complete: bool, accelerator: Accelerator) -> dict[str, Any]:
     """For a checkpoint, what the step does not say. Every process calls this.
 
     Args:
         feed: gives the position where each process reads on.
         meter: may hold terms that are not in the log yet.
+        skipped: writes the samples of before the checkpoint, which a resumed run does not read again.
         complete: the evaluation that is due after the step is done.
         accelerator: of the run.
     """
+    skipped.write_samples()
     facts: dict[str, Any] = {} if complete else {"unevaluated": True}
+    if skipped.in_a_row:
+        facts["skipped_in_a_row"] = skipped.in_a_row
     if unlogged := meter.unlogged():
         facts["unlogged"] = unlogged
     if feed.position is not None:

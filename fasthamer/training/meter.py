@@ -1,4 +1,4 @@
-"""Loss terms gathered without waiting for the device, averaged and checked once a log line."""
+"""Loss terms gathered without waiting for the device, averaged once a log line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from fasthamer.training.guard import Skip
+
 
 class Meter:
-    """Collects one dictionary of scalars a batch; reading it is the loop's only synchronisation."""
+    """Collects one dictionary of scalars a batch; reading it waits for the device."""
 
     def __init__(self, accelerator: Accelerator, unlogged: dict[str, Any] | None = None) -> None:
         """
@@ -18,46 +20,44 @@ class Meter:
             accelerator: of the run.
             unlogged: from `unlogged`, of the checkpoint from which the run goes on.
         """
-        before = unlogged or {"names": [], "steps": [], "rows": []}
+        before = unlogged or {"names": [], "rows": [], "skipped": 0, "overflows": 0}
         self.accelerator = accelerator
         self.names: list[str] = before["names"]
-        self.steps: list[int] = before["steps"]
         self.rows: list[Tensor] = [torch.tensor(row, device=accelerator.device) for row in before["rows"]]
+        self.skipped: int = before["skipped"]
+        self.overflows: int = before["overflows"]
 
-    def add(self, step: int, terms: dict[str, Tensor]) -> None:
-        """Notes the terms of one batch; the same names each time."""
-        self.names = list(terms)
-        self.steps.append(step)
-        self.rows.append(torch.stack([term.detach().float() for term in terms.values()]))
+    def add(self, batches: list[dict[str, Tensor]], skip: Skip | None) -> None:
+        """Notes an optimizer step: the terms of its batches, the same names each time, or that it was not taken."""
+        if skip is not None:
+            self.skipped += not skip.overflow
+            self.overflows += skip.overflow
+            return
+        for terms in batches:
+            self.names = list(terms)
+            self.rows.append(torch.stack([term.detach().float() for term in terms.values()]))
 
     def read(self) -> dict[str, float]:
-        """Means over the batches since the last reading, and over all processes; empty if there were none.
+        """Since the last reading: means over the batches and over all processes, and how many steps were skipped.
 
-        Raises:
-            FloatingPointError: a term was not finite, naming the first such step and term.
+        Returns:
+            The terms, absent if every step was skipped; `skipped_steps`; with fp16 `overflows`, the steps that its
+            gradient scaler skipped.
         """
-        if not self.rows:
-            return {}
-        table = self._table()
-        self.steps, self.rows = [], []
-        return dict(zip(self.names, table.mean(0).tolist(), strict=True))
+        counts = {"skipped_steps": self.skipped}
+        if self.accelerator.scaler is not None:
+            counts["overflows"] = self.overflows
+        means = dict(zip(self.names, self._table().mean(0).tolist(), strict=True)) if self.rows else {}
+        self.rows, self.skipped, self.overflows = [], 0, 0
+        return means | counts
 
     def unlogged(self) -> dict[str, Any]:
-        """For a checkpoint between two log lines: what the next line averages too. Every process calls this.
-
-        Raises:
-            FloatingPointError: as `read`.
-        """
-        return {"names": self.names, "steps": self.steps, "rows": self._table().tolist()} if self.rows else {}
+        """For a checkpoint between two log lines: what the next line counts too. Every process calls this."""
+        if not (self.rows or self.skipped or self.overflows):
+            return {}
+        rows = self._table().tolist() if self.rows else []
+        return {"names": self.names, "rows": rows, "skipped": self.skipped, "overflows": self.overflows}
 
     def _table(self) -> Tensor:
         """(batches, terms) on the CPU, means over all processes."""
-        table = self.accelerator.reduce(torch.stack(self.rows), reduction="mean").cpu()
-        wrong = (~table.isfinite()).nonzero()
-        if len(wrong):
-            row, column = wrong[0].tolist()
-            raise FloatingPointError(
-                f"step {self.steps[row]}: the loss term {self.names[column]!r} is {table[row, column]}; "
-                "try a lower TRAIN.LR, TRAIN.CLIP above 0 or TRAIN.PRECISION fp32"
-            )
-        return table
+        return self.accelerator.reduce(torch.stack(self.rows), reduction="mean").cpu()

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fasthamer.training.checkpoint import Trainable
+from fasthamer.training.guard import Skip
 
 
 class Report(NamedTuple):
@@ -51,8 +52,13 @@ class Trainer(Protocol):
         """
         ...
 
-    def end(self, done: int) -> None:
-        """After an optimizer step; `done` of them are done."""
+    def end(self, done: int) -> Skip | None:
+        """After an optimizer step; `done` of them are done.
+
+        Returns:
+            Why it was skipped, in every process or in none; None if it was taken.
+        """
+        ...
 
     def report(self) -> Report:
         """For a log line."""
@@ -70,6 +76,10 @@ class Feed(Protocol):
     @property
     def skipped(self) -> Collection[str]:
         """Samples that could not be read so far, a line each."""
+        ...
+
+    def describe(self, sample: int) -> str:
+        """A sample of a batch for messages: its number, and its file where it has one."""
         ...
 
     def batches(self, first_batch: int = 0, position: Any = None) -> Generator[Any, None, None]:

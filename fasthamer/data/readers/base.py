@@ -87,6 +87,9 @@ class ImageDataset(HandDataset):
             box = chosen_box(find(image, shape), hand.box, image.shape[1], image.shape[0], shape)
         return make_item(image, hand.labels, box, self.image_size, index, change, hand.left, blur)
 
+    def describe(self, index: int) -> str:
+        return f"sample {index} ({self.image_path(index)})"
+
     def labels(self, index: int) -> Labels:
         """The labels of hand `index` in the image before cropping."""
         return self.raw_sample(index).labels

@@ -116,6 +116,10 @@ class TarDataset(HandStream):
             f"{self.summary}: not one sample can be read (the last: {skipped[-1] if skipped else 'empty'})"
         )
 
+    def describe(self, index: int) -> str:
+        shard, number = divmod(index, SHARD_STRIDE)
+        return f"sample {index} ({self.shards[shard]}, number {number} in it)"
+
     def epoch(self, epoch: int, lane: int, lanes: int, skipped: list[str]) -> Iterator[Batch]:
         """The items that `walk` yields for one epoch of a lane."""
         groups = self._groups_per_epoch(lanes)
