@@ -33,9 +33,11 @@ class TokenTargetEncoder(NamedTuple):
         Args:
             vertices: (B, 778, 3) metres.
         """
+        finite = vertices.isfinite().flatten(1).all(1)  # (B,); stays on the device, `encode` would wait for it
+        known = torch.where(finite[:, None, None], vertices.float(), 0.0)
         with torch.autocast(vertices.device.type, enabled=False):
-            aligned = self.tokenizer.align(vertices.float())  # `encode` would wait for the device to check them
-            tokens = self.tokenizer.encoder(aligned)
+            tokens = self.tokenizer.encoder(self.tokenizer.align(known))
             distances = self.tokenizer.codebook.distances(tokens)
         scale = tokens.shape[-1] * self.temperature
-        return TokenTargets(distances.argmin(-1), (-distances / scale).softmax(-1))
+        soft = (-distances / scale).softmax(-1)
+        return TokenTargets(distances.argmin(-1), torch.where(finite[:, None, None], soft, float("nan")))

@@ -37,7 +37,11 @@ class Numbered(HandDataset):
 
 
 def numbers(walk, count):
-    return [int(item.index) % PART_STRIDE for item, _ in islice(walk, count)]
+    return numbers_of(islice(walk, count))
+
+
+def numbers_of(items):
+    return [int(item.index) % PART_STRIDE for item, _ in items]
 
 
 def stream(length, first=0, seed=0):
@@ -67,10 +71,10 @@ def test_a_mix_draws_by_weight_and_each_part_goes_through_its_own_epochs():
 def test_a_mixs_lanes_draw_differently_and_go_on_from_any_place():
     mix = Mix([stream(7), stream(5, 1000)], [0.5, 0.5], seed=3)
     one = list(islice(mix.walk(0, 2, None, []), 30))
-    assert [int(item.index) for item, _ in one] != numbers(mix.walk(1, 2, None, []), 30)
+    assert numbers_of(one) != numbers(mix.walk(1, 2, None, []), 30)
     for stop in (0, 7, 28):
         place = json.loads(json.dumps(one[stop][1]))
-        assert numbers(mix.walk(0, 2, place, []), 29 - stop) == [int(item.index) for item, _ in one[stop + 1 :]]
+        assert numbers(mix.walk(0, 2, place, []), 29 - stop) == numbers_of(one[stop + 1 :])
     with pytest.raises(ValueError, match="a mix of 2 sets, not 1"):
         next(Mix([stream(7)], [1], 3).walk(0, 2, one[0][1], []))
 
@@ -78,7 +82,7 @@ def test_a_mixs_lanes_draw_differently_and_go_on_from_any_place():
 def test_a_mix_goes_on_behind_the_draws_that_are_made_at_once():
     mix = Mix([stream(7), stream(5, 1000)], [0.5, 0.5], seed=3, choices=4)
     whole = list(islice(mix.walk(0, 1, None, []), 12))
-    assert numbers(mix.walk(0, 1, whole[5][1], []), 6) == [int(item.index) for item, _ in whole[6:]]
+    assert numbers(mix.walk(0, 1, whole[5][1], []), 6) == numbers_of(whole[6:])
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -2.0], [1.0, float("nan")]])
