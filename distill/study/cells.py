@@ -1,0 +1,149 @@
+"""The cells of a study: which are done, and what trains and scores one.
+
+RUNS/STUDY/CELL/       the run directory of a cell, as of any training
+RUNS/STUDY/CELL.json   its record, written last
+OUT/STUDY.json         all records; what is in it is done, wherever it ran
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fasthamer.benchmark.timing import machine
+from fasthamer.config import replaced
+from fasthamer.device import pick_device
+from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
+from fasthamer.distill.run import execute, fill_cache, prepare
+from fasthamer.distill.scoring import open_for_scoring, score_model
+from fasthamer.distill.scoring import prepare as prepare_evaluation
+from fasthamer.distill.study.grid import OWN_SET, Cell, Study
+from fasthamer.files.atomic import write_json
+from fasthamer.training.interrupt import InterruptHandler
+from fasthamer.training.log import duration
+from fasthamer.training.provenance import revision
+
+Record = dict[str, Any]
+KEPT = ("pa_mpjpe_mm", "pa_mpvpe_mm", "mpjpe_rel_mm", "mpvpe_rel_mm")  # of a set's scores
+
+
+def results_file(study: Study, out: Path) -> Path:
+    """Where a study's records are."""
+    return out / f"{study.name}.json"
+
+
+def read_records(study: Study, out: Path) -> dict[str, Record]:
+    """The records by cell; none if the study has not begun.
+
+    Raises:
+        ValueError: a cell was run with other settings than the study's file now has, or the file is damaged.
+    """
+    file = results_file(study, out)
+    if not file.is_file():
+        return {}
+    try:
+        records: dict[str, Record] = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} holds no results of a study ({error}): remove it, or choose another --out") from None
+    for cell in study.cells():
+        before = records.get(cell.name, {}).get("settings", cell.settings)
+        if before != cell.settings:
+            keys = sorted(key for key in before.keys() | cell.settings if before.get(key) != cell.settings.get(key))
+            raise ValueError(
+                f"{file} has {cell.name} with {keys[0]} {before.get(keys[0])}, now it is {cell.settings.get(keys[0])}: "
+                "the cells would not compare; choose another --out, or another name for the study"
+            )
+    return records
+
+
+def run_study(
+    study: Study,
+    cells: list[Cell],
+    runs: Path,
+    out: Path,
+    jobs: int,
+    interrupt: InterruptHandler,
+    say: Callable[[str], None],
+) -> Iterator[JobResult]:
+    """Trains and scores what has no record yet, and goes on where a training was interrupted.
+
+    Args:
+        study: from `read_study`.
+        cells: of the study, those to run.
+        runs: gets the run directories.
+        out: gets the records.
+        jobs: trainings at a time.
+        interrupt: already listening; what runs is stopped after a checkpoint.
+        say: one line of progress.
+
+    Yields:
+        Each cell that has ended, well or not; its record is written by then.
+    """
+    records = read_records(study, out)
+    folder = runs / study.name
+    queue = [Job(cell.name, _run_cell, (study, cell, folder)) for cell in cells if cell.name not in records]
+    took: list[float] = []
+    for job in _fillings(study, queue, folder):
+        for result in run_jobs([job], 1, folder / "logs", interrupt):
+            say(f"{job.name}: {result.trouble or f'done in {duration(result.seconds)}'}")
+    for result in run_jobs(queue, jobs, folder / "logs", interrupt):
+        name, left = result.job.name, ""
+        if not result.trouble:
+            records[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            ordered = {cell.name: records[cell.name] for cell in study.cells() if cell.name in records}
+            write_json(results_file(study, out), {"study": study.name, "recipe": study.recipe, "cells": ordered})
+            took.append(result.seconds)
+            missing = len(queue) - len(took)
+            left = f"; {missing} left, about {duration(missing * statistics.mean(took) / jobs)}" if missing else ""
+        say(f"{name}: {result.trouble or f'done in {duration(result.seconds)}'}{left}")
+        yield result
+
+
+def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
+    """What cells share is made before them: the answers of each teacher cache, and the images they are of."""
+    first: dict[str, Job] = {}
+    for job in queue:
+        cfg = study.config(job.arguments[1])
+        if cfg.TEACHER.CACHE and cfg.KD.MODE != "none" and not (folder / job.name).is_dir():
+            first.setdefault(cfg.TEACHER.CACHE, job)
+    return [Job(f"teacher of {job.name}", _fill, job.arguments) for job in first.values()]
+
+
+def _fill(study: Study, cell: Cell, folder: Path) -> None:
+    """In a process of its own, with a loader process for each core."""
+    cfg = replaced(study.config(cell), {"DATA.WORKERS": os.cpu_count() or 1})
+    fill_cache(prepare(cfg, folder / cell.name), print)
+
+
+def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
+    """Trains and scores one cell, in a process of its own, and writes its record."""
+    run = folder / cell.name
+    if not (run / "eval" / "scores.json").is_file():
+        execute(prepare(study.config(cell), run, resume=(run / "config.yaml").is_file()))
+    scores = {OWN_SET: json.loads((run / "eval" / "scores.json").read_text(encoding="utf-8"))}
+    student = open_for_scoring(study.config(cell), str(run), None)
+    for name, cfg in study.set_configs(cell).items():
+        evaluation = prepare_evaluation(cfg, student, cell.name, "auto", "auto")
+        scores[name], _ = score_model(evaluation, run / "eval" / name)
+    write_json(folder / f"{cell.name}.json", _record(study, cell, run, scores))
+
+
+def _record(study: Study, cell: Cell, run: Path, scores: dict[str, dict[str, Any]]) -> Record:
+    cfg = study.config(cell)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [line["images_per_second"] for line in lines if line["phase"] == "train"]
+    return {
+        "levels": cell.levels,
+        "seed": cell.seed,
+        "settings": cell.settings,
+        "command": study.command(cell),
+        "crops": cfg.TRAIN.STEPS * cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE,
+        "images_per_second": statistics.median(speeds),
+        "scores": {name: {key: each[key] for key in KEPT if key in each} for name, each in scores.items()},
+        "revision": revision(),
+        "machine": machine(pick_device(cfg.DEVICE)),
+    }

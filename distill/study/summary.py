@@ -1,0 +1,147 @@
+"""What a study found: a table of means over seeds, paired comparisons within each axis, a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from fasthamer.distill.study.cells import Record
+from fasthamer.distill.study.grid import OWN_SET, Study
+from fasthamer.files.atomic import write_text
+from fasthamer.files.images import write_image
+from fasthamer.render.figure import COLOURS, FAINT, INK, new_figure, pixels, plain_axes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Levels = tuple[str, ...]  # one of each axis
+MAIN = "pa_mpvpe_mm"
+ROW = 26  # pixels of a row of the plot
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and half the width of its 95 % interval (Student's t; NaN for a single seed)."""
+
+    mean: float
+    half: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" + (f" ± {self.half:.1f}" if self.seeds > 1 else "")
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Of at least one value."""
+    count = len(values)
+    half = float(stats.t.ppf(0.975, count - 1) * stats.sem(values)) if count > 1 else float("nan")
+    return Estimate(float(np.mean(values)), half, count)
+
+
+def scores(records: dict[str, Record], name: str, metric: str = MAIN) -> dict[Levels, dict[int, float]]:
+    """An evaluation set's metric by levels and seed; without the cells that have none."""
+    found: dict[Levels, dict[int, float]] = {}
+    for record in records.values():
+        if metric in record["scores"].get(name, {}):
+            found.setdefault(tuple(record["levels"].values()), {})[record["seed"]] = record["scores"][name][metric]
+    return found
+
+
+def gains(
+    study: Study, records: dict[str, Record], axis: str, name: str = OWN_SET
+) -> dict[str, dict[Levels, Estimate]]:
+    """By how many per cent a level of an axis lowers the error of the axis's first level, all else equal.
+
+    Compared seed by seed: what a seed does to both does not count.
+
+    Returns:
+        By level, then by the levels of the other axes.
+    """
+    place, found = list(study.axes).index(axis), scores(records, name)
+    first, *others = study.axes[axis]
+    gained: dict[str, dict[Levels, Estimate]] = {}
+    for levels, errors in found.items():
+        before = found.get((*levels[:place], first, *levels[place + 1 :]), {})
+        shared = sorted(errors.keys() & before.keys())
+        if levels[place] in others and shared:
+            rest = (*levels[:place], *levels[place + 1 :])
+            values = [100 * (1 - errors[seed] / before[seed]) for seed in shared]
+            gained.setdefault(levels[place], {})[rest] = estimate(values)
+    return gained
+
+
+def write_summary(study: Study, records: dict[str, Record], out: Path) -> str:
+    """Writes STUDY.md and, with a cell to show, STUDY.png into `out`; returns the text."""
+    text = markdown(study, records)
+    write_text(out / f"{study.name}.md", text)
+    if scores(records, OWN_SET):
+        write_image(out / f"{study.name}.png", pixels(plot(study, records)))
+    return text
+
+
+def markdown(study: Study, records: dict[str, Record]) -> str:
+    """The tables."""
+    cells = study.cells()
+    done = [cell for cell in cells if cell.name in records]
+    blocks = [
+        f"# Study {study.name}",
+        f"{len(done)} of {len(cells)} trainings, seeds {', '.join(map(str, study.seeds))}. Errors in mm, means over "
+        "seeds with 95 % intervals (Student's t).",
+    ]
+    if done:
+        blocks += [f"![{MAIN} of every setting]({study.name}.png)", _settings_table(study, records)]
+        blocks += [_gains_table(study, records, axis) for axis, levels in study.axes.items() if len(levels) > 1]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _settings_table(study: Study, records: dict[str, Record]) -> str:
+    sets = list(dict.fromkeys(name for record in records.values() for name in record["scores"]))
+    columns = [(name, metric) for name in sets for metric in ("pa_mpjpe_mm", MAIN)]
+    found = [scores(records, *column) for column in columns]
+    speed: dict[Levels, list[float]] = {}
+    for record in records.values():
+        speed.setdefault(tuple(record["levels"].values()), []).append(record["images_per_second"])
+    heads = [f"{name} {'PA-MPJPE' if metric == 'pa_mpjpe_mm' else 'PA-MPVPE'}" for name, metric in columns]
+    lines = [_cells([*study.axes, *heads, "images/s"]), _cells(["---"] * (len(study.axes) + len(heads) + 1))]
+    for levels, speeds in speed.items():
+        values = [str(estimate(list(each[levels].values()))) if levels in each else "" for each in found]
+        lines.append(_cells([*levels, *values, f"{np.median(speeds):.0f}"]))
+    return "\n".join(lines)
+
+
+def _gains_table(study: Study, records: dict[str, Record], axis: str) -> str:
+    first = next(iter(study.axes[axis]))
+    others = [name for name in study.axes if name != axis]
+    lines = [
+        f"PA-MPVPE lower than with {axis} {first}, in per cent, compared seed by seed:\n",
+        _cells([axis, *others, "lower by %"]),
+        _cells(["---"] * (len(others) + 2)),
+    ]
+    for level, by_rest in gains(study, records, axis).items():
+        lines += [_cells([level, *rest, str(gain)]) for rest, gain in by_rest.items()]
+    return "\n".join(lines)
+
+
+def _cells(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def plot(study: Study, records: dict[str, Record]) -> Figure:
+    """Every setting's PA-MPVPE: its seeds as dots, mean and interval; a colour for each level of the last axis."""
+    found = scores(records, OWN_SET)
+    last = list(list(study.axes.values())[-1])
+    figure = new_figure(760, 70 + ROW * len(found))
+    axes = plain_axes(figure.subplots())
+    for row, (levels, errors) in enumerate(found.items()):
+        colour, value = COLOURS[last.index(levels[-1]) % len(COLOURS)], estimate(list(errors.values()))
+        axes.plot(list(errors.values()), [row] * len(errors), "o", color=colour, alpha=0.35, markersize=5)
+        half = 0 if np.isnan(value.half) else value.half
+        axes.errorbar(value.mean, row, xerr=half, fmt="o", color=colour, markersize=7, capsize=3)
+    axes.set_yticks(range(len(found)), [", ".join(levels) for levels in found])
+    axes.invert_yaxis()
+    axes.set_xlabel("PA-MPVPE, mm", color=INK)
+    axes.axvline(min(estimate(list(each.values())).mean for each in found.values()), color=FAINT, linewidth=0.8)
+    return figure

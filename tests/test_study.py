@@ -1,0 +1,152 @@
+"""Studies: their files, their cells, their statistics; one that really trains."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fasthamer.distill.study.cells import read_records
+from fasthamer.distill.study.grid import chosen, read_study
+from fasthamer.distill.study.summary import estimate, gains, markdown
+from fasthamer.tools import study as command
+
+TEXT = """
+RECIPE: quickstart
+SEEDS: [0, 1, 2]
+GRID:
+  student:
+    small: {STUDENT.DECODER_SIZE: tiny}
+    large: {STUDENT.DECODER_SIZE: small}
+  kd:
+    none: {KD.MODE: none}
+    output: {KD.MODE: output, KD.WEIGHT: 0.5}
+"""
+TINY = """
+RECIPE: quickstart
+SEEDS: [3]
+GRID:
+  kd:
+    none: {KD.MODE: none}
+    output: {KD.MODE: output}
+SETS:
+  life: {DATA.EVAL_SPLIT: life, DATA.SYNTHETIC_EVAL_SIZE: 3}
+"""
+TINY_SETTINGS = {
+    "STUDENT.NAME": "timm:test_resnet",
+    "STUDENT.BACKBONE_FILE": "",
+    "STUDENT.FREEZE": "0",
+    "STUDENT.DECODER_SIZE": "tiny",
+    "STUDENT.IMAGE_SIZE": "64",
+    "IMAGE_SIZE": "64",
+    "DATA.SYNTHETIC_SIZE": "10",
+    "DATA.SYNTHETIC_EVAL_SIZE": "4",
+    "TRAIN.STEPS": "2",
+    "TRAIN.BATCH": "2",
+    "TRAIN.LOG_EVERY": "1",
+    "DATA.WORKERS": "0",
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "losses.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def records(study, error) -> dict[str, dict]:
+    """What a study would have found if a cell's error were `error(levels, seed)`."""
+    return {
+        cell.name: {
+            "levels": cell.levels,
+            "seed": cell.seed,
+            "settings": cell.settings,
+            "images_per_second": 100.0,
+            "scores": {"evaluation": {"pa_mpjpe_mm": 20.0, "pa_mpvpe_mm": error(cell.levels, cell.seed)}},
+        }
+        for cell in study.cells()
+    }
+
+
+def test_a_cell_is_a_level_of_each_axis_and_a_seed(file):
+    study = read_study(file, ["TRAIN.STEPS", "7"])
+    cells = study.cells()
+    assert [cell.name for cell in cells][:4] == [
+        "small,none,seed0",
+        "small,none,seed1",
+        "small,none,seed2",
+        "small,output,seed0",
+    ]
+    cfg = study.config(cells[-1])
+    assert (cfg.STUDENT.DECODER_SIZE, cfg.KD.WEIGHT, cfg.SEED, cfg.TRAIN.STEPS) == ("small", 0.5, 2, 7)
+    assert study.command(cells[0]).startswith("python tools/distill.py --config quickstart TRAIN.STEPS 7 ")
+
+
+def test_cells_are_chosen_by_the_beginning_of_their_names(file):
+    study = read_study(file)
+    assert {cell.name for cell in chosen(study, ["large,none"])} == {f"large,none,seed{seed}" for seed in range(3)}
+    with pytest.raises(KeyError, match="large,none,seed0"):
+        chosen(study, ["large,nine,seed0"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("SEEDS: [0, 1, 2]", "", "has no SEEDS"),
+        ("SEEDS: [0, 1, 2]", "SEEDS: [0, 0]", "different whole numbers"),
+        ("SEEDS: [0, 1, 2]", "SEEDS: 3", "different whole numbers"),
+        ("RECIPE", "RECIPES", "did you mean 'RECIPE'"),
+        ("KD.WEIGHT", "KD.WEIHGT", "KD.WEIGHT"),
+        ("{KD.MODE: none}", "none", "kd: none is a mapping"),
+        ("quickstart", "nowhere", "no recipe 'nowhere'"),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused(file, old, new, message):
+    file.write_text(TEXT.replace(old, new, 1))
+    with pytest.raises((ValueError, KeyError, FileNotFoundError), match=message):
+        read_study(file)
+
+
+def test_an_estimate_is_students_interval():
+    values = [10.0, 11.0, 13.0]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    found = estimate(values)
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+    assert str(estimate([10.0])) == "10.0"
+
+
+def test_gains_compare_seed_by_seed(file):
+    study = read_study(file)
+    found = records(study, lambda levels, seed: (10 + 5 * seed) * (0.9 if levels["kd"] == "output" else 1.0))
+    gained = gains(study, found, "kd")["output"][("small",)]
+    assert gained.mean == pytest.approx(10) and gained.half == pytest.approx(0, abs=1e-9)
+    assert gains(study, found, "student")["large"][("none",)].mean == pytest.approx(0)
+    del found["small,none,seed1"], found["small,output,seed2"]
+    assert gains(study, found, "kd")["output"][("small",)].seeds == 1
+    assert "| output | small | 10.0 |" in markdown(study, found)
+
+
+def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    shared = {"DATA.SYNTHETIC_FOLDER": tmp_path / "images", "TEACHER.CACHE": tmp_path / "teacher"}
+    settings = [str(text) for pair in {**TINY_SETTINGS, **shared}.items() for text in pair]
+    call = [str(file), "--runs", str(tmp_path / "runs"), "--jobs", "1", *settings]
+    assert command.main(call) == 0
+    cells = json.loads((tmp_path / "tiny.json").read_text())["cells"]
+    assert list(cells) == ["none,seed3", "output,seed3"]
+    run = tmp_path / "runs" / "tiny" / "output,seed3"
+    assert cells["output,seed3"]["scores"]["evaluation"]["pa_mpvpe_mm"] == pytest.approx(
+        json.loads((run / "eval" / "scores.json").read_text())["pa_mpvpe_mm"]
+    )
+    assert cells["output,seed3"]["scores"]["life"]["pa_mpjpe_mm"] > 0 and cells["output,seed3"]["crops"] == 4
+    assert (tmp_path / "tiny.png").is_file() and "| output |" in (tmp_path / "tiny.md").read_text()
+    capsys.readouterr()
+    assert command.main(call) == 0  # nothing to do
+    assert "2 cells, 2 of them done" in capsys.readouterr().out
+    study = read_study(file, [*settings, "TRAIN.LR", "1"])
+    with pytest.raises(ValueError, match=r"none,seed3 with TRAIN\.LR None, now it is 1"):
+        read_records(study, tmp_path)
