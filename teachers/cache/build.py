@@ -122,7 +122,8 @@ class Builder:
         shards, components = self.shards(), components_of(self.folder, self._manifest())
         mine = [number for number in shards.missing() if number % processes == rank]
         groups = [(number, part) for number in mine for part in _parts(shards.samples(number), batch)]
-        bar = tqdm(total=sum(len(part) for _, part in groups), desc="teacher cache", unit="image", disable=rank > 0)
+        quiet, images = rank > 0 or not mine, sum(len(part) for _, part in groups)
+        bar = tqdm(total=images, desc="teacher cache", unit="image", disable=quiet)
         rows, maps = [], []
         with InterruptHandler() as interrupt, bar:
             outputs = self._outputs([part for _, part in groups], workers)
