@@ -6,14 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LINKS := .editor
 
-.PHONY: venv quickstart test lint typecheck editor links clean
+.PHONY: venv quickstart test test-oldest test-newest constraints lint typecheck editor links clean
 
 venv: $(READY)
 
-$(READY): setup.py pyproject.toml
+$(READY): setup.py pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 quickstart: $(READY)
@@ -22,6 +22,20 @@ quickstart: $(READY)
 # As many processes as cores, but no more than four: a test with the full HaMeR takes 3 GB.
 test: $(READY) lint typecheck
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The tests with the oldest, and with the newest dependencies within setup.py's bounds, in .venv-oldest and .venv-newest;
+# another Python: make test-newest PYTHON=python3.13; some files: make test-oldest TESTS="tests/test_export.py".
+test-oldest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-oldest test-newest: test-%: $(READY)
+	$(BIN)/uv venv --quiet --clear --python "$(PYTHON)" $(VENV)-$*
+	$(BIN)/uv pip install --quiet --python $(VENV)-$* --resolution $(RESOLUTION) --editable '.[dev]'
+	$(VENV)-$*/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+
+# constraints.txt again: the newest versions within the bounds, for every platform and Python. `make test` proves them.
+constraints: $(READY)
+	UV_CUSTOM_COMPILE_COMMAND="make constraints" $(BIN)/uv pip compile setup.py --extra dev --extra docs --universal \
+		--python-version 3.11 --upgrade --no-annotate --quiet --output-file constraints.txt
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

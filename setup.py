@@ -4,11 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-DATA = ["webdataset>=1.0"]
-MESH = ["trimesh>=4.0"]
-VIDEO = ["av>=14"]
-WEB = ["gradio>=6", *MESH]
-EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "openvino>=2025.0"]
+DATA = ["webdataset>=1.0,<2"]
+MESH = ["trimesh>=4.0,<6"]
+VIDEO = ["av>=18,<19"]
+WEB = ["gradio>=6.0.1,<7", *MESH]
+EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<0.8", "openvino>=2025.0,<2027"]
 SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
 package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
 packages = find_packages(include=["fasthamer", "fasthamer.*"]) + list(package_dir)
@@ -30,37 +30,38 @@ setup(
         "fasthamer.configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
-        "torch>=2.5",
-        "torchvision",
-        "timm>=1.0.12",
+        "torch>=2.9,<2.16",
+        "torchvision>=0.24,<0.30",
+        "timm>=1.0.12,<1.1",
         "smplx==0.1.28",
-        "yacs",
-        "numpy>=1.26",
-        "scipy>=1.11",
-        "opencv-python-headless>=4.8",
-        "pillow>=10.1",  # captions: its built-in font takes a size since 10.1
-        "matplotlib>=3.8",  # charts of benchmarks and ablations
-        "tensorboard",
-        "tqdm",
-        "accelerate>=1.0",
-        "safetensors>=0.4",
-        "onnxruntime>=1.20",  # the hand detector
-        "plotly>=6",  # meshes that can be turned, in reports
+        "yacs>=0.1.8,<0.2",
+        "numpy>=1.26,<3",
+        "scipy>=1.11.2,<2",
+        "opencv-python-headless>=4.8.1,<6",
+        "pillow>=10.3,<13",
+        "matplotlib>=3.8,<4",  # charts of benchmarks and ablations
+        "tensorboard>=2.17,<3",
+        "tqdm>=4.66,<5",
+        "accelerate>=1.0,<2",
+        "safetensors>=0.4.3,<1",
+        "onnxruntime>=1.20,<2",  # the hand detector
+        "plotly>=6,<8",  # meshes that can be turned, in reports
     ],
     extras_require={
         "dev": [
-            "pytest>=8",
-            "pytest-xdist>=3.6",  # make test runs two processes
-            "hypothesis",
-            "ruff>=0.8",
-            "mypy>=1.13",
-            "types-PyYAML",
-            "types-tqdm",
-            "vector-quantize-pytorch>=1.30",  # what tests compare the codebook with
-            "playwright>=1.50",  # drives an installed Chromium
-            "nbclient",  # runs the notebook
-            "nbformat",
-            "ipykernel",
+            "pytest>=8.2,<10",
+            "pytest-xdist>=3.6,<4",  # make test runs two processes
+            "hypothesis>=6.100,<7",
+            "ruff>=0.8,<0.18",
+            "mypy>=1.13,<3",
+            "types-PyYAML>=6.0.12,<7",
+            "types-tqdm>=4.66,<5",
+            "vector-quantize-pytorch>=1.30,<2",  # what tests compare the codebook with
+            "playwright>=1.50,<2",  # drives an installed Chromium
+            "nbclient>=0.10,<1",  # runs the notebook
+            "nbformat>=5.10,<6",
+            "ipykernel>=6.29,<8",
+            "uv>=0.9,<1",  # make constraints, test-oldest, test-newest
             *DATA,
             *EXPORT,
             *VIDEO,
@@ -70,7 +71,7 @@ setup(
         "mesh": MESH,  # hands.save as PLY, OBJ and GLB
         "video": VIDEO,  # video files in fasthamer predict
         "web": WEB,  # fasthamer serve
-        "docs": ["mkdocs-material>=9.5"],  # mkdocs build
+        "docs": ["mkdocs-material>=9.5,<10"],  # mkdocs build
         "export": EXPORT,  # tools/export.py and the backends onnxruntime and openvino
         # Only to make the embedded assets again (docs/embedded_hand.md); nobody needs them to use fasthamer.
         "assets": [

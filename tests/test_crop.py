@@ -66,7 +66,8 @@ def test_mirroring_twice_gives_the_original():
     once = np.ascontiguousarray(image[:, ::-1])
     affine = crop.crop_affine(np.array([80 - 41.0 - 1, 29.0]), 40.0, 64, 10, True)
     plain = crop.warp(image, crop.crop_affine(centre, 40.0, 64, 10), 64)
-    assert np.abs(crop.warp(once, affine, 64).astype(int) - plain).max() <= 1  # one level of rounding
+    error = np.abs(crop.warp(once, affine, 64).astype(int) - plain).max()
+    assert error <= 255 / 32  # OpenCV 4 rounds positions to 1/32 pixel; OpenCV 5 leaves one level of rounding
     vectors = np.random.default_rng(1).normal(size=(16, 3))
     np.testing.assert_array_equal(crop.mirror_axis_angle(crop.mirror_axis_angle(vectors)), vectors)
     np.testing.assert_array_equal(crop.mirror_points(crop.mirror_points(vectors)), vectors)

@@ -47,6 +47,9 @@ class VideoReader:
         if not streams:
             self._container.close()
             raise ValueError(f"{path} has no video stream")
+        if streams[0].codec_context is None:  # PyAV before 18.1 would crash
+            self._container.close()
+            raise ValueError(f"{path}: the codec of this video is not supported")
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
         self.rate = Fraction(self._stream.average_rate or RATE)  # frames a second, the mean
