@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fasthamer.camera import translation_to_fit
 from fasthamer.data.crop import crop_affine, image_box, to_image_axes
 from fasthamer.data.dataset import HandDataset
-from fasthamer.data.loader import quiet_worker, readable
+from fasthamer.data.loader_processes import quiet_worker, readable
 from fasthamer.data.readers.base import ImageDataset
 from fasthamer.files.images import read_image_size
 from fasthamer.hand.conventions import TIPS

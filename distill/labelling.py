@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from fasthamer.data.loader import quiet_worker
+from fasthamer.data.loader_processes import quiet_worker
 from fasthamer.data.readers.labelled_files import (
     ABOUT,
     LabelledHand,

@@ -16,6 +16,7 @@ from fasthamer.config import replaced
 from fasthamer.data.build import build_dataset, build_training_set, dataset_name
 from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
 from fasthamer.data.loader import Feed, check_lanes
+from fasthamer.data.loader_processes import loader_errors
 from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import Predicted, evaluate, predict, rules_for
@@ -122,7 +123,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
     trainer = DistillTrainer(cfg, student, teacher, objective, accelerator)
     rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
-    feed = Feed(images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin)
+    feed = Feed(images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin, cfg.DATA.FAULTS)
     announcement = _announce(cfg, student, described, trainer, images, held_out, run)
     return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement, resume)
 
@@ -138,6 +139,7 @@ def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPL
     Raises:
         RunInUse: another process trains into the run directory.
         Interrupted, FloatingPointError, BadSample: see `train`.
+        LoaderError: a loader process died, hangs or ran out of memory.
         OSError: no space on the disk.
     """
     accelerator = prepared.trainer.accelerator
@@ -168,7 +170,8 @@ def _execute(prepared: DistillRun, hours: float, shown: int) -> dict[str, Any]:
     def image(done: int, student: nn.Module) -> NDArray:
         return draw(prepared, student, run / "pictures" / f"step_{done}.png", shown)
 
-    student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
+    with loader_errors():
+        student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
     return finish(prepared, student, shown) if accelerator.is_main_process else {}
 
 

@@ -34,6 +34,7 @@ _C.DATA.BLUR = False  # blur images before they shrink by more than 2.2 times, a
 _C.DATA.INDEX = "auto"  # folder for the indexes of large sets; auto = the user's cache folder, none = none are kept
 _C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept (chosen by index and seed)
 _C.DATA.WORKERS = 2  # loader processes
+_C.DATA.FAULTS = 0.05  # largest share of samples that may be unreadable; more stop a training or evaluation
 _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
 _C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic images are kept once drawn; empty = each is drawn for every epoch
 _C.DATA.SYNTHETIC_EVAL_SIZE = 512  # images in the synthetic evaluation set

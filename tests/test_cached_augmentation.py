@@ -11,7 +11,7 @@ from miniatures_images import SIZE, STRONG, ImageDataset, LabelTeacher, exact_ou
 from torch.utils.data import default_collate
 
 from fasthamer.data import augment, crop
-from fasthamer.data.loader import BadSample
+from fasthamer.data.faults import BadSample
 from fasthamer.data.subsets import Views, WithSynthetic
 from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import load_hand

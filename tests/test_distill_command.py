@@ -9,7 +9,7 @@ import torch
 from noise_images import Noise
 
 from fasthamer.config import load_config
-from fasthamer.data.loader import BadSample
+from fasthamer.data.faults import BadSample
 from fasthamer.distill.run import execute, prepare
 from fasthamer.students import load_student
 from fasthamer.students.files import save_student, student_metadata

@@ -15,7 +15,8 @@ from tiny_trainings import lines, train_student
 from torch import nn
 
 from fasthamer.config import load_config
-from fasthamer.data.loader import BadSample, Stream
+from fasthamer.data.faults import BadSample
+from fasthamer.data.loader import Stream
 from fasthamer.distill.learner import Learner
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.checkpoint import Trainable, checkpoints
@@ -141,7 +142,7 @@ def test_a_broken_sample_ends_the_run_with_the_datasets_own_message(tmp_path):
         def __getitem__(self, key):
             raise ValueError(f"sample {key[1]}: damaged image")
 
-    with pytest.raises(BadSample, match=r"^sample \d: damaged image$"):
+    with pytest.raises(BadSample, match=r"^11 samples of 8 in a row cannot be read: sample \d: damaged image$"):
         train_student(tmp_path, "KD.MODE", "none", "TRAIN.STEPS", "1", "DATA.WORKERS", "1", images=Broken())
 
 

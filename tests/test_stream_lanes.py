@@ -12,7 +12,8 @@ from miniatures_tars import header_offsets, write_shards
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import Box
 from fasthamer.data.dataset import DatasetInfo, HandDataset, HandStream
-from fasthamer.data.loader import BadSample, Feed, check_lanes
+from fasthamer.data.faults import BadSample
+from fasthamer.data.loader import Feed, check_lanes
 from fasthamer.data.readers.tars import TarDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.streams import PART_STRIDE, Indexed, Mix

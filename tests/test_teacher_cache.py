@@ -17,7 +17,7 @@ import torch
 from miniatures_images import ImageDataset, LabelTeacher
 from torch.utils.data import default_collate
 
-from fasthamer.data.loader import BadSample
+from fasthamer.data.faults import BadSample
 from fasthamer.teachers.cache.build import Builder
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.teachers.cache.components import fit_components

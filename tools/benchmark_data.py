@@ -28,7 +28,8 @@ from yacs.config import CfgNode
 from fasthamer.config import load_config
 from fasthamer.data.build import build_training_set
 from fasthamer.data.crop import Box
-from fasthamer.data.loader import BadSample, Feed
+from fasthamer.data.faults import BadSample
+from fasthamer.data.loader import Feed
 from fasthamer.data.readers.tar_record import write_record
 from fasthamer.data.readers.tars import RECORD, webdataset
 from fasthamer.data.sample import Labels

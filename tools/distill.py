@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         print(student_table(list_students(decoder_size=getattr(arguments, "STUDENT.DECODER_SIZE") or "full")))
         return 0
 
-    from fasthamer.data.loader import BadSample
+    from fasthamer.data.faults import BadSample
     from fasthamer.distill.run import execute, prepare
     from fasthamer.training.interrupt import Interrupted
 

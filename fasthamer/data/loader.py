@@ -6,20 +6,18 @@ stream they depend on the numbers of processes and workers too, and a checkpoint
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Thread
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from fasthamer.data.dataset import HandDataset, HandStream, Place
+from fasthamer.data.faults import FEWEST, Faults, Read, Tolerant
+from fasthamer.data.loader_processes import PATIENCE, quiet_worker, readable
 from fasthamer.types import Batch
 
 Key = tuple[int, int]  # epoch and index of a dataset's item
@@ -105,15 +103,11 @@ class Lanes(IterableDataset):
             skipped.clear()
 
 
-class BadSample(ValueError):
-    """A sample that could not be read; the message is the dataset's own, one line."""
-
-
 class Feed:
     """Endless batches of a training set in a reproducible order; implements `fasthamer.training.trainer.Feed`.
 
-    `position` is None for an indexed dataset; for a stream it holds the positions of this process's lanes. `skipped`
-    holds a line for each sample that could not be read.
+    `position` is None for an indexed dataset; for a stream it holds the positions of this process's lanes. In place of
+    a sample that cannot be read comes another one, of a stream the next.
     """
 
     def __init__(
@@ -125,6 +119,8 @@ class Feed:
         processes: int = 1,
         workers: int = 0,
         pin: bool = False,
+        faults: float = 1.0,
+        patience: float = PATIENCE,
     ) -> None:
         """
         Args:
@@ -132,8 +128,10 @@ class Feed:
             batch, seed, rank, processes: see `Stream` and `Lanes`.
             workers: loader processes.
             pin: put batches into pinned memory, from which a GPU copies.
+            faults: DATA.FAULTS: the largest share of samples that may be unreadable.
+            patience: seconds without a batch after which the loader processes are taken to hang.
         """
-        self.skipped: dict[str, None] = {}  # in order, each once
+        self.faults = Faults(faults)
         self.position: list[Place] | None = None
         if not isinstance(images, HandStream) and len(images) < 1:
             raise ValueError("the training set is empty")
@@ -141,7 +139,12 @@ class Feed:
         self.rank, self.processes, self.workers = rank, processes, workers
         ahead = 4 if workers else None  # batches that a worker prepares in advance
         self.options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": ahead, "pin_memory": pin}
-        self.options["worker_init_fn"] = quiet_worker
+        self.options |= {"worker_init_fn": quiet_worker, "timeout": patience if workers else 0.0}
+
+    @property
+    def skipped(self) -> Collection[str]:
+        """A line for each sample that could not be read, in order, each once."""
+        return self.faults.lines
 
     def describe(self, sample: int) -> str:
         """A sample, by the `index` of its item, for messages."""
@@ -155,21 +158,27 @@ class Feed:
             position: of a stream, `position` after the batch before it; None is the start.
 
         Raises:
-            BadSample: a sample could not be read.
+            BadSample: too many samples cannot be read.
+            LoaderError: a loader process died, hangs or ran out of memory.
         """
         if not isinstance(self.images, HandStream):
-            order = Stream(len(self.images), self.batch, self.seed, first_batch, self.rank, self.processes)
-            collate = pack_batch if self.workers else default_collate
-            loader = DataLoader(self.images, batch_sampler=order, collate_fn=collate, **self.options)
-            yield from map(unpack_batch, readable(loader))
+            images, order = Tolerant(self.images, self.seed), self._order(first_batch)
+            collate = partial(_with_faults, collate=pack_batch if self.workers else default_collate)
+            loader: DataLoader = DataLoader(images, batch_sampler=order, collate_fn=collate, **self.options)  # type: ignore[arg-type]
+            for batch, lines in readable(loader):
+                self.faults.add(lines, len(images))
+                yield unpack_batch(batch)
             return
         self.position = list(position) if position else [None] * max(1, self.workers)
         lanes = Lanes(self.images, self.batch, first_batch, self.rank, self.processes, list(self.position))
         loader = DataLoader(lanes, batch_size=None, collate_fn=_as_it_is, **self.options)
-        for batch, lane, place, skipped in readable(loader):
+        for number, (batch, lane, place, lines) in enumerate(readable(loader), 1):
             self.position[lane] = place
-            self.skipped.update(dict.fromkeys(skipped))
+            self.faults.add(lines, max(FEWEST, number * self.batch))
             yield unpack_batch(batch)
+
+    def _order(self, first_batch: int) -> Stream:
+        return Stream(len(self.images), self.batch, self.seed, first_batch, self.rank, self.processes)  # type: ignore[arg-type]
 
 
 def check_lanes(facts: Mapping[str, Any], processes: int, workers: int) -> None:
@@ -192,55 +201,6 @@ def check_lanes(facts: Mapping[str, Any], processes: int, workers: int) -> None:
             f"the run reads its shards in {before[0]} processes with {before[1]} loader workers each, not {now[0]} "
             f"with {now[1]}: resume it so (DATA.WORKERS {before[1]}), or start a new run from its student with --init"
         )
-
-
-def readable(loader: DataLoader) -> Iterator[Any]:
-    """The loader's batches; an error about a sample becomes one line, without a worker's traceback.
-
-    Raises:
-        BadSample: a sample could not be read.
-    """
-    try:
-        with _sigterm_held():  # a worker ignores it only once it is initialised
-            batches = iter(loader)
-        yield from batches
-    except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
-        line = str(error).strip().splitlines()[-1]
-        raise BadSample(line.removeprefix(f"{type(error).__name__}: ")) from error
-
-
-def quiet_worker(_: int) -> None:
-    """Initialises a loader process: one thread; Ctrl-C and SIGTERM are left to the main process.
-
-    Both often go to all processes of a group, and the main one needs its workers to finish its step. It ends them, by
-    SIGTERM if need be; if it is killed, they notice that they have another parent.
-    """
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        Thread(target=_wait_for_the_parents_sigterm, args=(os.getppid(),), daemon=True).start()
-    else:  # macOS, Windows
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _wait_for_the_parents_sigterm(parent: int) -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
-        pass
-    os._exit(0)
-
-
-@contextmanager
-def _sigterm_held() -> Iterator[None]:
-    """SIGTERM waits until the block ends; processes started in it have it blocked."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class PackedBatch(NamedTuple):
@@ -280,6 +240,11 @@ def unpack_batch(batch: Any) -> Any:
 
 def _as_float(column: Tensor) -> Tensor:
     return column.view(torch.float32) if column.dtype == torch.int64 else column
+
+
+def _with_faults(read: Read, collate: Callable[[list[Batch]], Any]) -> tuple[Any, list[str]]:
+    """The collated batch, and a line for each sample that could not be read."""
+    return collate(read.items), [line for _, line in read.faults]
 
 
 def _as_it_is(batch: Any) -> Any:

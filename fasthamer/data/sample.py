@@ -23,6 +23,15 @@ class Labels(NamedTuple):
     betas: np.ndarray | None = None  # (10,)
 
 
+SHAPES = {  # of labels
+    "keypoints": (N_JOINTS, 3),
+    "joints": (N_JOINTS, 4),
+    "vertices": (N_VERTICES, 3),
+    "pose": (1 + N_HAND_JOINTS, 3),
+    "betas": (N_BETAS,),
+}
+
+
 def make_item(
     image: np.ndarray,
     labels: Labels,
@@ -44,7 +53,11 @@ def make_item(
         augmentation: None changes nothing.
         left: whether it is a left hand.
         blur: see `crop.warp`.
+
+    Raises:
+        ValueError: a label of another shape, or a label or box that is not finite.
     """
+    check_labels(labels, box)
     augmentation = augmentation or augment.Augmentation()
     centre, side = augment.move_box(box.centre, box.side, augmentation)
     # Mirrored, a hand is turned the other way.
@@ -83,6 +96,24 @@ def make_item(
         crop=_tensor(affine),
         index=torch.tensor(index),
     )
+
+
+def check_labels(labels: Labels, box: crop.Box) -> None:
+    """
+    Raises:
+        ValueError: a label of another shape, or a known point, another label or the box is not finite.
+    """
+    for name, shape in SHAPES.items():
+        label = getattr(labels, name)
+        if label is None:
+            continue
+        if np.shape(label) != shape:
+            raise ValueError(f"the labelled {name} have shape {np.shape(label)}, expected {shape}")
+        known = label[label[:, -1] > 0] if name in ("keypoints", "joints") else label
+        if not np.isfinite(known).all():
+            raise ValueError(f"the labelled {name} are not finite")
+    if not np.isfinite((*box.centre, box.side, box.rotation)).all():
+        raise ValueError("its box is not finite")
 
 
 def without_labels(item: Batch) -> Batch:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.dataset import HandDataset, HandStream, Place
+from fasthamer.data.faults import UNREADABLE, one_line
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, choose_labelled
 from fasthamer.types import Batch
 
@@ -34,13 +35,22 @@ class Indexed(HandStream):
     def walk(self, lane: int, lanes: int, place: Place, skipped: list[str]) -> Iterator[tuple[Batch, Place]]:
         epoch, order = -1, np.empty(0, dtype=np.int64)
         length = len(self.dataset)
-        position = lane if place is None else int(place)
+        position, failed = lane if place is None else int(place), 0
         while True:
             if position // length != epoch:
                 epoch = position // length
                 order = np.random.default_rng([self.seed, epoch]).permutation(length)
-            item = self.dataset[(epoch, int(order[position % length]))]
+            key = (epoch, int(order[position % length]))
             position += lanes
+            try:
+                item = self.dataset[key]
+            except UNREADABLE as error:
+                skipped.append(one_line(error))
+                failed += 1
+                if failed > length:
+                    raise ValueError(f"not one of {length} samples can be read: {skipped[-1]}") from None
+                continue
+            failed = 0
             yield item, position
 
     def describe(self, index: int) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fasthamer.data.dataset import HandDataset
-from fasthamer.data.loader import quiet_worker, readable
+from fasthamer.data.loader_processes import quiet_worker, readable
 from fasthamer.files.atomic import remove_drafts, write_json
 from fasthamer.teachers.cache.components import FITTED_ON, components_fingerprint, fit_components, save_components
 from fasthamer.teachers.cache.manifest import (

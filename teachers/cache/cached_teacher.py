@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasthamer.data.dataset import HandDataset
-from fasthamer.data.loader import BadSample
+from fasthamer.data.faults import BadSample
 from fasthamer.teachers.cache.build import Builder
 from fasthamer.teachers.cache.geometry import Motion, crop_motion, move_output
 from fasthamer.teachers.cache.manifest import CacheKey, CacheRequest, cache_key, components_of, read_manifest, shards_of

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, overrides = cli.parse(parser, argv)
 
     from fasthamer.config import load_config
-    from fasthamer.data.loader import BadSample
+    from fasthamer.data.faults import BadSample
     from fasthamer.training.interrupt import Interrupted
     from fasthamer.training.run_dir import RunInUse, resumed_config
 

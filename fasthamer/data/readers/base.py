@@ -85,7 +85,10 @@ class ImageDataset(HandDataset):
         box, (shape, blur, find) = hand.box, self.cropping
         if find is not None:
             box = chosen_box(find(image, shape), hand.box, image.shape[1], image.shape[0], shape)
-        return make_item(image, hand.labels, box, self.image_size, index, change, hand.left, blur)
+        try:
+            return make_item(image, hand.labels, box, self.image_size, index, change, hand.left, blur)
+        except ValueError as error:
+            raise ValueError(f"{self.describe(index)}: {error}") from None
 
     def describe(self, index: int) -> str:
         return f"sample {index} ({self.image_path(index)})"

@@ -161,16 +161,16 @@ class FreiHAND(ImageDataset):
 
 
 def _count_images(folder: Path) -> int:
-    """The number of images.
+    """The number of images, those included that are missing between others: reading such a one raises its own error.
 
     Raises:
-        ValueError: no images, or a gap in their numbers.
+        ValueError: no images.
     """
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries if entry.name.endswith(".jpg")}
     if not names:
         raise ValueError(f"{folder} holds no .jpg images")
-    gap = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
-    if gap is not None:
-        raise ValueError(f"{folder}: {gap:08d}.jpg is missing among {len(names)} images")
-    return len(names)
+    last = max(names).removesuffix(".jpg")
+    if not last.isdecimal():
+        raise ValueError(f"{folder}: {last}.jpg is no image of FreiHAND, whose names are numbers")
+    return int(last) + 1

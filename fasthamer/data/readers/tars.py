@@ -186,7 +186,12 @@ class TarDataset(HandStream):
         for number, (hand, augmentation) in enumerate(hands[first:], first):
             size, index = self.image_size, sample.index
             blur = self.cropping.blur
-            yield number, make_item(image, hand.labels, hand.box, size, index, augmentation, hand.left, blur)
+            try:
+                item = make_item(image, hand.labels, hand.box, size, index, augmentation, hand.left, blur)
+            except ValueError as error:
+                skipped.append(f"{sample.name}: {error}")
+                continue
+            yield number, item
 
     def _is_labelled(self, sample: TarSample) -> bool:
         """Whether the sample keeps its labels; the same in every epoch."""

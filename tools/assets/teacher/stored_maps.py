@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fasthamer.data.dataset import DatasetInfo, HandDataset, fingerprint
-from fasthamer.data.loader import quiet_worker, readable
+from fasthamer.data.loader_processes import quiet_worker, readable
 from fasthamer.data.subsets import Views
 from fasthamer.files.atomic import write_json
 from fasthamer.tools.assets.teacher.parts import FrozenPart

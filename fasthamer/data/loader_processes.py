@@ -1,0 +1,125 @@
+"""Loader processes: how they start, and what is said when one dies, hangs or runs out of memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import Any
+
+import cv2
+from torch.utils.data import DataLoader
+
+from fasthamer.data.faults import BadSample
+
+PATIENCE = 600.0  # seconds without a batch after which loader processes are taken to hang
+AGAIN = "then run the same command again, a training with --resume"
+MEMORY = f"the machine is short of memory: take fewer of them (DATA.WORKERS) or a smaller batch, {AGAIN}"
+
+
+class LoaderError(OSError):
+    """A loader process died, hangs or ran out of memory; the message is one line and says what to do."""
+
+
+def readable(loader: DataLoader) -> Iterator[Any]:
+    """The loader's batches; an error about a sample becomes one line, without a worker's traceback.
+
+    Raises:
+        BadSample: samples could not be read.
+        LoaderError: see `loader_errors`.
+    """
+    with loader_errors():
+        with _sigterm_held():  # a worker ignores it only once it is initialised
+            batches = iter(loader)
+        try:
+            yield from batches
+        except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
+            line = str(error).strip().splitlines()[-1]
+            raise BadSample(line.removeprefix(f"{type(error).__name__}: ")) from error
+        except RuntimeError as error:
+            if "timed out" in str(error):
+                _kill(batches)
+            raise
+
+
+@contextmanager
+def loader_errors() -> Iterator[None]:
+    """Around whatever takes batches from a loader: PyTorch raises the death of a process wherever the program just is.
+
+    Raises:
+        LoaderError: a loader process died, hangs or ran out of memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise LoaderError(f"no memory for the loader processes: {MEMORY}") from error
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise LoaderError(f"no memory for the loader processes: {MEMORY}") from error
+        raise
+    except RuntimeError as error:
+        if complaint := _complaint(str(error)):
+            raise LoaderError(complaint) from error
+        raise
+
+
+def quiet_worker(_: int) -> None:
+    """Initialises a loader process: one thread; Ctrl-C and SIGTERM are left to the main process.
+
+    Both often go to all processes of a group, and the main one needs its workers to finish its step. It ends them, by
+    SIGTERM if need be; if it is killed, they notice that they have another parent.
+    """
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        Thread(target=_wait_for_the_parents_sigterm, args=(os.getppid(),), daemon=True).start()
+    else:  # macOS, Windows
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _wait_for_the_parents_sigterm(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+@contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """SIGTERM waits until the block ends; processes started in it have it blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _complaint(message: str) -> str:
+    """What to say of an error of PyTorch's loader; empty if it is another error."""
+    if waited := re.search(r"DataLoader timed out after (\S+) seconds", message):
+        return (
+            f"the loader processes gave no batch for {float(waited[1]):g} s: the disk or network folder of the data "
+            f"hangs, or the machine is overloaded; see that the files can be read, {AGAIN}"
+        )
+    if not message.startswith("DataLoader worker (pid"):
+        return ""
+    if "Bus error" in message:
+        return f"a loader process found no shared memory: enlarge /dev/shm (docker --shm-size), {AGAIN}"
+    if "Killed" in message or "exited unexpectedly" in message:
+        return f"a loader process was killed, most often because {MEMORY}"
+    return f"a loader process died ({message.split('. ')[0].strip()}); {AGAIN}, with DATA.WORKERS 0 if it dies again"
+
+
+def _kill(batches: Any) -> None:
+    """Ends the processes of a loader, even those that answer to nothing."""
+    for process in batches._workers:
+        with suppress(RuntimeError):  # PyTorch's own report that it is gone
+            process.kill()
+            process.join(1.0)
