@@ -128,6 +128,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement, resume)
 
 
+@loader_errors()
 def execute(prepared: DistillRun, hours: float = HOURS, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
     """Trains, evaluates and saves; returns the scores (empty on all but the main process).
 
@@ -170,8 +171,7 @@ def _execute(prepared: DistillRun, hours: float, shown: int) -> dict[str, Any]:
     def image(done: int, student: nn.Module) -> NDArray:
         return draw(prepared, student, run / "pictures" / f"step_{done}.png", shown)
 
-    with loader_errors():
-        student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
+    student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
     return finish(prepared, student, shown) if accelerator.is_main_process else {}
 
 

@@ -1,4 +1,4 @@
-"""Loader processes: how they start, and what is said when one dies, hangs or runs out of memory."""
+"""Loader processes: how they start, and the errors of those that die, hang or find no memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any
 
@@ -19,6 +21,7 @@ from fasthamer.data.faults import BadSample
 PATIENCE = 600.0  # seconds without a batch after which loader processes are taken to hang
 AGAIN = "then run the same command again, a training with --resume"
 MEMORY = f"the machine is short of memory: take fewer of them (DATA.WORKERS) or a smaller batch, {AGAIN}"
+KILLED = f"a loader process was killed, most often because {MEMORY}"
 
 
 class LoaderError(OSError):
@@ -35,14 +38,18 @@ def readable(loader: DataLoader) -> Iterator[Any]:
     with loader_errors():
         with _sigterm_held():  # a worker ignores it only once it is initialised
             batches = iter(loader)
+        workers = batches._workers if loader.num_workers else []  # type: ignore[attr-defined]
         try:
             yield from batches
-        except (ValueError, OSError) as error:  # from a worker it carries that process's traceback: keep the last line
-            line = str(error).strip().splitlines()[-1]
+        except (ValueError, OSError, EOFError) as error:
+            from_worker = str(error).startswith("Caught ")  # then with that process's traceback: keep the last line
+            if workers and not from_worker and _any_died(workers):  # while it sent a batch
+                raise LoaderError(KILLED) from error
+            line = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise BadSample(line.removeprefix(f"{type(error).__name__}: ")) from error
         except RuntimeError as error:
             if "timed out" in str(error):
-                _kill(batches)
+                _kill(workers)
             raise
 
 
@@ -113,13 +120,21 @@ def _complaint(message: str) -> str:
     if "Bus error" in message:
         return f"a loader process found no shared memory: enlarge /dev/shm (docker --shm-size), {AGAIN}"
     if "Killed" in message or "exited unexpectedly" in message:
-        return f"a loader process was killed, most often because {MEMORY}"
+        return KILLED
     return f"a loader process died ({message.split('. ')[0].strip()}); {AGAIN}, with DATA.WORKERS 0 if it dies again"
 
 
-def _kill(batches: Any) -> None:
-    """Ends the processes of a loader, even those that answer to nothing."""
-    for process in batches._workers:
+def _any_died(workers: Sequence[BaseProcess]) -> bool:
+    """Whether one of these processes ends within two seconds."""
+    try:
+        return bool(wait([each.sentinel for each in workers], timeout=2.0))
+    except RuntimeError:  # PyTorch's own report of it
+        return True
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """Ends the processes, even those that answer to nothing."""
+    for process in workers:
         with suppress(RuntimeError):  # PyTorch's own report that it is gone
             process.kill()
             process.join(1.0)
