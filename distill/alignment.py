@@ -97,5 +97,5 @@ def _overlap(low: Tensor, high: Tensor, edges: Tensor) -> Tensor:
 
 
 def _average(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    rows, columns = rows.to(features.device), columns.to(features.device)
+    rows, columns = (each.to(features.device, non_blocking=True) for each in (rows, columns))
     return torch.einsum("yh,bchw,xw->bcyx", rows, features, columns)

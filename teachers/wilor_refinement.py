@@ -99,10 +99,10 @@ def gather(maps: Sequence[Tensor], vertices: Tensor, camera: Tensor) -> Tensor:
     largest = []
     for values in maps:
         height, width = values.shape[-2:]
-        cells = project(vertices, weak_to_translation(camera, height), height)  # (B, V, 2) x, y
-        span = torch.tensor((width - 1, height - 1), dtype=cells.dtype, device=cells.device)
+        x, y = project(vertices, weak_to_translation(camera, height), height).unbind(-1)  # (B, V) cells
+        where = torch.stack((2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1), dim=-1)
         sampled = F.grid_sample(
-            values, (2 * cells / span - 1)[:, None], mode="bilinear", padding_mode="zeros", align_corners=True
+            values, where[:, None], mode="bilinear", padding_mode="zeros", align_corners=True
         )  # (B, C, 1, V)
         largest.append(sampled.amax((2, 3)))
     return torch.cat(largest, dim=1)

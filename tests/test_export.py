@@ -56,6 +56,14 @@ def without(packages: tuple[str, ...], code: str, *arguments: object) -> str:
     return finished.stdout
 
 
+def test_an_archive_written_on_the_cpu_runs_on_another_device(archive):
+    session = open_session(archive, "folded", "auto", "meta")
+    size = session.image_size
+    found = session(torch.zeros(2, 3, size, size, dtype=torch.uint8, device="meta"))
+    assert {value.device.type for value in found.values()} == {"meta"}
+    assert found["vertices"].shape == (2, 778, 3)
+
+
 def test_the_file_runs_with_onnxruntime_and_numpy_alone(exported_teacher, tmp_path):
     teacher, path = exported_teacher
     image = crops(3, 224)

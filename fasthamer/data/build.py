@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from yacs.config import CfgNode
 
 from fasthamer.data.augment import Strength
@@ -29,7 +31,7 @@ def build_dataset(cfg: CfgNode, hand: Hand, train: bool, find: FindBoxes | None 
     """
     if not train:
         spec = evaluation_spec(cfg, find)
-        return DATASETS.build(spec.name, spec, hand)
+        return DATASETS.build(spec.name, spec, _on_cpu(hand))
     dataset = build_training_set(cfg, hand, find)
     if isinstance(dataset, HandStream):
         raise ValueError(f"DATA.NAME {cfg.DATA.NAME} is read as a stream: name an indexed set")
@@ -56,6 +58,7 @@ def training_set_of(spec: DatasetSpec, hand: Hand) -> HandDataset | HandStream:
         KeyError: no such dataset.
         FileNotFoundError, ValueError: files missing or unfit, or a value out of range.
     """
+    hand = _on_cpu(hand)
     dataset: HandDataset | HandStream = DATASETS.build(spec.name, spec, hand)
     if spec.labelled != 1.0:
         dataset = _partly_labelled(dataset, spec.labelled, spec.seed, spec.labelled_only)
@@ -111,6 +114,11 @@ def evaluation_spec(cfg: CfgNode, find: FindBoxes | None = None) -> DatasetSpec:
         synthetic_folder="",
         synthetic_fraction=0.0,
     )
+
+
+def _on_cpu(hand: Hand) -> Hand:
+    """A copy: labels are posed on the CPU, in loader processes too, while a model takes its hand to its device."""
+    return copy.deepcopy(hand).cpu()
 
 
 def _cropping(cfg: CfgNode, find: FindBoxes | None) -> Cropping:

@@ -43,8 +43,9 @@ def openpose_joints(mano_joints: Tensor, vertices: Tensor, tips: str = "hamer") 
     """
     import torch
 
-    joints = torch.cat((mano_joints, vertices[:, list(tip_vertices(tips))]), dim=1)
-    return joints[:, list(MANO_TO_OPENPOSE)]
+    # Slices, as a list would be an index tensor, which is copied to a GPU at every call and waited for.
+    points = [*mano_joints.unbind(1), *(vertices[:, tip] for tip in tip_vertices(tips))]
+    return torch.stack([points[joint] for joint in MANO_TO_OPENPOSE], dim=1)
 
 
 def regressed_joints(J_regressor: Tensor, vertices: Tensor, tips: str = "freihand") -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import tempfile
 import warnings
@@ -131,6 +132,8 @@ def export(
     if precision == "int8" and crops is None:
         raise ValueError("int8 is calibrated: give crops like those the model will see")
     graph = inference_graph(model)
+    if graph.normalise.scale.device.type != "cpu":  # files are the same wherever the model is
+        graph = copy.deepcopy(graph).cpu()
     if precision in HALVES and path.suffix != ".xml":  # OpenVINO rounds when it saves
         graph = graph.in_precision(HALVES[precision])
     if precision == "int8":
@@ -205,7 +208,7 @@ def _size(graph: Deployed) -> int:
 
 def _example(graph: Deployed, contract: Contract) -> Tensor:
     size = contract.image_size
-    return torch.zeros(2, 3, size, size, dtype=torch.uint8, device=graph.normalise.scale.device)
+    return torch.zeros(2, 3, size, size, dtype=torch.uint8)
 
 
 def _last_line(error: BaseException) -> str:

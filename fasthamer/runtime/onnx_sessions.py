@@ -12,6 +12,8 @@ from fasthamer.runtime.contract import INPUT, KEY, Contract
 from fasthamer.runtime.session import ArraySession, Setting
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+TENSORRT = "TensorrtExecutionProvider"
+Providers = list[tuple[str, dict[str, Any]]]  # in order of preference, with their options
 OLDEST = (1, 20)  # the first that fasthamer is tested with
 INSTALL = "pip install onnxruntime (or onnxruntime-gpu)"
 
@@ -33,7 +35,10 @@ class OnnxSession(ArraySession):
         if setting.device == "auto":
             has_cuda = PROVIDERS["cuda"] in runtime.get_available_providers()
             setting = setting._replace(device="cuda" if has_cuda else "cpu")
-        provider = _provider(setting)
+        if setting.device != "cpu" and hasattr(runtime, "preload_dlls"):  # 1.21 or newer
+            runtime.preload_dlls()  # CUDA's libraries from their Python packages, where torch has not loaded them
+        providers = _providers(setting)
+        provider = providers[0][0]
         if provider not in runtime.get_available_providers():
             raise ValueError(
                 f"this onnxruntime has no {provider} ({', '.join(runtime.get_available_providers())}), so "
@@ -43,7 +48,7 @@ class OnnxSession(ArraySession):
         options.intra_op_num_threads = setting.threads
         options.log_severity_level = 3  # errors
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=[provider])
+            self._session = runtime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # the runtime's own exceptions have no common base
             raise ValueError(f"{path}: onnxruntime cannot open it ({str(error).strip().splitlines()[0]})") from error
         if self._session.get_providers()[0] != provider:  # it falls back to the CPU with a warning only
@@ -74,15 +79,19 @@ def open_onnx(model: Any, setting: Setting) -> OnnxSession:
     return OnnxSession(temporary_onnx_file(model, setting.precision.replace("auto", "fp32")), setting)
 
 
-def _provider(setting: Setting) -> str:
-    kind = setting.device.split(":")[0]
-    if setting.backend == "tensorrt":
-        if kind != "cuda":
-            raise ValueError(f"tensorrt needs a CUDA device, not {setting.device!r}")
-        return "TensorrtExecutionProvider"
-    if kind not in PROVIDERS:
+def _providers(setting: Setting) -> Providers:
+    kind, _, index = setting.device.partition(":")
+    if setting.backend == "tensorrt" and kind != "cuda":
+        raise ValueError(f"tensorrt needs a CUDA device, not {setting.device!r}")
+    if kind not in PROVIDERS or not (index or "0").isdigit():
         raise ValueError(f"onnxruntime runs on cpu or cuda here, not on {setting.device!r}")
-    return PROVIDERS[kind]
+    which = {"device_id": int(index or 0)} if kind == "cuda" else {}
+    own: Providers = [(PROVIDERS[kind], which)]
+    if setting.backend != "tensorrt":
+        return own
+    # Without these TensorRT computes in fp32. CUDA takes the nodes that it does not have.
+    halves = {"trt_fp16_enable": setting.precision == "fp16", "trt_int8_enable": setting.precision == "int8"}
+    return [(TENSORRT, which | halves), *own]
 
 
 def import_onnxruntime() -> Any:

@@ -24,10 +24,18 @@ Run = Callable[[Tensor], dict[str, Tensor]]
 
 
 class TorchSession(Session):
-    """Calls a function of a tensor on the session's device."""
+    """Calls a function of a tensor on the session's device.
 
-    def __init__(self, run: Run, setting: Setting, size_bytes: int, image_size: int | None = None) -> None:
-        self.run, self.setting, self.size_bytes, self.image_size = run, setting, size_bytes, image_size
+    Args:
+        run: the function.
+        model: the module that it runs; kept, as the kernels of a CUDA graph hold only the addresses of its weights.
+    """
+
+    def __init__(
+        self, run: Run, model: nn.Module, setting: Setting, size_bytes: int, image_size: int | None = None
+    ) -> None:
+        self.run, self.model = run, model
+        self.setting, self.size_bytes, self.image_size = setting, size_bytes, image_size
         self.device = torch.device(setting.device)
 
     @torch.no_grad()
@@ -50,12 +58,14 @@ def open_torch(model: nn.Module | Path, setting: Setting) -> Session:
         raise ValueError(f"{setting.backend} in fp16 needs a GPU; on a CPU choose fp32 or bf16")
     if setting.backend == "cudagraphs" and device.type != "cuda":
         raise ValueError(f"cudagraphs needs a CUDA device, not {setting.device!r}")
+    model = model.eval().to(device)  # all of it: its inference graph shares parts with it
     if setting.backend == "torch":
-        model = model.eval().to(device)
-        return TorchSession(_training_graph(model, setting, device), setting, _size(model))
-    graph = inference_graph(model).to(device).in_precision(DTYPES[setting.precision])
-    run = {"folded": _eager, "compile": _compiled, "cudagraphs": _recorded}[setting.backend](graph, setting)
-    return TorchSession(run, setting, _size(graph), crop_size(graph) if setting.backend == "cudagraphs" else None)
+        return TorchSession(_training_graph(model, setting, device), model, setting, _size(model))
+    graph = inference_graph(model).in_precision(DTYPES[setting.precision])
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # of the streams of a recording
+        run = {"folded": _eager, "compile": _compiled, "cudagraphs": _recorded}[setting.backend](graph, setting)
+    size = crop_size(graph) if setting.backend == "cudagraphs" else None
+    return TorchSession(run, graph, setting, _size(graph), size)
 
 
 def _size(model: nn.Module) -> int:
@@ -130,9 +140,14 @@ def _archive(path: Path, setting: Setting) -> TorchSession:
     program, contract = load_pt2(path)
     if setting.precision not in ("auto", contract.precision):
         raise ValueError(f"{path} was exported in {contract.precision}, not in {setting.precision}")
-    module = program.module().to(setting.device)
+    if setting.device != "cpu":  # the graph names the CPU in constants and checks, which a module's `to` leaves
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, setting.device)
+    module = program.module()
     session = TorchSession(
         lambda images: dict(zip(contract.outputs, module(images), strict=True)),
+        module,
         setting._replace(precision=contract.precision),
         path.stat().st_size,
         contract.image_size,

@@ -31,7 +31,7 @@ def accelerator_for(device: str, precision: str, accumulate: int) -> Accelerator
         raise KeyError(unknown("precision", precision, PRECISIONS))
     if precision == "fp16" and kind == "cpu":
         raise ValueError("TRAIN.PRECISION fp16 needs a GPU; on a CPU use bf16 or fp32")
-    if chosen.index is not None:
+    if kind == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     GradientState._reset_state()
