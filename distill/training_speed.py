@@ -170,7 +170,14 @@ def loop_step(
 
 
 def measure(
-    cfg: CfgNode, mode: str, loops: Sequence[str], depth: int, caches: Path, repeats: int, seconds: float
+    cfg: CfgNode,
+    mode: str,
+    loops: Sequence[str],
+    depth: int,
+    caches: Path,
+    repeats: int,
+    seconds: float,
+    build_teacher: BuildTeacher = stand_in,
 ) -> list[Row]:
     """Times the loops interleaved; ratios are to the first of them.
 
@@ -178,8 +185,9 @@ def measure(
         loops: of `LOOPS`.
         repeats: rounds.
         seconds: stop after this time, but not before 3 rounds.
+        build_teacher: see `loop_step`, whose arguments the others are.
     """
-    steps = {loop: loop_step(cfg, mode, loop, depth, caches) for loop in loops}
+    steps = {loop: loop_step(cfg, mode, loop, depth, caches, build_teacher) for loop in loops}
     blocks = in_blocks(steps, repeats, seconds, block_seconds=0.0, warmup=2)
     rows = []
     for loop, taken in blocks.items():

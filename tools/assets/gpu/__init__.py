@@ -1,0 +1,1 @@
+"""Measurements of tools/assets/gpu_check.py and the page that they become."""
