@@ -225,7 +225,7 @@ def detector(plan: Plan, emit: Emit) -> None:
 
 
 def _image(index: int) -> NDArray[np.uint8]:
-    """(S, S, 3) RGB: a synthetic hand with room around it."""
+    """(S, S, 3) RGB: a synthetic hand and its surroundings."""
     item = SyntheticDataset(load_hand("embedded"), IMAGES, CHECK_SEED, IMAGE_SIZE, scale=0.0, shift=0.0)[(0, index)]
     return np.ascontiguousarray(item.image.permute(1, 2, 0).numpy())
 
