@@ -45,7 +45,8 @@ def teacher_file(tmp_path_factory):
 
 def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, teacher_file):
     run = tmp_path / "run"
-    assert main([*SMALL, "--kd", "hybrid", "--teacher", teacher_file, "--out", str(run), "TRAIN.EVAL_EVERY", "1"]) == 0
+    options = ["--kd", "hybrid", "--teacher", teacher_file, "TRAIN.EVAL_EVERY", "1", "TRAIN.BEST", "mpjpe_rel_mm"]
+    assert main([*SMALL, *options, "--out", str(run)]) == 0
     message = capsys.readouterr().out
     for text in (
         "timm:test_resnet, 0.4 M parameters; decoder mano tiny",
@@ -72,8 +73,12 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
     header = student_metadata(run / "student.safetensors")["metadata"]
     assert header["metrics"] == scores
     assert header["provenance"] == origin
-    phases = [json.loads(line)["phase"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert phases == ["eval", "train"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in lines] == ["eval", "train"]
+    best = student_metadata(run / "student_best.safetensors")["metadata"]
+    of_steps = {1: lines[0]["mpjpe_rel_mm"], 2: scores["mpjpe_rel_mm"]}
+    assert best["step"] == min(of_steps, key=of_steps.__getitem__)
+    assert best["metrics"]["mpjpe_rel_mm"] == min(of_steps.values())
     report = (run / "report.html").read_text(encoding="utf-8")
     for text in (
         "Run run",

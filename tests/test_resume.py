@@ -67,6 +67,14 @@ def test_kill_dash_nine_then_resume_gives_the_weights_of_the_uninterrupted_run(t
     assert not [path for path in killed.rglob("*") if path.name.endswith(".part")]
 
 
+def test_a_training_that_is_killed_again_and_again_ends_bit_identical():
+    """By SIGKILL in a step, a write and an evaluation, and by SIGTERM; all of it: python tests/kill_trainings.py."""
+    command = [sys.executable, str(ROOT / "tests" / "kill_trainings.py"), "--only", "tars-2", "--kills", "4"]
+    ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert "4 kills (1 step, 1 write, 1 evaluation, 1 term): bit-identical" in ended.stdout, ended.stdout + ended.stderr
+    assert ended.returncode == 0
+
+
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, capsys):
     run = tmp_path / "run"
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +21,15 @@ from fasthamer.files.atomic import write_text
 class RunLog:
     """One process's log; every method does nothing where it is muted."""
 
-    def __init__(self, folder: Path, first_step: int, steps: int, images_per_step: int, muted: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        steps: int,
+        images_per_step: int,
+        muted: bool = False,
+        unevaluated: bool = False,
+    ) -> None:
         """
         Args:
             folder: the run directory.
@@ -28,6 +37,7 @@ class RunLog:
             steps: steps in all.
             images_per_step: over all processes.
             muted: print and write nothing: a process that is not the main one.
+            unevaluated: the evaluation after `first_step` is still to come; what the log has of it is dropped too.
         """
         self.muted, self.steps, self.images = muted, steps, images_per_step
         self.began, self.warm = time.perf_counter(), 0.0
@@ -36,8 +46,10 @@ class RunLog:
         if muted:
             return
         self.file = folder / "metrics.jsonl"
-        _cut(self.file, first_step)
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        line = _cut(self.file, first_step, unevaluated)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + (not unevaluated))
+        if unevaluated:  # TensorBoard drops all of the step, the line of its training too
+            self._show(first_step, line, "train")
         pace = 0.2 if sys.stderr.isatty() else 20.0  # seconds between redraws; a log file wants few
         self.bar = tqdm(total=steps, initial=first_step, unit="step", mininterval=pace, dynamic_ncols=True)
 
@@ -73,8 +85,12 @@ class RunLog:
             self.bar.set_postfix(loss=f"{loss:.4g}", images_s=f"{pace:.1f}", refresh=False)
         with self.file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": done, "phase": prefix, **values}) + "\n")
+        self._show(done, values, prefix)
+
+    def _show(self, done: int, values: Mapping[str, Any], prefix: str) -> None:
+        """In TensorBoard."""
         for name, value in values.items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and name != "step":
                 self.writer.add_scalar(f"{prefix}/{name}", value, done)
 
     @contextmanager
@@ -105,15 +121,25 @@ class RunLog:
             self.writer.close()
 
 
-def _cut(file: Path, last: int) -> None:
-    """Drops lines after step `last`, and a last line that a kill has left half-written."""
+def _cut(file: Path, last: int, unevaluated: bool) -> dict[str, Any]:
+    """Drops lines after step `last`, its evaluation if that is to come, and a line that a kill has left half-written.
+
+    Returns:
+        What the line of training of step `last` holds, if there is one.
+    """
     if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["step"] <= last:
-            kept.append(line)
+        return {}
+    kept, found = [], {}
+    for text in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not text.endswith("\n") or (line := json.loads(text))["step"] > last:
+            continue
+        if line["step"] == last and line["phase"] == "train":
+            found = line
+        elif line["step"] == last and unevaluated:
+            continue
+        kept.append(text)
     write_text(file, "".join(kept))
+    return found
 
 
 def duration(seconds: float) -> str:

@@ -61,11 +61,12 @@ def train(
     first = int(facts["step"])
     source = feed.batches(first * accumulate, _position_in(facts, accelerator))
     meter = Meter(accelerator, facts.get("unlogged"))
-    log = RunLog(run, first, steps, settings.BATCH * accumulate * processes, muted=not main)
+    pending = bool(facts.get("unevaluated"))  # what is due after step `first`
+    log = RunLog(run, first, steps, settings.BATCH * accumulate * processes, not main, pending)
     evaluations = Evaluations(trainer, settings, log, evaluate, image)
     skipped = Skipped(run, feed, log, accelerator, min(settings.SKIPS, steps), facts.get("skipped_in_a_row", 0))
     with InterruptHandler() as interrupt, closing(log), closing(source), skipped:
-        if facts.get("unevaluated") and not evaluations.run(first, interrupt):
+        if pending and not evaluations.run(first, interrupt):
             raise interrupt.error(f"stopped after step {first} of {steps}; its checkpoint is saved")
         for step in range(first, steps):
             trainer.begin(step, steps)
