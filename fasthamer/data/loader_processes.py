@@ -6,11 +6,11 @@ import errno
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from threading import Thread
 from typing import Any
 
 import cv2
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from fasthamer.data.faults import BadSample
 
 PATIENCE = 600.0  # seconds without a batch after which loader processes are taken to hang
+STOPS = (signal.SIGINT, signal.SIGTERM)  # the requests to stop
 AGAIN = "then run the same command again, a training with --resume"
 MEMORY = f"the machine is short of memory: take fewer of them (DATA.WORKERS) or a smaller batch, {AGAIN}"
 KILLED = f"a loader process was killed, most often because {MEMORY}"
@@ -36,7 +37,7 @@ def readable(loader: DataLoader) -> Iterator[Any]:
         LoaderError: see `loader_errors`.
     """
     with loader_errors():
-        with _sigterm_held():  # a worker ignores it only once it is initialised
+        with _stops_held():
             batches = iter(loader)
         workers = batches._workers if loader.num_workers else []  # type: ignore[attr-defined]
         try:
@@ -51,6 +52,9 @@ def readable(loader: DataLoader) -> Iterator[Any]:
             if "timed out" in str(error):
                 _kill(workers)
             raise
+        finally:
+            with _stops_held():
+                del batches  # ends the workers
 
 
 @contextmanager
@@ -84,7 +88,7 @@ def quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        Thread(target=_wait_for_the_parents_sigterm, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_wait_for_the_parents_sigterm, args=(os.getppid(),), daemon=True).start()
     else:  # macOS, Windows
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -96,16 +100,27 @@ def _wait_for_the_parents_sigterm(parent: int) -> None:
 
 
 @contextmanager
-def _sigterm_held() -> Iterator[None]:
-    """SIGTERM waits until the block ends; processes started in it have it blocked."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+def _stops_held() -> Iterator[None]:
+    """Around the start and the end of loader processes: Ctrl-C and SIGTERM act when the block ends.
+
+    A worker ignores them only once it is initialised, and an exception from a signal's handler is lost in a fork.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    received: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in STOPS}
+    masks = hasattr(signal, "pthread_sigmask")  # not on Windows; forked processes have the mask of their parent
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if masks else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)
 
 
 def _complaint(message: str) -> str:
