@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,6 +27,7 @@ from fasthamer.metrics.pck import Annotated, score_pck
 from fasthamer.metrics.protocols import PROTOCOLS, protocol_joints
 from fasthamer.metrics.scores import Hands, score
 from fasthamer.registry import unknown
+from fasthamer.training.accelerator import collected
 from fasthamer.types import Batch
 
 
@@ -57,7 +59,6 @@ class Rules(NamedTuple):
     joints: str  # a convention of TIPS
 
 
-@torch.no_grad()
 def predict(
     model: nn.Module, dataset: HandDataset, batch: int = 32, workers: int = 0, device: str | torch.device = "cpu"
 ) -> Predicted:
@@ -73,38 +74,29 @@ def predict(
     Raises:
         BadSample: the dataset refused a sample.
     """
-    keys = [(0, index) for index in range(len(dataset))]
-    groups = [keys[begin : begin + batch] for begin in range(0, len(keys), batch)]
-    parts = []
-    loader: DataLoader = DataLoader(dataset, batch_sampler=groups, num_workers=workers, worker_init_fn=quiet_worker)  # type: ignore
-    for samples in tqdm(readable(loader), "evaluating", len(groups), leave=False, mininterval=2, unit="batch"):
-        samples = Batch(*samples)
-        hand = model(samples.image.to(device))
-        outputs = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
-        known = samples.joints, samples.vertices, samples.keypoints_2d, samples.has_vertices
-        geometry = samples.crop, samples.mirrored
-        parts.append([each.float().cpu().numpy() for each in (*outputs, *known, *geometry)])
-        size = samples.image.shape[-1]
-    joints, vertices, camera, points, true_joints, true_vertices, true_points, has_vertices, crop, mirrored = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
-    )
-    side, missed = size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))), None
-    if isinstance(dataset, ImageDataset) and dataset.cropping.find is not None:
-        side, missed = _compared_with_labels(dataset, crop)
-    return Predicted(
-        joints,
-        vertices,
-        camera,
-        _in_image(points, crop, size),
-        true_joints,
-        true_vertices if has_vertices.all() else None,
-        np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
-        crop,
-        side,
-        mirrored,
-        _cameras(dataset),
-        missed,
-    )
+    return _joined(dataset, _predictions(model, dataset, _batches(dataset, batch), workers, device))
+
+
+def predict_together(
+    model: nn.Module, dataset: HandDataset, batch: int, workers: int, accelerator: Accelerator
+) -> Predicted | None:
+    """As `predict`, with the batches shared by all processes, each of which calls this with the same model.
+
+    The batches are those of one process, and none is computed twice: so are the numbers and their order.
+
+    Returns:
+        The predictions, in the main process; None in the others.
+
+    Raises:
+        BadSample: the dataset refused a sample; in the main process, whichever read it.
+    """
+    rank, processes, batches = accelerator.process_index, accelerator.num_processes, _batches(dataset, batch)
+    own = batches[rank::processes]
+    device, muted = accelerator.device, not accelerator.is_main_process
+    shares = collected(lambda: _predictions(model, dataset, own, workers, device, muted), accelerator)
+    if shares is None:
+        return None
+    return _joined(dataset, [shares[number % processes][number // processes] for number in range(len(batches))])
 
 
 def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto") -> Rules:
@@ -184,6 +176,61 @@ def truth(predicted: Predicted) -> Hands:
         _in_axes(predicted.true_joints[..., :3], predicted),
         None if vertices is None else _in_axes(vertices, predicted),
         predicted.mirrored == 0,
+    )
+
+
+def _batches(dataset: HandDataset, size: int) -> list[list[tuple[int, int]]]:
+    """The keys of all samples in their order, `size` at a time."""
+    keys = [(0, index) for index in range(len(dataset))]
+    return [keys[begin : begin + size] for begin in range(0, len(keys), size)]
+
+
+@torch.no_grad()
+def _predictions(
+    model: nn.Module,
+    dataset: HandDataset,
+    batches: list[list[tuple[int, int]]],
+    workers: int,
+    device: str | torch.device,
+    muted: bool = False,
+) -> list[list[NDArray]]:
+    """For each batch what `_joined` needs of its samples; `muted` shows no progress."""
+    parts = []
+    loader: DataLoader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, worker_init_fn=quiet_worker)  # type: ignore
+    bar = {"leave": False, "mininterval": 2, "unit": "batch", "disable": muted}
+    for samples in tqdm(readable(loader), "evaluating", len(batches), **bar):
+        samples = Batch(*samples)
+        hand = model(samples.image.to(device))
+        outputs = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
+        known = samples.joints, samples.vertices, samples.keypoints_2d, samples.has_vertices
+        sizes = torch.full((len(samples.image),), samples.image.shape[-1])
+        geometry = samples.crop, samples.mirrored, sizes
+        parts.append([each.float().cpu().numpy() for each in (*outputs, *known, *geometry)])
+    return parts
+
+
+def _joined(dataset: HandDataset, parts: list[list[NDArray]]) -> Predicted:
+    """The whole dataset's predictions from those of its batches."""
+    joints, vertices, camera, points, true_joints, true_vertices, true_points, has_vertices, crop, mirrored, sizes = (
+        np.concatenate(each) for each in zip(*parts, strict=True)
+    )
+    size = int(sizes[0])
+    side, missed = size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))), None
+    if isinstance(dataset, ImageDataset) and dataset.cropping.find is not None:
+        side, missed = _compared_with_labels(dataset, crop)
+    return Predicted(
+        joints,
+        vertices,
+        camera,
+        _in_image(points, crop, size),
+        true_joints,
+        true_vertices if has_vertices.all() else None,
+        np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
+        crop,
+        side,
+        mirrored,
+        _cameras(dataset),
+        missed,
     )
 
 

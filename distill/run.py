@@ -19,7 +19,7 @@ from fasthamer.data.loader import Feed, check_lanes
 from fasthamer.data.loader_processes import loader_errors
 from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
-from fasthamer.distill.evaluate import Predicted, evaluate, predict, rules_for
+from fasthamer.distill.evaluate import Predicted, evaluate, predict_together, rules_for
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.report.entry import entry_of
 from fasthamer.distill.report.page import write_report
@@ -37,7 +37,7 @@ from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.training.accelerator import accelerator_for, precision_of
+from fasthamer.training.accelerator import accelerator_for, precision_of, sharding
 from fasthamer.training.best import improves
 from fasthamer.training.checkpoint import check_kept, read_facts
 from fasthamer.training.loop import train
@@ -171,8 +171,7 @@ def _execute(prepared: DistillRun, hours: float, shown: int) -> dict[str, Any]:
     def image(done: int, student: nn.Module) -> NDArray:
         return draw(prepared, student, run / "pictures" / f"step_{done}.png", shown)
 
-    student = train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image)
-    return finish(prepared, student, shown) if accelerator.is_main_process else {}
+    return finish(prepared, train(trainer, feed, cfg.TRAIN, run, prepared.resume_from, score, image), shown)
 
 
 def fill_cache(prepared: DistillRun, say: Callable[[str], None]) -> None:
@@ -192,17 +191,20 @@ def fill_cache(prepared: DistillRun, say: Callable[[str], None]) -> None:
 
 
 def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:
-    """Evaluates and saves a trained student and writes its report; returns its scores."""
+    """Evaluates and saves a trained student and writes its report; returns its scores. Every process calls this."""
     cfg, run = prepared.cfg, prepared.run
     scores: dict[str, Any] = {}
     try:
         predicted, scores = _evaluated(prepared, student)
+        if predicted is None:
+            return {}
         keep_best(prepared, cfg.TRAIN.STEPS, student, scores)
         draw(prepared, student, run / "pictures" / "final.png", shown)
         write_json(run / "eval" / "scores.json", scores)
     finally:  # a broken evaluation image must not cost the training
-        header = {"config": cfg.dump(), "metrics": scores, "provenance": prepared.origin}
-        save_student(run / "student.safetensors", student, header)
+        if prepared.trainer.accelerator.is_main_process:
+            header = {"config": cfg.dump(), "metrics": scores, "provenance": prepared.origin}
+            save_student(run / "student.safetensors", student, header)
     _report(prepared, predicted, scores)
     return scores
 
@@ -227,25 +229,30 @@ def _report(prepared: DistillRun, predicted: Predicted, scores: dict[str, Any]) 
 
 
 def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> NDArray:
-    """Saves (and returns) an image of the first evaluation samples: image, truth, teacher (unless cached), student."""
+    """Saves (and returns) an image of the first evaluation samples: image, truth, teacher, student.
+
+    A teacher that is cached, or sharded over all processes, is left out.
+    """
     indices = range(min(count, len(prepared.held_out)))
     batch = Batch(*default_collate([prepared.held_out[(0, index)] for index in indices]))
     batch = Batch(*(each.to(prepared.trainer.accelerator.device) for each in batch))
     teacher = prepared.trainer.teacher
-    shown = {} if teacher is None or isinstance(teacher, CachedTeacher) else {"teacher": teacher}
+    shown = {} if teacher is None or isinstance(teacher, CachedTeacher) or sharding() else {"teacher": teacher}
     image = comparison(batch, {**shown, "student": student}, prepared.hand.faces)
     write_image(path, image)
     return image
 
 
 def evaluation_scores(prepared: DistillRun, student: nn.Module) -> dict[str, Any]:
-    """The scores of a student on the evaluation set."""
+    """The scores of a student on the evaluation set; every process calls this, the main one gets them."""
     return _evaluated(prepared, student)[1]
 
 
-def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted, dict[str, Any]]:
-    cfg, device = prepared.cfg, prepared.trainer.accelerator.device
-    predicted = predict(student, prepared.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, device)
+def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted | None, dict[str, Any]]:
+    cfg, accelerator = prepared.cfg, prepared.trainer.accelerator
+    predicted = predict_together(student, prepared.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, accelerator)
+    if predicted is None:
+        return None, {}
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
     return predicted, evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
 

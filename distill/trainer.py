@@ -13,7 +13,9 @@ from yacs.config import CfgNode
 from fasthamer.distill.adversarial import AdversarialLoss, mocap_sampler, procedural_sampler
 from fasthamer.distill.learner import Learner
 from fasthamer.distill.objective import Objective
+from fasthamer.nn.sync_batch_norm import synchronise_batch_norms
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
+from fasthamer.training.accelerator import sharded, sharding
 from fasthamer.training.checkpoint import Trainable
 from fasthamer.training.ema import MovingAverage
 from fasthamer.training.guard import Skip, StepGuard
@@ -45,7 +47,7 @@ class DistillTrainer:
             accelerator: devices, precision, accumulation, processes.
         """
         self.cfg, self.accelerator, self.objective = cfg, accelerator, objective
-        self.teacher = None if teacher is None else self._placed(teacher)
+        self.teacher = None if teacher is None else self._placed_teacher(teacher)
         torch.manual_seed(cfg.SEED)  # of the projection and the discriminator
         self.learner = Learner(student)
         if objective.features:
@@ -54,6 +56,8 @@ class DistillTrainer:
             orthogonal = objective.feature_loss == "vkd"
             self.learner.compare_features(channels, view, cfg.KD.DIRECTION, cfg.KD.ALIGNMENT, orthogonal)  # type: ignore[arg-type]
         self._placed(self.learner).train()
+        if accelerator.num_processes > 1:
+            synchronise_batch_norms(self.learner, accelerator.device)
         self.average = MovingAverage(student, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self.model = self.average.model if self.average else student
         if cfg.TRAIN.COMPILE:
@@ -133,6 +137,17 @@ class DistillTrainer:
         if isinstance(self.teacher, CachedTeacher):
             return self.teacher.recall(batch, self.accelerator.device)
         return None
+
+    def _placed_teacher(self, teacher: nn.Module) -> nn.Module:
+        if not sharding():
+            return self._placed(teacher)
+        if isinstance(teacher, CachedTeacher):
+            raise ValueError(
+                "under FSDP all processes run the teacher at once, but each fills the teacher's cache at its own pace: "
+                "leave out --teacher-cache or FSDP"
+            )
+        teacher.convert(self.accelerator.device)  # type: ignore[operator]
+        return sharded(teacher, self.accelerator.device)
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """On the device; mps supports one memory layout only."""

@@ -184,6 +184,12 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     return config
 
 
+def settings_of(recipe: str | Path) -> list:
+    """What a recipe and its BASE set, as `KEY VALUE ...`; errors as for `load_config`."""
+    settings = [_flatten(tree) for _, tree in _with_bases(_find(recipe))]
+    return [each for pairs in settings for pair in pairs for each in pair]
+
+
 def replaced(config: CN, values: Mapping[str, object]) -> CN:
     """A frozen copy with other values; `config` itself does not change.
 

@@ -42,17 +42,18 @@ class Teacher(nn.Module):
 
     @torch.no_grad()  # not inference_mode: a product with an inference tensor cannot be backpropagated
     def forward(self, image: Tensor) -> HandOutput:
-        device = image.device.type
-        half = self.precision == "bf16" or (self.precision == "auto" and device == "cuda")
-        if half and not self.halved:
-            self._halve()
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        half = self.convert(image.device)
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=half):
             output: HandOutput = self.model(image)
         return output._replace(features=output.features.float())
 
-    def _halve(self) -> None:
-        backbone: nn.Module = self.model.backbone  # type: ignore[assignment]
-        for layer in backbone.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                layer.to(torch.bfloat16)
-        self.halved = True
+    def convert(self, device: torch.device) -> bool:
+        """Whether it computes in bf16 on a device; if so its matrices are converted now, unless they have been."""
+        half = self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
+        if half and not self.halved:
+            backbone: nn.Module = self.model.backbone  # type: ignore[assignment]
+            for layer in backbone.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    layer.to(torch.bfloat16)
+            self.halved = True
+        return half

@@ -122,8 +122,12 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
     assert main([*SMALL, "--kd", "none", "--out", str(run)]) == 0
     capsys.readouterr()
     assert "was started with TRAIN.LR 1e-05" in complaint(capsys, "--resume", "--out", str(run), "TRAIN.LR", "0.1")
-    assert "leave --config out" in complaint(capsys, "--resume", "--out", str(run), "--config", "x.yaml")
-    assert main(["--resume", "--out", str(run), "--steps", "3", "TRAIN.PICTURE_EVERY", "0"]) == 0  # an older key
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("TRAIN: {LR: 0.1}")
+    again = ("--resume", "--out", str(run), "--config", str(recipe))
+    assert "was started with TRAIN.LR 1e-05" in complaint(capsys, *again)
+    recipe.write_text("TRAIN: {LR: 1.0e-5}")
+    assert main([*again, "--steps", "3", "TRAIN.PICTURE_EVERY", "0"]) == 0  # an older key
     assert "checkpoints/step_2" in capsys.readouterr().out
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [2, 3]

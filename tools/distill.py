@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.tools import cli
-from fasthamer.training.run_dir import RunInUse, resumed_config
+from fasthamer.training.run_dir import RunInUse, config_of
 
 FLAGS = (
     *("--student", "--decoder", "--tokenizer", "--decoder-size", "--kd", "--teacher", "--teacher-ckpt"),
@@ -64,14 +64,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _settings(arguments: argparse.Namespace, overrides: list[str]) -> tuple[CfgNode, Path]:
     """The resolved config and the run directory."""
-    if arguments.resume and arguments.config:
-        raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
-    cfg, run = load_config(arguments.config, overrides), arguments.out
+    run = arguments.out
     if run is None:
-        run = Path("runs") / f"{cfg.STUDENT.NAME}_{cfg.STUDENT.DECODER}_{cfg.KD.MODE}".replace(":", "_")
-    if not arguments.resume:
-        return cfg, run
-    return resumed_config(run, overrides), run
+        student = load_config(arguments.config, overrides)
+        run = Path("runs") / f"{student.STUDENT.NAME}_{student.STUDENT.DECODER}_{student.KD.MODE}".replace(":", "_")
+    return config_of(run, arguments.config, overrides, arguments.resume), run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_flags(parser, *FLAGS)
     parser.add_argument("--config", help="a recipe: a YAML file, or the name of a shipped one")
     parser.add_argument("--out", type=Path, help="the run directory (runs/<student>_<decoder>_<kd>)")
-    parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue the run, if it has begun")
     parser.add_argument("--list", action="store_true", help="print the students and what they cost")
     return parser
 

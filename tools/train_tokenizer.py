@@ -14,9 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fasthamer.config import load_config
 from fasthamer.tools import cli
-from fasthamer.training.run_dir import RunInUse, resumed_config
+from fasthamer.training.run_dir import RunInUse, config_of
 
 DEFAULT = "tokenizer/default"
 
@@ -31,10 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.training.interrupt import Interrupted
 
     try:
-        if arguments.resume and arguments.config:
-            raise ValueError("--resume goes on with the run's own config.yaml: leave --config out")
-        recipe = arguments.config or DEFAULT
-        cfg = resumed_config(run, overrides) if arguments.resume else load_config(recipe, overrides)
+        cfg = config_of(run, arguments.config, overrides, arguments.resume, DEFAULT)
         prepared = prepare_tokenizer(cfg, run, arguments.resume)
     except (*cli.MISTAKES, ImportError) as error:
         parser.error(cli.one_line(error))
@@ -64,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_flags(parser, "--poses", "--data", "--data-root", "--mano", "--frame", "--steps")
     parser.add_argument("--config", help=f"a recipe: a YAML file, or the name of a shipped one ({DEFAULT})")
     parser.add_argument("--out", type=Path, default=Path("runs/tokenizer"), help="the run directory (%(default)s)")
-    parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue the run, if it has begun")
     return parser
 
 

@@ -178,12 +178,14 @@ def mix(spec: DatasetSpec, hand: Hand) -> HandStream:
 
 def _part(spec: DatasetSpec, entry: dict[str, Any], hand: Hand) -> HandStream:
     """The dataset of one entry of a mix, as a stream."""
-    from fasthamer.data.readers.tars import find_shards
+    from fasthamer.data.readers.tars import PIPE, shards_and_info
 
-    root = str(Path(spec.root, entry["root"])) if "root" in entry else spec.root
+    root = entry.get("root", spec.root)
+    if "root" in entry and not root.startswith(PIPE):
+        root = str(Path(spec.root, root))
     part = spec._replace(name=entry["data"], root=root, split=entry.get("split", spec.split))
     if "shards" in entry:
-        there = len(find_shards(Path(root)))
+        there = len(shards_and_info(root)[0])
         if there != entry["shards"]:
             raise ValueError(f"{root} holds {there} shards, the set has {entry['shards']}: get the others")
     dataset: HandDataset | HandStream = DATASETS.build(part.name, part, hand)

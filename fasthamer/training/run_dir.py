@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
-from fasthamer.config import RENAMED, load_config
+from fasthamer.config import RENAMED, load_config, settings_of
 from fasthamer.files.atomic import DRAFT, remove_drafts, write_json, write_text
 from fasthamer.training.checkpoint import checkpoints, fault_of
 from fasthamer.training.interrupt import sigterm_interrupts
@@ -45,6 +45,30 @@ def refuse_foreign(run: Path) -> None:
         raise ValueError(f"{run} already holds {what}: continue it with --resume, or choose another --out")
 
 
+def config_of(run: Path, recipe: str | None, overrides: list[str], resume: bool, default: str | None = None) -> CfgNode:
+    """The config of a run that is started or, with `resume`, may have begun.
+
+    So one command with `--resume` both starts a run and, after a restart of its machine, continues it.
+
+    Args:
+        run: the run directory.
+        recipe: a file, or the name of a shipped one.
+        overrides: `KEY VALUE ...` typed now.
+        resume: continue the run if it has begun.
+        default: the recipe of a new run, where none is named.
+
+    Raises:
+        FileNotFoundError: there is no run to resume, and nothing that says what to start; no such recipe.
+        ValueError: what is given would make it another run, the folder holds other files, or a setting is unfit.
+    """
+    given = [*(settings_of(recipe) if recipe else []), *overrides]
+    if resume and (given == [] or (run / "config.yaml").is_file()):
+        return resumed_config(run, given)
+    if resume:
+        refuse_foreign(run)
+    return load_config(recipe or default, overrides)
+
+
 def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
     """The config a run was started with, and what may be changed about it.
 
@@ -58,7 +82,9 @@ def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
     """
     saved = run / "config.yaml"
     if not saved.is_file():
-        raise FileNotFoundError(f"{run} holds no run to resume (no config.yaml); leave --resume out to start one there")
+        raise FileNotFoundError(
+            f"{run} holds no run to resume (no config.yaml): to start one there, give its settings or leave --resume out"
+        )
     before, after = load_config(saved), load_config(saved, overrides)
     for key in (RENAMED.get(key, key) for key in overrides[::2]):
         if key not in FREE and _get(before, key) != _get(after, key):

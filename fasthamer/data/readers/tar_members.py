@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from fasthamer.data.readers.piped_shard import PipedShard
+
 BLOCK = 512  # bytes; headers and contents begin at multiples of it
 LARGEST = 1 << 26  # bytes of a member; larger ones are skipped (an image and its labels are far smaller)
 REGULAR, GNU_NAME, PAX = b"0\0", b"L", b"x"  # types of members
@@ -26,12 +28,12 @@ class Header(NamedTuple):
 
 
 def members(
-    path: Path, skipped: list[str], unread: tuple[str, ...] = (), largest: int = LARGEST
+    path: Path | PipedShard, skipped: list[str], unread: tuple[str, ...] = (), largest: int = LARGEST
 ) -> Iterator[dict[str, Any]]:
     """Yields `{"fname": name, "data": bytes, "__url__": path}` for each regular file, as webdataset's readers do.
 
     Args:
-        path: an uncompressed archive: ustar, GNU or pax.
+        path: of an uncompressed archive: ustar, GNU or pax.
         skipped: a line is appended for each damaged part.
         unread: file name suffixes whose content is not read; `data` is then empty.
         largest: bytes; larger members are skipped.

@@ -3,6 +3,11 @@
     ROOT/000000.tar, ROOT/000001.tar, ...       see `fasthamer.data.readers.tar_record` for the labels
     ROOT/pack.json                              only beside shards packed by tools/prepare_data.py
 
+ROOT may also be `pipe:` and a command that writes a shard, see `fasthamer.data.readers.piped_shard`:
+
+    pipe:aws s3 cp s3://bucket/{000000..000099}.tar -
+    pipe:aws s3 cp s3://bucket/{pack.json,{000000..000099}.tar} -
+
 The shards of an epoch are shuffled and assigned to the lanes in groups. The shards of a group are read in parallel, and
 their samples shuffled again in a buffer. The samples of a lane and their order are a function of (seed, lane, lanes);
 all lanes together read every sample once per epoch.
@@ -14,7 +19,7 @@ import copy
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +30,7 @@ from fasthamer.data import augment
 from fasthamer.data.articulation import Articulation, articulation_of
 from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import HandStream, Place
+from fasthamer.data.readers.piped_shard import PIPE, PipedShard, piped_shards
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import Filters, TarHand, read_record
 from fasthamer.data.sample import Labels, make_item
@@ -61,7 +67,7 @@ class TarDataset(HandStream):
     """The shards of a folder as a stream of items; an item is a pure function of (seed, epoch, sample).
 
     Args:
-        root: the folder with the .tar files, or one such file.
+        root: the folder with the .tar files, one such file, or `pipe:` and a command.
         hand: the hand model that the labels are for. Betas, poses and vertices are used only with the hand model that
             they were made with: MANO in HaMeR's tars; `pack.json` names it for packed shards.
         image_size: side of the crops, pixels.
@@ -86,14 +92,13 @@ class TarDataset(HandStream):
         cropping: Cropping = CROPPING,
     ) -> None:
         webdataset()
-        self.shards = find_shards(Path(root))
-        info = read_pack_info(self.shards[0].parent)
+        self.shards, info = shards_and_info(str(root))
         self.filters = None if info else filters or Filters()
         self.mano_labels = hand.is_embedded == (info.get("hand") == "embedded")
         self.image_size, self.strength, self.seed = image_size, strength, seed
         self.cropping = cropping
         self.fingerprint = _fingerprint(self.shards, cropping)
-        self.summary = f"{len(self.shards)} shards in {self.shards[0].parent}"
+        self.summary = f"{len(self.shards)} shards in {root}"
         self.fraction, self.only = 1.0, False  # fraction of samples with labels; whether to leave out the others
 
     def partly_labelled(self, fraction: float, only: bool) -> TarDataset:
@@ -250,26 +255,46 @@ def find_shards(root: Path) -> list[Path]:
     return found
 
 
-def read_pack_info(folder: Path) -> dict[str, Any]:
-    """The content of `pack.json` beside the shards; empty for HaMeR's own tars.
+def shards_and_info(root: str) -> tuple[Sequence[Path | PipedShard], dict[str, Any]]:
+    """The shards of DATA.ROOT, and the content of `pack.json` beside them; empty for HaMeR's own tars.
+
+    Raises:
+        FileNotFoundError: no such folder, or no shards in it.
+        ValueError: packing was interrupted, `pack.json` is damaged, or what follows `pipe:` is no command.
+        OSError: `pack.json` cannot be fetched.
+    """
+    if not root.startswith(PIPE):
+        found = find_shards(Path(root))
+        path = found[0].parent / PACK_INFO
+        return found, read_pack_info(path) if path.is_file() else {}
+    piped = piped_shards(root)
+    named = [each for each in piped if any(argument.endswith(PACK_INFO) for argument in each.arguments)]
+    shards = [each for each in piped if each not in named]
+    if not shards:
+        raise ValueError(f"{root} names no shard")
+    return shards, read_pack_info(named[0]) if named else {}
+
+
+def read_pack_info(path: Path | PipedShard) -> dict[str, Any]:
+    """The content of `pack.json`.
 
     Raises:
         ValueError: packing was interrupted, or `pack.json` is damaged.
+        OSError: it cannot be read.
     """
-    path = folder / PACK_INFO
-    if not path.is_file():
-        return {}
+    with path.open("rb") as file:
+        content = file.read()
     try:
-        info = json.loads(path.read_text(encoding="utf-8-sig"))
+        info = json.loads(content.decode("utf-8-sig"))
         complete = info["complete"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); pack the set again") from None
     if not complete:
-        raise ValueError(f"{folder} is only half packed: run the same pack command again; it continues from there")
+        raise ValueError(f"{path}: only half packed; run the same pack command again, it continues from there")
     return info
 
 
-def _grouped(path: Path, skipped: list[str], unread: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _grouped(path: Path | PipedShard, skipped: list[str], unread: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """A shard's files grouped by key, as webdataset does it."""
 
     def note(error: Exception) -> bool:
@@ -279,8 +304,8 @@ def _grouped(path: Path, skipped: list[str], unread: tuple[str, ...]) -> Iterato
     return webdataset().tariterators.group_by_keys(members(path, skipped, unread), handler=note)
 
 
-def _fingerprint(shards: list[Path], cropping: Cropping) -> str:
-    files = [(path.name, path.stat().st_size) for path in shards]
+def _fingerprint(shards: Sequence[Path | PipedShard], cropping: Cropping) -> str:
+    files = [(path.name, path.stat().st_size) if isinstance(path, Path) else str(path) for path in shards]
     described = str(files) if cropping == CROPPING else f"{files} {tuple(cropping)}"
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 

@@ -1,0 +1,70 @@
+"""Tar shards that a command writes to its standard output, as webdataset's `pipe:` URLs: object storage, ssh, ...
+
+The user names the command as DATA.ROOT, on the command line or in a recipe. No data file can name one.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+import time
+from typing import BinaryIO
+
+PIPE = "pipe:"
+TRIALS = 3  # a network may fail for a moment
+PAUSE = 1.0  # seconds before the second trial; twice that before the third
+
+
+class PipedShard:
+    """A shard behind a command; `open` and `str` as of a path.
+
+    Args:
+        command: a program and its arguments, quoted as for a shell, which however is not started.
+
+    Raises:
+        ValueError: nothing to run, or an unclosed quote.
+    """
+
+    def __init__(self, command: str) -> None:
+        try:
+            self.arguments = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"{PIPE}{command}: {error}") from None
+        if not self.arguments:
+            raise ValueError(f"{PIPE} needs a command that writes a shard, such as {PIPE}cat 000000.tar")
+        self.command = command.strip()
+
+    def __str__(self) -> str:
+        return f"{PIPE}{self.command}"
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """The shard in a temporary file without a name, read only when all of it has arrived.
+
+        Raises:
+            OSError: no such program, or it fails every time.
+        """
+        for trial in range(TRIALS):
+            time.sleep(PAUSE * trial)
+            file = tempfile.TemporaryFile()
+            ended = subprocess.run(self.arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE)
+            if ended.returncode == 0:
+                file.seek(0)
+                return file  # type: ignore[return-value]
+            file.close()
+        lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise OSError(f"{shlex.join(self.arguments)} ended with {ended.returncode}: {lines[-1] if lines else 'no message'}")
+
+
+def piped_shards(root: str) -> list[PipedShard]:
+    """The shards that `pipe:command` stands for: braces such as `{000000..000099}` give one for each number.
+
+    Raises:
+        ValueError: not a command.
+    """
+    from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset
+
+    try:
+        return [PipedShard(command) for command in braceexpand(root.removeprefix(PIPE))]
+    except UnbalancedBracesError as error:
+        raise ValueError(f"{root}: {error}") from None
