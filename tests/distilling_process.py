@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from noise_images import Noise, tiny
 from torch import distributed
 

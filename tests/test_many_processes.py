@@ -33,9 +33,10 @@ SMALL = [
     *("DATA.SYNTHETIC_SIZE", "16", "DATA.SYNTHETIC_EVAL_SIZE", "5", "EVAL.BATCH", "2", "DATA.WORKERS", "0"),
     *("TRAIN.IMAGE_EVERY", "0", "TRAIN.LOG_EVERY", "1", "TRAIN.LR", "1e-4", "DEVICE", "cpu"),
 ]
-# A student with batch norms, an average, and an evaluation on the way.
+# All that looks at several samples: batch norms, features standardised over the batch, a discriminator. And an average.
 HYBRID = [*SMALL, "--student", "timm:test_resnet", "--kd", "hybrid", "--steps", "5", "TRAIN.EMA", "0.9"]
-HYBRID += ["TRAIN.EVAL_EVERY", "3", "TRAIN.CHECKPOINT_EVERY", "1"]
+HYBRID += ["KD.FEATURE_LOSS", "pkd", "LOSS.ADVERSARIAL", "0.0005", "TRAIN.EVAL_EVERY", "3"]
+HYBRID += ["TRAIN.CHECKPOINT_EVERY", "1"]
 # Each of several accumulated batches has statistics of its own: a student with layer norms needs none.
 ACCUMULATED = [*SMALL, "--student", "timm:test_convnext", "--kd", "output", "--steps", "3"]
 TOLERANCE = 1e-5  # relative, of every number of every line
@@ -46,7 +47,9 @@ def start(*command: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *command], env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finished(process: subprocess.Popen) -> str:

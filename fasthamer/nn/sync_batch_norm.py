@@ -28,19 +28,24 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradient)
 
 
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of each number over all processes, each with as many samples; the values themselves in a single one."""
+    alone = not distributed.is_initialized() or distributed.get_world_size() == 1
+    return values if alone else _Sum.apply(values) / distributed.get_world_size()
+
+
 def _normalised(norm: _BatchNorm, batch: Tensor) -> Tensor:
     """(B, C, ...) with mean 0 and variance 1 over all processes, and the affine part; updates running statistics."""
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    processes, axes = distributed.get_world_size(), [0, *range(2, batch.ndim)]
-    shape = [1, -1, *[1] * (batch.ndim - 2)]
+    axes, shape = [0, *range(2, batch.ndim)], [1, -1, *[1] * (batch.ndim - 2)]
     values = batch.float()
-    mean = _Sum.apply(values.mean(axes)) / processes  # every process has as many samples
+    mean = mean_over_processes(values.mean(axes))
     centred = values - mean.view(shape)
-    variance = _Sum.apply(centred.square().mean(axes)) / processes
+    variance = mean_over_processes(centred.square().mean(axes))
     with torch.no_grad():
         norm.num_batches_tracked += 1
         rate = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-        number = processes * batch.numel() / batch.shape[1]
+        number = distributed.get_world_size() * batch.numel() / batch.shape[1]
         norm.running_mean.lerp_(mean, rate)
         norm.running_var.lerp_(variance * (number / (number - 1)), rate)
     scale = (variance + norm.eps).rsqrt()

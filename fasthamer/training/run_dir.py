@@ -83,7 +83,8 @@ def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
     saved = run / "config.yaml"
     if not saved.is_file():
         raise FileNotFoundError(
-            f"{run} holds no run to resume (no config.yaml): to start one there, give its settings or leave --resume out"
+            f"{run} holds no run to resume (no config.yaml): to start one there, give its settings, or leave --resume "
+            "out"
         )
     before, after = load_config(saved), load_config(saved, overrides)
     for key in (RENAMED.get(key, key) for key in overrides[::2]):

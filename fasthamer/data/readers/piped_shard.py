@@ -46,14 +46,16 @@ class PipedShard:
         """
         for trial in range(TRIALS):
             time.sleep(PAUSE * trial)
-            file = tempfile.TemporaryFile()
+            file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
             ended = subprocess.run(self.arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE)
             if ended.returncode == 0:
                 file.seek(0)
                 return file  # type: ignore[return-value]
             file.close()
         lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise OSError(f"{shlex.join(self.arguments)} ended with {ended.returncode}: {lines[-1] if lines else 'no message'}")
+        raise OSError(
+            f"{shlex.join(self.arguments)} ended with {ended.returncode}: {lines[-1] if lines else 'no message'}"
+        )
 
 
 def piped_shards(root: str) -> list[PipedShard]:
