@@ -13,7 +13,7 @@ COPY distill distill
 COPY students students
 COPY teachers teachers
 COPY tools tools
-RUN pip install --no-cache-dir '.[mesh,video,web]'
+RUN pip install --no-cache-dir '.[data,mesh,video,web]'
 
 # Any user may run it (docker run --user), so caches lie where everyone can write.
 ENV XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib

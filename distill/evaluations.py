@@ -41,7 +41,7 @@ def score_all(grid: Grid, out: Path, report: bool = False) -> list[dict[str, Any
         report: whether to write the page.
 
     Returns:
-        The scores of each model on each dataset, models of one dataset together.
+        The scores of each model on each dataset, models of one dataset together; in the main process only.
 
     Raises:
         ValueError, OSError: a sample that cannot be read or scored, a full disk.
@@ -55,6 +55,8 @@ def score_all(grid: Grid, out: Path, report: bool = False) -> list[dict[str, Any
         for model, evaluation in zip(model_folders, evaluations, strict=True):
             folder = out / model if len(evaluations) > 1 else out
             scores, predicted = score_model(evaluation, folder / data if len(grid) > 1 else folder)
+            if predicted is None:
+                continue
             rows.append(scores)
             if report:
                 hand: Hand = evaluation.model.hand  # type: ignore[assignment]
@@ -62,6 +64,8 @@ def score_all(grid: Grid, out: Path, report: bool = False) -> list[dict[str, Any
                 entry = entry_of(*about, evaluation.dataset, predicted, evaluation.rules, hand, chosen, shown)
                 entries.append(entry)
                 chosen = entry.chosen
+    if not rows:
+        return []
     write_text(out / "scores.csv", csv_text(rows))
     if report:
         names = [evaluation.about["model"] for evaluation in grid[0]]

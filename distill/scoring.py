@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 from yacs.config import CfgNode
@@ -15,8 +16,7 @@ from fasthamer.data.build import build_dataset, dataset_name
 from fasthamer.data.crop import shape_for
 from fasthamer.data.dataset import HandDataset
 from fasthamer.detect.boxes import mediapipe_boxes
-from fasthamer.device import pick_device
-from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict, rules_for
+from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict_together, rules_for
 from fasthamer.distill.sample_sheet import sample_sheet
 from fasthamer.distill.submission import write_submission
 from fasthamer.files.atomic import write_json
@@ -26,6 +26,7 @@ from fasthamer.metrics.points import aligned_distances
 from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.predict import open_model
 from fasthamer.students.tokenhand.token_decoder import TokenDecoder
+from fasthamer.training.accelerator import accelerator_for
 
 
 class Evaluation(NamedTuple):
@@ -50,7 +51,7 @@ def open_for_scoring(cfg: CfgNode, source: str, hand: str | None, hard_tokens: b
     Raises:
         ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
     """
-    model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(pick_device(cfg.DEVICE))
+    model = open_model(source, hand, cfg.TEACHER.CHECKPOINT).to(_accelerator(cfg).device)
     if hard_tokens:
         decoder = getattr(model, "decoder", None)
         if not isinstance(decoder, TokenDecoder):
@@ -80,24 +81,28 @@ def prepare(cfg: CfgNode, model: nn.Module, name: str, protocol: str, joints: st
     return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 
-def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> tuple[dict[str, Any], Predicted]:
+def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> tuple[dict[str, Any], Predicted | None]:
     """Predicts, scores, and writes `scores.json`, the official submission and `pictures/cases.png` into `out`.
+
+    Several processes (torchrun, accelerate launch) share the predictions; the main one does the rest.
 
     Hands in the submission stand before the camera where the dataset knows it; else they are centred on themselves,
     and of the official scores only the aligned ones are meaningful.
 
     Returns:
-        The content of `scores.json`, and the predictions.
+        The content of `scores.json`, and the predictions; nothing and None in other processes than the main one.
 
     Raises:
         ValueError: a sample that cannot be read or scored; the message names it.
     """
     hand: Hand = evaluation.model.hand  # type: ignore[assignment]
     regressor = hand.J_regressor.cpu().numpy()
-    device = next(evaluation.model.parameters()).device
-    predicted = predict(
-        evaluation.model, evaluation.dataset, evaluation.cfg.EVAL.BATCH, evaluation.cfg.DATA.WORKERS, device
+    cfg = evaluation.cfg
+    predicted = predict_together(
+        evaluation.model, evaluation.dataset, cfg.EVAL.BATCH, cfg.DATA.WORKERS, _accelerator(cfg)
     )
+    if predicted is None:
+        return {}, None
     scores = evaluation.about | evaluate(predicted, evaluation.rules, regressor)
     write_json(out / "scores.json", scores)
     seen = hands(predicted, evaluation.rules.joints, regressor)
@@ -109,6 +114,10 @@ def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> tuple[dict[
     image = sample_sheet(evaluation.dataset, predicted, joints, errors, unit, hand.faces, rows)
     write_image(out / "pictures" / "cases.png", image)
     return scores, predicted
+
+
+def _accelerator(cfg: CfgNode) -> Accelerator:
+    return accelerator_for(cfg.DEVICE, "fp32", 1)
 
 
 def _ranking(predicted: Predicted, joints: NDArray) -> tuple[NDArray[np.float64], str]:

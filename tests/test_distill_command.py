@@ -117,9 +117,11 @@ def test_a_folder_with_another_run_is_never_written_into(capsys, tmp_path):
 
 
 def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
-    assert "holds no run to resume" in complaint(capsys, "--resume", "--out", str(tmp_path / "none"))
+    with pytest.raises(SystemExit):
+        main(["--resume", "--out", str(tmp_path / "none")])
+    assert "holds no run to resume (no config.yaml): to start one there, give its settings" in capsys.readouterr().err
     run = tmp_path / "run"
-    assert main([*SMALL, "--kd", "none", "--out", str(run)]) == 0
+    assert main([*SMALL, "--kd", "none", "--out", str(run), "--resume"]) == 0  # settings given: it is started
     capsys.readouterr()
     assert "was started with TRAIN.LR 1e-05" in complaint(capsys, "--resume", "--out", str(run), "TRAIN.LR", "0.1")
     recipe = tmp_path / "mine.yaml"

@@ -167,5 +167,5 @@ def _layout(checkpoint: Path) -> dict:
         for name, state in saved.items()
         if "state" in state
     }
-    found["state.json"] = sorted(json.loads((checkpoint / "state.json").read_text()))
+    found["state.json"] = sorted(json.loads((checkpoint / "state.json").read_text()).keys() - {"processes"})  # is new
     return found

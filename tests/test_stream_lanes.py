@@ -172,12 +172,15 @@ def test_shards_of_which_nothing_can_be_read_end_the_training_with_one_line(tmp_
         taken(tmp_path, 1, 1)
 
 
-def test_another_number_of_lanes_is_refused():
+def test_another_number_of_lanes_or_processes_is_refused():
     facts = {"step": 3, "lanes": [[None, None]]}
     check_lanes(facts, 1, 2)
     check_lanes({"step": 3}, 5, 5)
     with pytest.raises(ValueError, match=r"in 1 processes with 2 loader workers each, not 1 with 3.*DATA\.WORKERS 2"):
         check_lanes(facts, 1, 3)
+    check_lanes({"step": 3, "processes": 2}, 2, 0)
+    with pytest.raises(ValueError, match="the run trains in 2 processes, not 1.*start as many"):
+        check_lanes({"step": 3, "processes": 2}, 1, 0)
 
 
 def test_a_stream_is_no_indexed_set():

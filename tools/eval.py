@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
             rows = rows if arguments.pred else score_all(grid, out, arguments.report)
         except (ValueError, OSError) as error:  # a damaged image, a model that predicts NaN, a full disk
             return cli.failed("eval", error)
+    if not rows:
+        return 0  # the main process has them
     print(table(rows[0]) if len(rows) == 1 else comparison_table(rows))
     print(f"written to {out}")
     return 0

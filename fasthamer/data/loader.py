@@ -182,16 +182,21 @@ class Feed:
 
 
 def check_lanes(facts: Mapping[str, Any], processes: int, workers: int) -> None:
-    """Refuses to resume with another number of lanes, which would read other samples than the uninterrupted run.
+    """Refuses to resume with another number of processes, or of a stream's lanes: its steps would see other samples.
 
     Args:
-        facts: of the checkpoint; it has `lanes` for a stream only.
+        facts: of the checkpoint; `processes` (older ones have none) and, for a stream only, `lanes`.
         processes: of the resumed run.
         workers: loader processes of each.
 
     Raises:
         ValueError: the numbers differ.
     """
+    if facts.get("processes", processes) != processes:
+        raise ValueError(
+            f"the run trains in {facts['processes']} processes, not {processes}, and another number sees other samples "
+            "in each step: start as many, or a new run from its student with --init"
+        )
     lanes = facts.get("lanes")
     if lanes is None:
         return

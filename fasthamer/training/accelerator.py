@@ -43,7 +43,7 @@ def accelerator_for(device: str, precision: str, accumulate: int) -> Accelerator
         torch.cuda.set_device(chosen)
     if not torch.distributed.is_initialized():
         _join_restarted(kind)
-    os.environ["ACCELERATE_USE_FSDP"] = "false"  # what trains stays whole; the teacher alone may be `sharded`
+    os.environ.update(ACCELERATE_USE_FSDP="false")  # what trains stays whole; the teacher alone may be `sharded`
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     GradientState._reset_state()
     return Accelerator(cpu=kind == "cpu", mixed_precision=PRECISIONS[precision], gradient_accumulation_steps=accumulate)
@@ -87,7 +87,7 @@ def sharded(model: nn.Module, device: torch.device) -> nn.Module:
     Raises:
         ValueError: it has no block of the class that the configuration names.
     """
-    names = os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"].split(",")
+    names = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(",")
     blocks = [part for part in model.modules() if type(part).__name__ in names]
     if not blocks:
         raise ValueError(

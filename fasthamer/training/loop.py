@@ -110,7 +110,7 @@ def _facts(feed: Feed, meter: Meter, skipped: Skipped, complete: bool, accelerat
         accelerator: of the run.
     """
     skipped.write_samples()
-    facts: dict[str, Any] = {} if complete else {"unevaluated": True}
+    facts: dict[str, Any] = {"processes": accelerator.num_processes} | ({} if complete else {"unevaluated": True})
     if skipped.in_a_row:
         facts["skipped_in_a_row"] = skipped.in_a_row
     if unlogged := meter.unlogged():

@@ -64,9 +64,10 @@ def piped_shards(root: str) -> list[PipedShard]:
     Raises:
         ValueError: not a command.
     """
-    from braceexpand import UnbalancedBracesError, braceexpand  # comes with webdataset
+    from braceexpand import braceexpand  # comes with webdataset
 
     try:
-        return [PipedShard(command) for command in braceexpand(root.removeprefix(PIPE))]
-    except UnbalancedBracesError as error:
+        commands = list(braceexpand(root.removeprefix(PIPE)))
+    except ValueError as error:
         raise ValueError(f"{root}: {error}") from None
+    return [PipedShard(command) for command in commands]
