@@ -179,7 +179,7 @@ def test_another_number_of_lanes_or_processes_is_refused():
     with pytest.raises(ValueError, match=r"in 1 processes with 2 loader workers each, not 1 with 3.*DATA\.WORKERS 2"):
         check_lanes(facts, 1, 3)
     check_lanes({"step": 3, "processes": 2}, 2, 0)
-    with pytest.raises(ValueError, match="the run trains in 2 processes, not 1.*start as many"):
+    with pytest.raises(ValueError, match=r"the run trains in 2 processes, not 1.*start as many"):
         check_lanes({"step": 3, "processes": 2}, 1, 0)
 
 
