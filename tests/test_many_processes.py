@@ -140,12 +140,12 @@ def test_a_sample_that_another_process_cannot_read_is_refused_by_the_main_one(tw
 def test_a_killed_process_is_started_again_and_the_run_ends_in_the_same_bits(two, tmp_path):
     run = tmp_path / "run"
     launcher = start(*TORCHRUN, "--max-restarts", "2", TOOL, *HYBRID, "TRAIN.BATCH", "2", "--out", str(run), "--resume")
-    while not (run / "checkpoints" / "step_2").exists():
+    while not (run / "checkpoints" / "step_1").exists():
         assert launcher.poll() is None, launcher.communicate()[0]
         time.sleep(0.02)
     os.kill(worker(launcher.pid, rank=1), signal.SIGKILL)
     output = finished(launcher)
-    assert re.search(r"resumed from \S+step_[234]", output), output
+    assert re.search(r"resumed from \S+step_[1-5]", output), output
     one, other = (load_file(each / "student.safetensors") for each in (two / "run_of_0", run))
     assert not [name for name in one if not torch.equal(one[name], other[name])]
     assert curve(run) == curve(two / "run_of_0")
