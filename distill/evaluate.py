@@ -6,7 +6,7 @@ The protocol, the fingertip convention and the cameras are the dataset's: `fasth
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -197,7 +197,7 @@ def _predictions(
     """For each batch what `_joined` needs of its samples; `muted` shows no progress."""
     parts = []
     loader: DataLoader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, worker_init_fn=quiet_worker)  # type: ignore
-    bar = {"leave": False, "mininterval": 2, "unit": "batch", "disable": muted}
+    bar: dict[str, Any] = {"leave": False, "mininterval": 2, "unit": "batch", "disable": muted}
     for samples in tqdm(readable(loader), "evaluating", len(batches), **bar):
         samples = Batch(*samples)
         hand = model(samples.image.to(device))
