@@ -13,13 +13,14 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from fasthamer.camera import translation_to_fit
 from fasthamer.data.crop import crop_affine, image_box, to_image_axes
 from fasthamer.data.dataset import HandDataset
-from fasthamer.data.loader_processes import quiet_worker, readable
+from fasthamer.data.faults import Faults, Read, Tolerant
+from fasthamer.data.loader_processes import PATIENCE, loader_errors, quiet_worker, readable
 from fasthamer.data.readers.base import ImageDataset
 from fasthamer.files.images import read_image_size
 from fasthamer.hand.conventions import TIPS
@@ -50,6 +51,20 @@ class Predicted(NamedTuple):
     mirrored: NDArray  # (N,) 1 where the crop shows a mirrored left hand
     intrinsics: NDArray | None = None  # (N, 3, 3) of the images; None: the dataset does not know them
     missed: NDArray[np.bool_] | None = None  # (N,) hands that the detector did not find; None: boxes of the labels
+    indices: NDArray[np.int64] | None = None  # (N,) of the samples in the dataset; None: all of it
+    unreadable: tuple[str, ...] = ()  # descriptions of the samples that are left out
+
+    def number(self, row: int) -> int:
+        """The index in the dataset of the sample in a row."""
+        return row if self.indices is None else int(self.indices[row])
+
+
+class Part(NamedTuple):
+    """What `_joined` needs of a batch."""
+
+    arrays: list[NDArray]  # empty if no sample could be read
+    indices: list[int]  # of its samples
+    unreadable: list[str]  # descriptions of those that could not be read
 
 
 class Rules(NamedTuple):
@@ -60,7 +75,12 @@ class Rules(NamedTuple):
 
 
 def predict(
-    model: nn.Module, dataset: HandDataset, batch: int = 32, workers: int = 0, device: str | torch.device = "cpu"
+    model: nn.Module,
+    dataset: HandDataset,
+    batch: int = 32,
+    workers: int = 0,
+    device: str | torch.device = "cpu",
+    faults: float = 0.0,
 ) -> Predicted:
     """Runs the model over a dataset, once and in order; the model must be in eval mode.
 
@@ -70,15 +90,18 @@ def predict(
         batch: images at a time.
         workers: loader processes.
         device: where the model is.
+        faults: DATA.FAULTS: the largest share of samples that may be unreadable, and are left out.
 
     Raises:
-        BadSample: the dataset refused a sample.
+        BadSample: more samples cannot be read.
+        LoaderError: a loader process died, hangs or ran out of memory.
     """
-    return _joined(dataset, _predictions(model, dataset, _batches(dataset, batch), workers, device))
+    parts = _predictions(model, dataset, _batches(dataset, batch), workers, device, faults)
+    return _joined(dataset, parts, faults)
 
 
 def predict_together(
-    model: nn.Module, dataset: HandDataset, batch: int, workers: int, accelerator: Accelerator
+    model: nn.Module, dataset: HandDataset, batch: int, workers: int, accelerator: Accelerator, faults: float = 0.0
 ) -> Predicted | None:
     """As `predict`, with the batches shared by all processes, each of which calls this with the same model.
 
@@ -88,15 +111,16 @@ def predict_together(
         The predictions, in the main process; None in the others.
 
     Raises:
-        BadSample: the dataset refused a sample; in the main process, whichever read it.
+        BadSample, LoaderError: as `predict`; in the main process, whichever read it.
     """
     rank, processes, batches = accelerator.process_index, accelerator.num_processes, _batches(dataset, batch)
     own = batches[rank::processes]
     device, muted = accelerator.device, not accelerator.is_main_process
-    shares = collected(lambda: _predictions(model, dataset, own, workers, device, muted), accelerator)
+    shares = collected(lambda: _predictions(model, dataset, own, workers, device, faults, muted), accelerator)
     if shares is None:
         return None
-    return _joined(dataset, [shares[number % processes][number // processes] for number in range(len(batches))])
+    parts = [shares[number % processes][number // processes] for number in range(len(batches))]
+    return _joined(dataset, parts, faults)
 
 
 def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto") -> Rules:
@@ -120,7 +144,8 @@ def rules_for(dataset: HandDataset, protocol: str = "auto", joints: str = "auto"
 def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
     """Scores of a prediction; metrics that the labels cannot give are absent.
 
-    Hands of which not every joint is labelled are left out, and counted as `unlabelled`.
+    Hands of which not every joint is labelled are left out, and counted as `unlabelled`; samples that could not be
+    read as `unreadable`.
 
     Args:
         predicted: from `predict`.
@@ -131,6 +156,8 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
         ValueError: a prediction that is not finite; the message names the sample.
     """
     scores = _scores(predicted, rules, regressor)
+    if predicted.unreadable:
+        scores["unreadable"] = len(predicted.unreadable)
     return scores if predicted.missed is None else scores | {"detector_misses": int(predicted.missed.sum())}
 
 
@@ -185,6 +212,7 @@ def _batches(dataset: HandDataset, size: int) -> list[list[tuple[int, int]]]:
     return [keys[begin : begin + size] for begin in range(0, len(keys), size)]
 
 
+@loader_errors()
 @torch.no_grad()
 def _predictions(
     model: nn.Module,
@@ -192,32 +220,52 @@ def _predictions(
     batches: list[list[tuple[int, int]]],
     workers: int,
     device: str | torch.device,
+    faults: float,
     muted: bool = False,
-) -> list[list[NDArray]]:
+) -> list[Part]:
     """For each batch what `_joined` needs of its samples; `muted` shows no progress."""
-    parts = []
-    loader: DataLoader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, worker_init_fn=quiet_worker)  # type: ignore
+    parts, counted = [], Faults(faults)
+    loader: DataLoader = DataLoader(
+        Tolerant(dataset, None),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        worker_init_fn=quiet_worker,
+        collate_fn=_collated,
+        timeout=PATIENCE if workers else 0.0,
+    )
     bar: dict[str, Any] = {"leave": False, "mininterval": 2, "unit": "batch", "disable": muted}
-    for samples in tqdm(readable(loader), "evaluating", len(batches), **bar):
+    for samples, indices, unreadable in tqdm(readable(loader), "evaluating", len(batches), **bar):
+        counted.add(unreadable, len(dataset))
+        if not indices:
+            parts.append(Part([], [], unreadable))
+            continue
         samples = Batch(*samples)
         hand = model(samples.image.to(device))
         outputs = hand.joints, hand.vertices, hand.camera, hand.keypoints_2d
         known = samples.joints, samples.vertices, samples.keypoints_2d, samples.has_vertices
         sizes = torch.full((len(samples.image),), samples.image.shape[-1])
         geometry = samples.crop, samples.mirrored, sizes
-        parts.append([each.float().cpu().numpy() for each in (*outputs, *known, *geometry)])
+        arrays = [each.float().cpu().numpy() for each in (*outputs, *known, *geometry)]
+        parts.append(Part(arrays, indices, unreadable))
     return parts
 
 
-def _joined(dataset: HandDataset, parts: list[list[NDArray]]) -> Predicted:
+def _collated(read: Read) -> tuple[Any, list[int], list[str]]:
+    return default_collate(read.items) if read.items else None, read.indices, [line for _, line in read.faults]
+
+
+def _joined(dataset: HandDataset, parts: list[Part], faults: float) -> Predicted:
     """The whole dataset's predictions from those of its batches."""
+    counted = Faults(faults)
+    counted.add((line for part in parts for line in part.unreadable), len(dataset))
+    indices = [index for part in parts for index in part.indices]
     joints, vertices, camera, points, true_joints, true_vertices, true_points, has_vertices, crop, mirrored, sizes = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
+        np.concatenate(each) for each in zip(*(part.arrays for part in parts if part.indices), strict=True)
     )
     size = int(sizes[0])
     side, missed = size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))), None
     if isinstance(dataset, ImageDataset) and dataset.cropping.find is not None:
-        side, missed = _compared_with_labels(dataset, crop)
+        side, missed = _compared_with_labels(dataset, indices, crop)
     return Predicted(
         joints,
         vertices,
@@ -229,26 +277,30 @@ def _joined(dataset: HandDataset, parts: list[list[NDArray]]) -> Predicted:
         crop,
         side,
         mirrored,
-        _cameras(dataset),
+        _cameras(dataset, indices),
         missed,
+        np.array(indices),
+        tuple(counted.lines),
     )
 
 
-def _cameras(dataset: HandDataset) -> NDArray[np.float64] | None:
+def _cameras(dataset: HandDataset, indices: list[int]) -> NDArray[np.float64] | None:
     """(N, 3, 3), or None where the dataset has none."""
     if not dataset.info.cameras:
         return None
-    return np.stack([dataset.camera(index) for index in range(len(dataset))])
+    return np.stack([dataset.camera(index) for index in indices])
 
 
-def _compared_with_labels(dataset: ImageDataset, crop: NDArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _compared_with_labels(
+    dataset: ImageDataset, indices: list[int], crop: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(N,) sides of the labelled boxes, and whether each crop (N, 2, 3) is the whole image, as it is for a miss."""
-    sides, missed = np.zeros(len(dataset)), np.zeros(len(dataset), bool)
-    for index in range(len(dataset)):
+    sides, missed = np.zeros(len(indices)), np.zeros(len(indices), bool)
+    for row, index in enumerate(indices):
         hand = dataset.raw_sample(index)
         whole = image_box(*read_image_size(hand.path, hand.upright), dataset.cropping.shape)
         affine = crop_affine(whole.centre, whole.side, dataset.image_size, mirror=hand.left)
-        sides[index], missed[index] = hand.box.side, np.allclose(affine, crop[index], rtol=1e-5, atol=1e-5)
+        sides[row], missed[row] = hand.box.side, np.allclose(affine, crop[row], rtol=1e-5, atol=1e-5)
     return sides, missed
 
 

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from fasthamer.config import replaced
 from fasthamer.data.build import build_dataset, build_training_set, dataset_name
 from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
+from fasthamer.data.faults import first_readable
 from fasthamer.data.loader import Feed, check_lanes
 from fasthamer.data.loader_processes import loader_errors
 from fasthamer.detect.boxes import mediapipe_boxes
@@ -24,6 +25,7 @@ from fasthamer.distill.objective import Objective
 from fasthamer.distill.report.entry import entry_of
 from fasthamer.distill.report.page import write_report
 from fasthamer.distill.report.training_log import read_training_log
+from fasthamer.distill.scoring import list_unreadable
 from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
 from fasthamer.distill.token_targets import TokenTargetEncoder
 from fasthamer.distill.trainer import DistillTrainer
@@ -233,8 +235,7 @@ def draw(prepared: DistillRun, student: nn.Module, path: Path, count: int) -> ND
 
     A teacher that is cached, or sharded over all processes, is left out.
     """
-    indices = range(min(count, len(prepared.held_out)))
-    batch = Batch(*default_collate([prepared.held_out[(0, index)] for index in indices]))
+    batch = Batch(*default_collate(first_readable(prepared.held_out, count)))
     batch = Batch(*(each.to(prepared.trainer.accelerator.device) for each in batch))
     teacher = prepared.trainer.teacher
     shown = {} if teacher is None or isinstance(teacher, CachedTeacher) or sharding() else {"teacher": teacher}
@@ -250,9 +251,11 @@ def evaluation_scores(prepared: DistillRun, student: nn.Module) -> dict[str, Any
 
 def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted | None, dict[str, Any]]:
     cfg, accelerator = prepared.cfg, prepared.trainer.accelerator
-    predicted = predict_together(student, prepared.held_out, cfg.EVAL.BATCH, cfg.DATA.WORKERS, accelerator)
+    loading = cfg.EVAL.BATCH, cfg.DATA.WORKERS, accelerator, cfg.DATA.FAULTS
+    predicted = predict_together(student, prepared.held_out, *loading)
     if predicted is None:
         return None, {}
+    list_unreadable(prepared.run / "eval", predicted)
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
     return predicted, evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
 

@@ -44,7 +44,7 @@ def sample_sheet(
     images, captions = [], []
     deep = bool((predicted.true_joints[..., 3] > 0).all(1).any())  # there are 3D labels to compare with
     for title, sample in choose(np.nan_to_num(errors, nan=-1.0), rows):
-        crop = np.ascontiguousarray(dataset[(0, sample)].image.permute(1, 2, 0).numpy())
+        crop = np.ascontiguousarray(dataset[(0, predicted.number(sample))].image.permute(1, 2, 0).numpy())
         vertices, colour = predicted.vertices[sample], MESH_COLOURS["prediction"]
         overlay = overlay_hand(crop, vertices, predicted.camera[sample], faces, colour)
         views = (
@@ -54,7 +54,7 @@ def sample_sheet(
         )
         images.append([crop, overlay, turned_view(vertices, faces, 90, colour=colour), *views])
         caption = "no labels" if np.isnan(errors[sample]) else f"{errors[sample]:.1f} {unit}"
-        captions.append([f"{title}: sample {sample}", caption, *[""] * (len(views) + 1)])
+        captions.append([f"{title}: sample {predicted.number(sample)}", caption, *[""] * (len(views) + 1)])
     return sheet(images, COLUMNS_3D if deep else COLUMNS, captions)
 
 

@@ -28,6 +28,8 @@ def table(scores: dict[str, Any]) -> str:
     lines = [f"{scores['n']} samples, protocol {scores['protocol']}, joints {scores['joints']}"]
     if "detector_misses" in scores:
         lines += [f"  {scores['detector_misses']} hands not found by the detector: the crop was the whole image"]
+    if "unreadable" in scores:
+        lines += [f"  {scores['unreadable']} samples could not be read and are left out"]
     for key in scored_keys(scores):
         low, high = scores[f"{key}_ci95"]
         lines.append(f"  {key:24s} {number(key, scores[key]):>8s}   95 % {number(key, low)} to {number(key, high)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.evaluate import Predicted, Rules, evaluate, hands, predict_together, rules_for
 from fasthamer.distill.sample_sheet import sample_sheet
 from fasthamer.distill.submission import write_submission
-from fasthamer.files.atomic import write_json
+from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand
 from fasthamer.metrics.points import aligned_distances
@@ -27,6 +28,7 @@ from fasthamer.metrics.protocols import protocol_joints
 from fasthamer.predict import open_model
 from fasthamer.students.tokenhand.token_decoder import TokenDecoder
 from fasthamer.training.accelerator import accelerator_for
+from fasthamer.training.skipped import FILE, NAMED
 
 
 class Evaluation(NamedTuple):
@@ -93,20 +95,23 @@ def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> tuple[dict[
         The content of `scores.json`, and the predictions; nothing and None in other processes than the main one.
 
     Raises:
-        ValueError: a sample that cannot be read or scored; the message names it.
+        BadSample, LoaderError: see `predict_together`.
+        ValueError: a prediction that cannot be scored, or nothing but a submission and samples that cannot be read.
     """
     hand: Hand = evaluation.model.hand  # type: ignore[assignment]
     regressor = hand.J_regressor.cpu().numpy()
     cfg = evaluation.cfg
     predicted = predict_together(
-        evaluation.model, evaluation.dataset, cfg.EVAL.BATCH, cfg.DATA.WORKERS, _accelerator(cfg)
+        evaluation.model, evaluation.dataset, cfg.EVAL.BATCH, cfg.DATA.WORKERS, _accelerator(cfg), cfg.DATA.FAULTS
     )
     if predicted is None:
         return {}, None
     scores = evaluation.about | evaluate(predicted, evaluation.rules, regressor)
     write_json(out / "scores.json", scores)
-    seen = hands(predicted, evaluation.rules.joints, regressor)
-    write_submission(out, evaluation.dataset, rules_for(evaluation.dataset).protocol, predicted, seen)
+    list_unreadable(out, predicted)
+    if scores["n"] == 0 or not predicted.unreadable:
+        seen = hands(predicted, evaluation.rules.joints, regressor)
+        write_submission(out, evaluation.dataset, rules_for(evaluation.dataset).protocol, predicted, seen)
 
     left = predicted.mirrored > 0
     joints = protocol_joints(predicted.joints, predicted.vertices, evaluation.rules.joints, regressor, left)
@@ -114,6 +119,24 @@ def score_model(evaluation: Evaluation, out: Path, rows: int = 4) -> tuple[dict[
     image = sample_sheet(evaluation.dataset, predicted, joints, errors, unit, hand.faces, rows)
     write_image(out / "pictures" / "cases.png", image)
     return scores, predicted
+
+
+def list_unreadable(folder: Path, predicted: Predicted) -> None:
+    """Writes `skipped.txt`, a line for each sample that an evaluation left out, with a warning; nothing if it did not.
+
+    Args:
+        folder: of its `scores.json`.
+        predicted: its predictions.
+    """
+    path, lines = folder / FILE, predicted.unreadable
+    path.unlink(missing_ok=True)  # of an earlier evaluation
+    if lines:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        warnings.warn(
+            f"{len(lines)} samples cannot be read and are left out, and no official submission is written, which needs "
+            f"them: see {path}: {'; '.join(lines[:NAMED])}",
+            stacklevel=2,
+        )
 
 
 def _accelerator(cfg: CfgNode) -> Accelerator:

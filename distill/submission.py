@@ -41,7 +41,15 @@ def write_submission(folder: Path, dataset: HandDataset, name: str, predicted: P
         name: of the dataset's protocol.
         predicted: from `fasthamer.distill.evaluate.predict`.
         hands: the same as photographed, from `fasthamer.distill.evaluate.hands`.
+
+    Raises:
+        ValueError: samples are left out, as they cannot be read.
     """
+    if predicted.unreadable:
+        raise ValueError(
+            f"no {protocol(name).submission}: it needs every sample, and {len(predicted.unreadable)} cannot be read: "
+            f"{predicted.unreadable[0]}"
+        )
     path = folder / protocol(name).submission
     if name == "hint":
         write_keypoints(path, predicted.keypoints)

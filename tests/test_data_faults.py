@@ -25,18 +25,21 @@ from fasthamer.data.loader import Feed
 from fasthamer.data.loader_processes import LoaderError, loader_errors
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.streams import Indexed
+from fasthamer.distill.evaluate import evaluate, hands, predict, rules_for
 from fasthamer.distill.objective import Objective
+from fasthamer.distill.submission import write_submission
 from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.hand.mano import load_hand
+from fasthamer.tools import distill
+from fasthamer.tools import eval as eval_tool
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.checkpoint import checkpoints
 from fasthamer.training.loop import train
 from fasthamer.types import ManoParams
 
 NUMBER = 100
-TRUNCATED, EMPTY, MISSING, NOT_A_NUMBER, SHAPE = (
-    np.random.default_rng(7).permutation(NUMBER - 1)[:5].tolist()  # one of each kind: 1 %; the last one is whole
-)
+FAULTY = np.random.default_rng(7).permutation(NUMBER - 1)[:5].tolist()  # 1 % of each kind; the last one is whole
+TRUNCATED, EMPTY, MISSING, NOT_A_NUMBER, SHAPE = FAULTY
 
 
 def write_faulty(root: Path) -> Path:
@@ -49,10 +52,11 @@ def write_faulty(root: Path) -> Path:
     records[SHAPE] = joints[1:]
     folder = root / "training" / "rgb"
     folder.mkdir(parents=True)
-    image = cv2.imencode(".jpg", np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))[1].tobytes()
-    contents = {TRUNCATED: image[: len(image) // 2], EMPTY: b""}
+    noise = np.random.default_rng(0).integers(256, size=(7, 64, 64, 3), dtype=np.uint8)
+    images = [cv2.imencode(".jpg", each)[1].tobytes() for each in noise]
+    contents = {TRUNCATED: images[0][:2000], EMPTY: b""}
     for number in set(range(NUMBER)) - {MISSING}:
-        (folder / f"{number:08d}.jpg").write_bytes(contents.get(number, image))
+        (folder / f"{number:08d}.jpg").write_bytes(contents.get(number, images[number % len(images)]))
     camera = [[60.0, 0.0, 32.0], [0.0, 60.0, 32.0], [0.0, 0.0, 1.0]]
     (root / "training_K.json").write_text(json.dumps([camera] * NUMBER))
     (root / "training_xyz.json").write_text(json.dumps(records))
@@ -81,7 +85,7 @@ def test_training_goes_on_with_other_samples_and_names_each_fault_once(faulty, w
     feed = Feed(opened(faulty), 10, seed=0, workers=workers, faults=0.06)
     whole = batches(feed, 20)  # two epochs
     found = [int(index) for batch in whole for index in batch.index]
-    assert len(found) == 200 and not {TRUNCATED, EMPTY, MISSING, NOT_A_NUMBER, SHAPE} & set(found)
+    assert len(found) == 200 and not set(FAULTY) & set(found)
     assert len(feed.skipped) == 5
     for named in (
         *(f"{number:08d}.jpg" for number in (TRUNCATED, EMPTY, MISSING)),
@@ -182,3 +186,60 @@ def test_a_run_whose_loader_process_was_killed_goes_on_as_if_it_had_not(tmp_path
     (*_, last) = checkpoints(tmp_path / "run/checkpoints")  # the loader process was four batches ahead at most
     resumed = trained(tmp_path / "run", Noise(), 1, resume_from=last)
     torch.testing.assert_close(straight, resumed, atol=0, rtol=0)
+
+
+class Whole(HandDataset):
+    """The samples of a dataset that can be read."""
+
+    def __init__(self, images: FreiHAND) -> None:
+        self.images, self.info = images, images.info
+        self.kept = [number for number in range(NUMBER) if number not in FAULTY]
+
+    def __len__(self):
+        return len(self.kept)
+
+    def __getitem__(self, key):
+        return self.images[(key[0], self.kept[key[1]])]
+
+    def camera(self, index):
+        return self.images.camera(self.kept[index])
+
+
+def test_an_evaluation_leaves_unreadable_samples_out_and_counts_them(faulty, tmp_path):
+    model, dataset = tiny().eval(), opened(faulty)
+    predicted = predict(model, dataset, 16, workers=1, faults=0.06)
+    whole = predict(model, Whole(dataset), 16)
+    assert predicted.indices.tolist() == Whole(dataset).kept and len(predicted.unreadable) == 5
+    regressor = model.hand.J_regressor.numpy()
+    scores, expected = (evaluate(each, rules_for(dataset), regressor) for each in (predicted, whole))
+    assert scores.pop("unreadable") == 5 and scores["n"] == 95
+    assert scores.keys() == expected.keys()
+    for key in ("pa_mpjpe_mm", "pa_mpjpe_mm_ci95", "mpjpe_mm", "auc_joints"):
+        np.testing.assert_allclose(scores[key], expected[key], rtol=1e-4)
+    with pytest.raises(BadSample, match=r"samples cannot be read, DATA\.FAULTS allows 0\.03 of them"):
+        predict(model, dataset, 16, faults=0.03)
+    seen = hands(predicted, "hamer", regressor)
+    with pytest.raises(ValueError, match=r"^no pred\.json: it needs every sample, and 5 cannot be read: "):
+        write_submission(tmp_path, dataset, "freihand", predicted, seen)
+
+
+def test_a_run_on_faulty_data_trains_is_scored_and_names_each_fault_once(faulty, tmp_path, capsys):
+    """Fifty images in each of two steps: every sample is met once in training and once in the evaluation."""
+    run, out = tmp_path / "run", tmp_path / "eval"
+    data = ["--data", "freihand", "--data-root", str(faulty), "DATA.FAULTS", "0.06", "DATA.WORKERS", "0"]
+    small = ["--student", "timm:test_resnet", "--decoder-size", "tiny", "STUDENT.PRETRAINED", "False", "DEVICE", "cpu"]
+    sizes = ["IMAGE_SIZE", "64", "STUDENT.IMAGE_SIZE", "64", "TRAIN.BATCH", "50", "TRAIN.IMAGE_EVERY", "0"]
+    options = ["--kd", "none", "--steps", "2", "DATA.EVAL_SPLIT", "training", *small, *sizes]
+    with pytest.warns(UserWarning, match="5 samples cannot be read and are left out"):
+        assert distill.main([*data, *options, "--out", str(run)]) == 0
+    assert len((run / "skipped.txt").read_text().splitlines()) == 5
+    assert json.loads((run / "eval/scores.json").read_text())["unreadable"] == 5
+    assert "5 samples that cannot be read are left out" in (run / "report.html").read_text()
+    capsys.readouterr()
+    assert eval_tool.main(["--model", str(run), *data, "--split", "training", "--out", str(out)]) == 0
+    output = capsys.readouterr()
+    assert "5 samples could not be read and are left out" in output.out and "no official submission" in output.err
+    assert sorted((out / "skipped.txt").read_text().splitlines()) == sorted(
+        (run / "skipped.txt").read_text().splitlines()
+    )
+    assert not (out / "pred.json").exists()

@@ -117,6 +117,8 @@ def _training(page: Page, log: TrainingLog) -> str:
 def _dataset(page: Page, entries: Sequence[Entry]) -> str:
     scores = entries[0].scores
     about = f"{scores['n']} hands, protocol {scores['protocol']}, joints as {scores['joints']}."
+    if "unreadable" in scores:
+        about += f" {scores['unreadable']} samples that cannot be read are left out."
     if not np.isfinite(entries[0].errors.joints).any():
         note = " The labels are not public or not at hand: there are no errors to show."
         return f'<p class="soft">{escape(about + note)}</p>{_samples(page, entries)}'

@@ -54,7 +54,7 @@ def sample_of(
     title: str, index: int, error: float, dataset: HandDataset, predicted: Predicted, joints: NDArray, faces: NDArray
 ) -> Sample:
     """Reads the image of one sample again and renders it; arguments as `fasthamer.distill.report.entry.entry_of`."""
-    crop = np.ascontiguousarray(dataset[(0, index)].image.permute(1, 2, 0).numpy())
+    crop = np.ascontiguousarray(dataset[(0, predicted.number(index))].image.permute(1, 2, 0).numpy())
     view = aligned_view(predicted, joints, index)
     colour = MESH_COLOURS["prediction"]
     overlay = overlay_hand(crop, predicted.vertices[index], predicted.camera[index], faces, colour)
@@ -62,7 +62,7 @@ def sample_of(
         truth = predicted.true_keypoints[index]
         overlay = draw_keypoints(overlay, transform(predicted.crop[index], truth[:, :2]), GREY, truth[:, 2] > 0.5)
         overlay = draw_keypoints(overlay, transform(predicted.crop[index], predicted.keypoints[index]))
-    return Sample(title, dataset.sample_name(index), error, _data_uri(crop), _data_uri(overlay), view)
+    return Sample(title, dataset.sample_name(predicted.number(index)), error, _data_uri(crop), _data_uri(overlay), view)
 
 
 def aligned_view(predicted: Predicted, joints: NDArray, index: int) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ class Read(NamedTuple):
     """What was read of a batch."""
 
     items: list[Batch]
+    indices: list[int]  # of the items
     faults: list[tuple[int, str]]  # index and description of each sample that could not be read
 
 
@@ -49,12 +50,13 @@ class Tolerant(Dataset):
         Raises:
             ValueError: no sample could be read in place of one.
         """
-        read = Read([], [])
+        read = Read([], [], [])
         for epoch, index in keys:
             others = () if self.seed is None else self._others(epoch, index)
             for tried in (index, *others):
                 try:
                     read.items.append(self.images[(epoch, tried)])
+                    read.indices.append(tried)
                     break
                 except UNREADABLE as error:
                     read.faults.append((tried, one_line(error)))
@@ -67,6 +69,16 @@ class Tolerant(Dataset):
 
     def _others(self, epoch: int, index: int) -> list[int]:
         return np.random.default_rng([self.seed, epoch, index]).integers(len(self), size=TRIES).tolist()
+
+
+def first_readable(images: HandDataset, number: int) -> list[Batch]:
+    """The first so many items of a dataset that can be read."""
+    items: list[Batch] = []
+    reading, index = Tolerant(images, None), 0
+    while len(items) < number and index < len(images):
+        items += reading.__getitems__([(0, index)]).items
+        index += 1
+    return items
 
 
 class Faults:
@@ -91,7 +103,7 @@ class Faults:
             BadSample: more than are allowed.
         """
         self.lines.update(dict.fromkeys(lines))
-        if len(self.lines) > self.allowed * samples:
+        if len(self.lines) > min(self.allowed * samples, samples - 1):
             raise BadSample(
                 f"{len(self.lines)} of {samples} samples cannot be read, DATA.FAULTS allows {self.allowed:g} of them: "
                 f"{'; '.join(list(self.lines)[:3])}"
