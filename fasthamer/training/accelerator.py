@@ -58,7 +58,7 @@ def _join_restarted(kind: str) -> None:
     """
     place = os.environ
     restarts = place.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if restarts == "0" or place["TORCHELASTIC_USE_AGENT_STORE"] != "True" or place["GROUP_WORLD_SIZE"] != "1":
+    if restarts == "0" or place.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or place.get("GROUP_WORLD_SIZE") != "1":
         return
     world = int(place["WORLD_SIZE"])
     store = torch.distributed.TCPStore(place["MASTER_ADDR"], int(place["MASTER_PORT"]), world, is_master=False)
