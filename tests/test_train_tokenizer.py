@@ -80,7 +80,7 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(finished, hand):
     kept = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     names = ("config.yaml", "provenance.json", "metrics.jsonl", "tokenizer.safetensors", "eval/scores.json")
     assert {*names, "pictures/reconstructions.png"} <= kept
-    assert not [name for name in kept if "part" in name or Path(name).name.startswith(".")]
+    assert not [name for name in kept if "part" in name or (Path(name).name.startswith(".") and name != ".lock")]
     image = cv2.imread(str(finished / "pictures" / "reconstructions.png"))
     assert image.shape[0] > 400 and image.shape[1] > 400
     assert image.std() > 20  # something is drawn
@@ -216,11 +216,11 @@ def test_poses_with_a_nan_are_refused_before_anything_is_written(capsys, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_explodes_stops_the_run_before_it_is_saved(capsys, tmp_path):
+def test_a_tokenizer_that_has_diverged_is_one_line_when_it_is_scored(capsys, tmp_path):
     run = tmp_path / "run"
     options = ["TRAIN.LR", "1e30", "TRAIN.CLIP", "0.0", "TRAIN.WARMUP", "0", "TRAIN.CHECKPOINT_EVERY", "1"]
     assert main([*SMALL, *options, "--frame", "camera", "--out", str(run)]) == 1
-    assert "train_tokenizer: step 1: the loss term 'reconstruction' is " in capsys.readouterr().err
+    assert "train_tokenizer: the prediction of sample 0 is not finite" in capsys.readouterr().err
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_1"]
     assert not (run / "tokenizer.safetensors").exists()
 

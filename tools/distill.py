@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from fasthamer.config import load_config
 from fasthamer.tools import cli
-from fasthamer.training.run_dir import RunInUse, config_of
+from fasthamer.training.run_dir import config_of
 
 FLAGS = (
     *("--student", "--decoder", "--tokenizer", "--decoder-size", "--kd", "--teacher", "--teacher-ckpt"),
@@ -34,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
         print(student_table(list_students(decoder_size=getattr(arguments, "STUDENT.DECODER_SIZE") or "full")))
         return 0
 
-    from fasthamer.data.faults import BadSample
     from fasthamer.distill.run import execute, prepare
     from fasthamer.training.interrupt import Interrupted
 
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         if main_process:
             print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
         return stopped.exit_code
-    except (FloatingPointError, BadSample, RunInUse, OSError) as error:
+    except (FloatingPointError, ValueError, OSError) as error:
         return cli.failed("distill", error)
     if main_process:
         millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from fasthamer.tools import cli
-from fasthamer.training.run_dir import RunInUse, config_of
+from fasthamer.training.run_dir import config_of
 
 DEFAULT = "tokenizer/default"
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         if main_process:
             print(f"{stopped}; go on with: python tools/train_tokenizer.py --out {run} --resume", file=sys.stderr)
         return stopped.exit_code
-    except (FloatingPointError, RunInUse, OSError) as error:
+    except (FloatingPointError, ValueError, OSError) as error:
         return cli.failed("train_tokenizer", error)
     if main_process:
         print(

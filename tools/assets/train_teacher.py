@@ -35,9 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments, overrides = cli.parse(parser, argv)
 
     from fasthamer.config import load_config
-    from fasthamer.data.faults import BadSample
     from fasthamer.training.interrupt import Interrupted
-    from fasthamer.training.run_dir import RunInUse, resumed_config
+    from fasthamer.training.run_dir import resumed_config
 
     run: Path = arguments.out
     begun = (run / "config.yaml").is_file()
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
         return stopped.exit_code
-    except (FloatingPointError, BadSample, RunInUse, OSError) as error:
+    except (FloatingPointError, ValueError, OSError) as error:
         return cli.failed("train_teacher", error)
     print(f"{run / 'student.safetensors'}: PA-MPJPE {scores['pa_mpjpe_mm']:.2f} mm on synthetic hands")
     return 0
