@@ -35,8 +35,9 @@ from fasthamer.teachers.vit import PoseViT
 from fasthamer.tools.assets.gpu.record import Check, Emit, LeftOut, Speed, Training
 from fasthamer.training.run_dir import resumed_config
 
-# Farthest vertex, by precision. Products of the GPU keep 10 bits of the mantissa in tf32 and fp16, 7 in bf16.
-LIMIT_MM = {"fp32": 0.1, "tf32": 5.0, "fp16": 5.0, "bf16": 30.0, "int8": 40.0}
+# Farthest vertex, by precision. tf32 and fp16 keep 10 bits of the mantissa, bf16 7: on the CPU bf16 moves the shipped
+# students' vertices by up to 5 mm, ConvNeXt-L's of the check by 0.4 mm, and folding in fp32 by 0.0001 mm.
+LIMIT_MM = {"fp32": 0.1, "tf32": 2.0, "fp16": 2.0, "bf16": 15.0, "int8": 40.0}
 EXPORTED = ("onnxruntime", "tensorrt")  # their fp32 is tf32 on a GPU
 EAGER = {
     "torch": ("fp32", "tf32", "bf16", "fp16"),
@@ -218,7 +219,7 @@ def detector(plan: Plan, emit: Emit) -> None:
     box = [IMAGE_SIZE * 0.1, IMAGE_SIZE * 0.1, IMAGE_SIZE * 0.9, IMAGE_SIZE * 0.9]
     for precise in (True, False):
         with tf32(not precise):
-            meshes = [HandMesh(name, device=each)(images, [[box]] * IMAGES) for each in ("cpu", plan.device)]
+            meshes = [HandMesh(name, device=each)(tuple(images), [[box]] * IMAGES) for each in ("cpu", plan.device)]
         apart = max(np.abs(one.vertices - other.vertices).max() * MM for one, other in zip(*meshes, strict=True))
         kind = "fp32" if precise else "tf32"
         emit(Check(f"HandMesh({name!r}), {kind}, {IMAGES} images", float(apart), LIMIT_MM[kind], "mm"))
