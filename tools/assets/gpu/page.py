@@ -21,7 +21,7 @@ MEANINGS = """\
 - *from the CPU*: the farthest vertex of four synthetic hands from those of the same model on the CPU, in torch and
   fp32, at the batch size that is timed; beside it the limit. Limits are per precision: PyTorch's fp32 without tf32 is
   exact to its own rounding; tf32 and fp16 keep 10 bits of the mantissa, bf16 7; ONNX Runtime and TensorRT compute fp32
-  in tf32. int8 is compared with fp32.
+  in tf32.
 - *median*, *p95*: milliseconds from crops on the GPU to meshes, warmed up, the device synchronised before each reading
   of the clock. *x*: times faster than backend torch in fp32 at the same batch size.
 - `onnxruntime` and `tensorrt` take arrays: their times include copies of crops and meshes between GPU and main memory.
