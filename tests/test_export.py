@@ -57,7 +57,6 @@ def without(packages: tuple[str, ...], code: str, *arguments: object) -> str:
 
 
 def test_an_archive_written_on_the_cpu_runs_on_another_device(archive):
-    pytest.importorskip("torch.export.passes", reason="this torch cannot move an exported graph")
     session = open_session(archive, "folded", "auto", "meta")
     size = session.image_size
     found = session(torch.zeros(2, 3, size, size, dtype=torch.uint8, device="meta"))
