@@ -89,7 +89,7 @@ def test_a_part_gets_what_earlier_ones_leave_and_none_is_begun_with_little():
 def test_a_part_that_takes_too_long_or_fails_is_reported():
     (late,) = gpu_check.in_process("detector", "cpu", True, 0.2)
     assert late == LeftOut("the rest of part detector", "it took more than 0 s") and late.fits
-    (failed,) = gpu_check.in_process("detector", "cuda:99", True, 120)
+    (failed,) = gpu_check.in_process("detector", "cuda:99", True, 900)
     assert not failed.fits and "device 'cuda:99' cannot be used here" in failed.reason
 
 
