@@ -3,7 +3,7 @@
 FROM python:3.12-slim
 
 ARG TORCH=cpu
-RUN pip install --no-cache-dir 'torch>=2.9,<2.16' 'torchvision>=0.24,<0.30' --index-url https://download.pytorch.org/whl/${TORCH}
+RUN pip install --no-cache-dir 'torch>=2.12,<2.16' 'torchvision>=0.27,<0.30' --index-url https://download.pytorch.org/whl/${TORCH}
 
 WORKDIR /source
 COPY setup.py pyproject.toml README.md LICENSE ./

@@ -5,10 +5,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DATA = ["webdataset>=1.0,<2"]
-MESH = ["trimesh>=4.0,<6"]
+MESH = ["trimesh>=4.6,<6"]
 VIDEO = ["av>=18,<19"]
 WEB = ["gradio>=6.0.1,<7", *MESH]
-EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<0.8", "openvino>=2025.0,<2027"]
+EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.7,<0.8", "openvino>=2025.0,<2027"]
 SIBLINGS = ("configs", "distill", "students", "teachers", "tools")
 package_dir = {f"fasthamer.{name}": name for name in SIBLINGS}
 packages = find_packages(include=["fasthamer", "fasthamer.*"]) + list(package_dir)
@@ -30,14 +30,14 @@ setup(
         "fasthamer.configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
-        "torch>=2.9,<2.16",
-        "torchvision>=0.24,<0.30",
-        "timm>=1.0.12,<1.1",
+        "torch>=2.12,<2.16",
+        "torchvision>=0.27,<0.30",
+        "timm>=1.0.21,<1.1",
         "smplx==0.1.28",
         "yacs>=0.1.8,<0.2",
         "numpy>=1.26,<3",
         "scipy>=1.11.2,<2",
-        "opencv-python-headless>=4.8.1,<6",
+        "opencv-python-headless>=4.11,<6",
         "pillow>=10.3,<13",
         "matplotlib>=3.8,<4",  # charts of benchmarks and ablations
         "tensorboard>=2.17,<3",

@@ -56,10 +56,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
 
     Raises:
         ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
-        ImportError: this torch has no Muon.
     """
-    if not hasattr(torch.optim, "Muon"):
-        raise ImportError(f"a tokenizer trains with torch.optim.Muon: torch 2.9 has it, {torch.__version__} lacks it")
     if not resume:
         refuse_foreign(run)
     check_steps(cfg.TRAIN.STEPS)
