@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -179,3 +182,30 @@ def test_below_a_scale_of_one_a_gradient_that_is_not_finite_is_a_fault(tmp_path)
         run_of(tmp_path, Noise(), trainer=trainer)
     assert "step 1 skipped: gradient of student.decoder.deccam.bias" in (tmp_path / "skipped.txt").read_text()
     assert trainer.accelerator.scaler.get_scale() == 0.5
+
+
+def skipping_key() -> tuple[int, int]:
+    """Of two processes with two samples each, the second one's first sample in the second step."""
+    return ORDER[6]
+
+
+def test_all_processes_skip_a_step_together_and_only_one_names_the_cause(tmp_path):
+    """The loss is not finite in one process only, and its gradient is: a label that is NaN gives an L1 loss none."""
+    tests = Path(__file__).parent
+    options = ("KD.MODE", "none", "LOSS.ADVERSARIAL", "0.0005", "TRAIN.EMA", "0.9", "TRAIN.STEPS", "3")
+    options += ("TRAIN.LOG_EVERY", "1", "TRAIN.CHECKPOINT_EVERY", "1", "TRAIN.KEEP", "3")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    path = os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+    command = [*launcher, str(tests / "skipping_process.py"), str(tmp_path), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    assert [line["skipped_steps"] for line in lines(run)] == [0, 1, 0]
+    (line,) = (run / "skipped.txt").read_text().splitlines()
+    assert line.startswith(f"step 2 skipped: label joints is not finite in sample {skipping_key()[1]};")
+    assert same(weights(run / "checkpoints/step_2"), weights(run / "checkpoints/step_1"))
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert same(one, other) and all(value.isfinite().all() for value in one.values())
+    saved = load_file(run / "checkpoints/step_2/learner.safetensors")
+    assert not torch.equal(saved["student.decoder.decpose.weight"], one["student.decoder.decpose.weight"])
