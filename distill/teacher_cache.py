@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from fasthamer.data.augment import UNCHANGED
 from fasthamer.data.build import training_set_of, training_spec
 from fasthamer.data.dataset import HandDataset, HandStream
+from fasthamer.data.faults import Tolerant
 from fasthamer.data.subsets import Views
 from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.hand.mano import Hand
@@ -85,7 +86,8 @@ def complete_cache(
     teacher = cached.teacher
     assert teacher is not None, "a cache is completed once"
     where = accelerator.process_index, accelerator.num_processes
-    new = cached.build(cfg.EVAL.BATCH, cfg.DATA.WORKERS, say, *where, barrier=accelerator.wait_for_everyone)
+    new = cached.build(cfg.EVAL.BATCH, cfg.DATA.WORKERS, say, *where, accelerator.wait_for_everyone, cfg.DATA.FAULTS)
     if new and not cfg.TEACHER.CACHE_VIEWS:
         keys = [(1, index) for index in range(min(COMPARED, len(images)))]
-        say(str(deviation(cached, teacher, Batch(*default_collate([images[key] for key in keys])))))
+        items = Tolerant(images, seed=None).__getitems__(keys).items
+        say(str(deviation(cached, teacher, Batch(*default_collate(items)))))

@@ -304,3 +304,22 @@ def test_components_are_what_is_kept_and_come_back_as_full_maps(tmp_path):
     assert (tmp_path / "maps_00000.bin").stat().st_size == 4 * 2 * 4  # one channel of four
     recalled, own = cached.recall(everything()), teacher(everything().image)
     torch.testing.assert_close(recalled.features, own.features, atol=0.02, rtol=0)  # 20 in half precision
+
+
+def test_a_sample_that_cannot_be_read_gets_no_output_and_costs_no_other(tmp_path):
+    class Holed(ImageDataset):
+        def __getitem__(self, key):
+            if key[1] == 5:
+                raise ValueError("5.jpg: damaged image")
+            return super().__getitem__(key)
+
+    holed = CachedTeacher(tmp_path, LabelTeacher(ImageDataset(LENGTH)), Holed(LENGTH), OUTPUTS)
+    holed.build(batch=3, workers=0, report=lambda text: None, faults=0.2)
+    recalled = holed.recall(everything())
+    known = [number for number in range(LENGTH) if number != 5]
+    own = LabelTeacher(ImageDataset(LENGTH))(everything().image)
+    assert recalled.vertices[5].isnan().all() and recalled.camera[5].isnan().all()
+    torch.testing.assert_close(recalled.vertices[known], own.vertices[known], atol=1e-6, rtol=1e-6)
+    again = CachedTeacher(tmp_path / "strict", LabelTeacher(ImageDataset(LENGTH)), Holed(LENGTH), OUTPUTS)
+    with pytest.raises(BadSample, match=r"5\.jpg: damaged image"):
+        again.build(batch=3, workers=0, report=lambda text: None)

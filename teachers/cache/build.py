@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from fasthamer.data.dataset import HandDataset
+from fasthamer.data.faults import Faults, Read, Tolerant
 from fasthamer.data.loader_processes import quiet_worker, readable
 from fasthamer.files.atomic import remove_drafts, write_json
 from fasthamer.teachers.cache.components import FITTED_ON, components_fingerprint, fit_components, save_components
@@ -29,7 +30,7 @@ from fasthamer.teachers.cache.manifest import (
     read_manifest,
     shards_of,
 )
-from fasthamer.teachers.cache.shards import Shards
+from fasthamer.teachers.cache.shards import MARK, Shards
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import duration
@@ -68,7 +69,7 @@ class Builder:
         remove_drafts(self.folder)
         if read_manifest(self.folder, self.key, self.request) is not None:
             return
-        _, output = next(self._outputs([[0]], 0))
+        _, output, _ = next(self._outputs([[0]], 0))
         manifest: dict[str, Any] = {"format": FORMAT, **self.key._asdict(), "mano": output.mano is not None}
         manifest |= {"maps": None, "components": None}
         if self.request.maps:
@@ -111,24 +112,31 @@ class Builder:
             f"{missing} at {pace:.1f} images/s"
         )
 
-    def fill(self, batch: int, workers: int, rank: int = 0, processes: int = 1) -> None:
+    def fill(self, batch: int, workers: int, rank: int = 0, processes: int = 1, faults: float = 0.0) -> None:
         """Computes this process's part of the missing shards, those whose number is `rank` modulo `processes`.
+
+        Samples that cannot be read get rows of NaN, up to a share of `faults` (DATA.FAULTS): a training takes other
+        samples in their place.
 
         Raises:
             Interrupted: on Ctrl-C, between two batches.
             FloatingPointError: an output that is not finite, or features beyond half precision.
-            BadSample: an image cannot be read.
+            BadSample: more samples cannot be read.
         """
         shards, components = self.shards(), components_of(self.folder, self._manifest())
         mine = [number for number in shards.missing() if number % processes == rank]
         groups = [(number, part) for number in mine for part in _parts(shards.samples(number), batch)]
         quiet, images = rank > 0 or not mine, sum(len(part) for _, part in groups)
         bar = tqdm(total=images, desc="teacher cache", unit="image", disable=quiet)
-        rows, maps = [], []
+        rows, maps, counted = [], [], Faults(faults)
         with InterruptHandler() as interrupt, bar:
             outputs = self._outputs([part for _, part in groups], workers)
-            for (number, part), (crop, output) in zip(groups, outputs, strict=True):
+            for (number, part), (crop, output, unreadable) in zip(groups, outputs, strict=True):
+                counted.add(unreadable.values(), len(self.images))
                 rows.append(_rows(output, crop, shards.kind, part))
+                for row in (row for row, sample in enumerate(part) if sample in unreadable):
+                    for name in set(shards.kind.names or ()) - {MARK}:
+                        rows[-1][name][row] = np.nan
                 if shards.map_shape:
                     maps.append(_half(components.compress(output.features) if components else output.features, part))
                 bar.update(len(part))
@@ -143,25 +151,31 @@ class Builder:
                 f"stopped while the teacher cache was built: {left} of {shards.total} shards are left"
             )
 
-    def _outputs(self, groups: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[Tensor, HandOutput]]:
-        """The crop's affine map and the teacher's outputs, for each group of samples."""
+    def _outputs(
+        self, groups: Sequence[Sequence[int]], workers: int
+    ) -> Iterator[tuple[Tensor, HandOutput, dict[int, str]]]:
+        """For each group of samples the crop's affine map, the teacher's outputs, and which could not be read and why.
+
+        In place of those stand other samples.
+        """
         keys = [[(0, index) for index in group] for group in groups]
         loader: DataLoader = DataLoader(
-            self.images,  # type: ignore[arg-type]
+            Tolerant(self.images, seed=0),
             batch_sampler=keys,  # type: ignore[arg-type]
             num_workers=workers,
             worker_init_fn=quiet_worker,
+            collate_fn=_collated,
         )
-        for loaded in readable(loader):
+        for loaded, unreadable in readable(loader):
             samples = Batch(*loaded)
-            yield samples.crop, self.teacher(samples.image.to(self.device))
+            yield samples.crop, self.teacher(samples.image.to(self.device)), unreadable
 
     def _fit(self, kept: int, batch: int, workers: int) -> str:
         path = self.folder / COMPONENTS
         if not path.is_file():
             spread = np.linspace(0, self.key.samples - 1, min(FITTED_ON, self.key.samples)).astype(int).tolist()
             groups = _parts(spread, batch)
-            maps = (output.features for _, output in tqdm(self._outputs(groups, workers), "components", len(groups)))
+            maps = (output.features for _, output, _ in tqdm(self._outputs(groups, workers), "components", len(groups)))
             components, explained = fit_components(maps, kept)
             tqdm.write(f"{kept} principal components explain {explained:.1%} of the variance of the teacher's features")
             save_components(path, components)
@@ -171,6 +185,10 @@ class Builder:
         manifest = read_manifest(self.folder, self.key, self.request)
         assert manifest is not None, "begin() comes first"
         return manifest
+
+
+def _collated(read: Read) -> tuple[Any, dict[int, str]]:
+    return default_collate(read.items), dict(read.faults)
 
 
 def _rows(output: HandOutput, crop: Tensor, kind: np.dtype, samples: Sequence[int]) -> NDArray:

@@ -62,6 +62,7 @@ class CachedTeacher(nn.Module):
         rank: int = 0,
         processes: int = 1,
         barrier: Callable[[], None] = lambda: None,
+        faults: float = 0.0,
     ) -> bool:
         """Computes what is missing, releases the teacher and opens the cache.
 
@@ -72,6 +73,7 @@ class CachedTeacher(nn.Module):
             rank: this process.
             processes: how many share the work.
             barrier: returns when all processes have called it.
+            faults: DATA.FAULTS: the largest share of samples that may be unreadable.
 
         Returns:
             Whether anything was missing; False on all but the first process.
@@ -87,7 +89,7 @@ class CachedTeacher(nn.Module):
             missing = bool(builder.shards().missing())
             report(builder.estimate(batch, processes))
         barrier()
-        builder.fill(batch, workers, rank, processes)
+        builder.fill(batch, workers, rank, processes, faults)
         barrier()
         self.teacher = None
         self._open()
