@@ -230,7 +230,7 @@ def _predictions(
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
         worker_init_fn=quiet_worker,
-        collate_fn=_collated,
+        collate_fn=_collated,  # type: ignore[arg-type]
         timeout=PATIENCE if workers else 0.0,
     )
     bar: dict[str, Any] = {"leave": False, "mininterval": 2, "unit": "batch", "disable": muted}

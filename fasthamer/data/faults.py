@@ -52,7 +52,7 @@ class Tolerant(Dataset):
         """
         read = Read([], [], [])
         for epoch, index in keys:
-            others = () if self.seed is None else self._others(epoch, index)
+            others = [] if self.seed is None else self._others(self.seed, epoch, index)
             for tried in (index, *others):
                 try:
                     read.items.append(self.images[(epoch, tried)])
@@ -67,8 +67,8 @@ class Tolerant(Dataset):
                     )
         return read
 
-    def _others(self, epoch: int, index: int) -> list[int]:
-        return np.random.default_rng([self.seed, epoch, index]).integers(len(self), size=TRIES).tolist()
+    def _others(self, seed: int, epoch: int, index: int) -> list[int]:
+        return np.random.default_rng([seed, epoch, index]).integers(len(self), size=TRIES).tolist()
 
 
 def first_readable(images: HandDataset, number: int) -> list[Batch]:

@@ -64,7 +64,7 @@ def train(
     pending = bool(facts.get("unevaluated"))  # what is due after step `first`
     log = RunLog(run, first, steps, settings.BATCH * accumulate * processes, not main, pending)
     evaluations = Evaluations(trainer, settings, log, evaluate, image)
-    skipped = Skipped(run, feed, log, accelerator, min(settings.SKIPS, steps), facts.get("skipped_in_a_row", 0))
+    skipped = Skipped(run, feed, log, accelerator, settings.SKIPS, steps, facts.get("skipped_in_a_row", 0))
     with InterruptHandler() as interrupt, closing(log), closing(source), skipped:
         if pending and not evaluations.run(first, interrupt):
             raise interrupt.error(f"stopped after step {first} of {steps}; its checkpoint is saved")

@@ -36,7 +36,7 @@ class Skipped:
     """
 
     def __init__(
-        self, run: Path, feed: Feed, log: RunLog, accelerator: Accelerator, allowed: int, in_a_row: int = 0
+        self, run: Path, feed: Feed, log: RunLog, accelerator: Accelerator, allowed: int, steps: int, in_a_row: int = 0
     ) -> None:
         """
         Args:
@@ -44,12 +44,14 @@ class Skipped:
             feed: whose samples they are.
             log: gets the messages for the user.
             accelerator: the processes; each appends its own lines.
-            allowed: in a row; training stops when they are reached.
+            allowed: TRAIN.SKIPS.
+            steps: of the run; a shorter one stops when all of them are skipped, unless fp16 has only overflowed.
             in_a_row: as the resumed checkpoint has it.
         """
         self.file, self.feed, self.log, self.accelerator, self.allowed = run / FILE, feed, log, accelerator, allowed
         self.in_a_row = in_a_row if in_a_row < allowed else 0  # a run that stopped for too many has as many again
         self.known = set(self.file.read_text(encoding="utf-8").splitlines()) if self.file.is_file() else set()
+        self.steps, self.overflow = steps, False
         self.last = ""  # why the last step was skipped that was, and what to do
 
     def __enter__(self) -> Skipped:
@@ -60,7 +62,7 @@ class Skipped:
 
     @property
     def too_many(self) -> bool:
-        return self.in_a_row >= self.allowed
+        return self.in_a_row >= (self.allowed if self.overflow else min(self.allowed, self.steps))
 
     def write_samples(self) -> None:
         """Writes the samples that could not be read since the last time."""
@@ -73,6 +75,7 @@ class Skipped:
         self.in_a_row = self.in_a_row + 1 if skip else 0
         if skip is None:
             return
+        self.overflow = skip.overflow
         rank = list(ADVICE).index(skip.cause.split()[0]) if skip.cause else len(ADVICE)
         own = [(rank, self._described(skip))]
         first, line = min(gather_object(own) if self.accelerator.num_processes > 1 else own)

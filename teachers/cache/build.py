@@ -164,7 +164,7 @@ class Builder:
             batch_sampler=keys,  # type: ignore[arg-type]
             num_workers=workers,
             worker_init_fn=quiet_worker,
-            collate_fn=_collated,
+            collate_fn=_collated,  # type: ignore[arg-type]
         )
         for loaded, unreadable in readable(loader):
             samples = Batch(*loaded)
