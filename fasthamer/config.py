@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from yacs.config import CfgNode as CN
 
+from fasthamer.one_line import one_line
 from fasthamer.setting_values import as_type_of, untyped
 
 _C = CN()
@@ -224,7 +226,7 @@ def _read(path: Path) -> dict:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path} is not plain YAML: {one_line(error)}") from None
     if not isinstance(loaded, dict):
         raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
     return loaded
@@ -240,8 +242,13 @@ def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, di
         raise ValueError(f"{path} is based on itself (BASE)")
     settings = _read(path)
     base = settings.pop("BASE", None)
-    below = [] if base is None else _with_bases(_find(str(base)), (*above, path))
-    return [*below, (path, settings)]
+    if base is None:
+        return [(path, settings)]
+    try:
+        found = _find(str(base))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: BASE: {error}") from None
+    return [*_with_bases(found, (*above, path)), (path, settings)]
 
 
 def _named_mix(name: str) -> dict[str, object]:
@@ -269,10 +276,12 @@ def _named_mix(name: str) -> dict[str, object]:
 def _find(recipe: str | Path) -> Path:
     shipped = _shipped()
     for path in (Path(recipe), shipped / f"{RENAMED_RECIPES.get(str(recipe), recipe)}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
             return path
     names = sorted(str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml"))
-    raise FileNotFoundError(f"no recipe {str(recipe)!r}: neither a file nor one of the shipped ({', '.join(names)})")
+    raise FileNotFoundError(
+        f"no recipe {one_line(repr(str(recipe)))}: neither a file nor one of the shipped ({', '.join(names)})"
+    )
 
 
 def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import yaml
 
+from fasthamer.one_line import one_line
+from fasthamer.plain_yaml import plain_data
+
 MIX_TEXT = ("data", "root", "split")  # of an entry of DATA.MIX: these stay text, weight and shards are numbers
 
 
 def untyped(text: str) -> object:
     """Mappings and lists in which every scalar stays the text as written, such as 007, yes or 2024-11-26."""
-    loader = _UntypedLoader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+    return plain_data(_UntypedLoader(text))
 
 
 def as_type_of(default: object, value: object, key: str, source: str) -> object:
@@ -27,14 +26,14 @@ def as_type_of(default: object, value: object, key: str, source: str) -> object:
     elif isinstance(value, str) and not isinstance(default, str):
         value = _decode(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 1e300 else str(value)  # a float cannot hold every integer
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is not type(default):
         raise ValueError(
-            f"{source}: {key} takes a {type(default).__name__} such as {default!r}, not {value!r} "
+            f"{source}: {key} takes a {type(default).__name__} such as {default!r}, not {one_line(repr(value))} "
             f"({type(value).__name__})"
         )
     return value
@@ -49,7 +48,7 @@ class _UntypedLoader(yaml.SafeLoader):
 def _decode(text: str) -> object:
     """The number, truth value or text that YAML reads, except that 1e-5 is a number too."""
     try:
-        value = yaml.safe_load(text)
+        value = plain_data(yaml.SafeLoader(text))
         return float(value) if isinstance(value, str) and "e" in value.lower() else value
     except (ValueError, yaml.YAMLError):
         return text

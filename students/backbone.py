@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 import fasthamer
+from fasthamer.files.safe_checkpoint import check_stored, check_tensors
 from fasthamer.files.weights import check_weights, shapes
+from fasthamer.one_line import one_line
 from fasthamer.students import landmark_maps
 from fasthamer.students.landmark_maps import LandmarkMaps
 from fasthamer.students.shipped import shipped_students
@@ -258,12 +261,15 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
+            if zipfile.is_zipfile(path):
+                check_stored(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise a dozen types for a broken file
-        raise ValueError(f"backbone weights {path}: not a readable state dict ({error})") from error
+        raise ValueError(f"backbone weights {path}: not a readable state dict ({one_line(error)})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"backbone weights {path}: expected a state dict (names to tensors)")
+    check_tensors(state, f"backbone weights {path}")
     return state
 
 
@@ -277,7 +283,7 @@ def _of_student(path: str | Path | None) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): file.get_tensor(name).float() for name in names}
-    except SafetensorError:
+    except (SafetensorError, OSError):
         return {}  # `read_weights` raises the error
 
 

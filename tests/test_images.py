@@ -226,6 +226,7 @@ def test_folders_and_files_without_permission_are_named(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "a.png").touch()
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     with pytest.raises(ValueError, match=r"a\.png cannot be read: Permission denied$"):
         read_image(tmp_path / "a.png")

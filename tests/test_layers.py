@@ -15,6 +15,7 @@ FOLDERS = ("fasthamer", *SIBLINGS)
 # From the bottom to the top. Each part may import what stands in a row below its own, and its own files.
 # `predict`, the Python API, opens students and teachers: it lies in fasthamer/ and stands above them.
 LAYERS = (
+    ("plain_yaml", "one_line"),
     ("setting_values",),
     ("", "registry", "types", "config", "device"),
     ("camera", "files"),

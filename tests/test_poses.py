@@ -133,7 +133,7 @@ BAD_FILES = {
     "degrees": ({"hand_pose": np.full((4, 45), 30.0)}, "turn by 51.96 on average: are these degrees"),
     "no rotations": ({"hand_pose": np.ones((4, 15, 3, 3))}, "hand 0 is not of rotation matrices"),
     "reflections": ({"hand_pose": np.tile(-np.eye(3), (4, 15, 1, 1))}, "hand 0 is not of rotation matrices"),
-    "pickled": ({"hand_pose": np.array([{}], dtype=object)}, "allow_pickle"),
+    "pickled": ({"hand_pose": np.array([{}], dtype=object)}, "pickled objects"),
 }
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fasthamer.one_line import one_line
+
 
 class TrainingLog(NamedTuple):
     """The log of a run."""
@@ -32,5 +34,6 @@ def read_training_log(run: Path, name: str) -> TrainingLog | None:
             json.loads(line) for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1:] == "\n"
         ]
         return TrainingLog(name, [{**line, "step": int(line["step"]), "phase": str(line["phase"])} for line in lines])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: expected lines of JSON with step and phase ({error})") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        what = one_line(error)
+        raise ValueError(f"{file}: expected lines of JSON with step and phase ({what})") from None

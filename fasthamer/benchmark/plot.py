@@ -5,12 +5,13 @@ Accuracies come from the `scores.json` that `tools/eval.py` writes, speeds from 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from fasthamer.files.safe_json import read_json
+from fasthamer.one_line import one_line
 from fasthamer.registry import unknown
 from fasthamer.render.figure import COLOURS, FAINT, GRID, INK, new_figure, plain_axes
 
@@ -48,10 +49,11 @@ def read_score(path: str | Path) -> float:
     if not path.is_file():
         raise FileNotFoundError(f"no scores {path}: `tools/eval.py` writes scores.json, give it or its folder")
     try:
-        scores = json.loads(path.read_text(encoding="utf-8-sig"))
+        scores = read_json(path)
         score = float(scores[SCORE])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has no number {SCORE!r}: expected what tools/eval.py writes ({error})") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        why = one_line(error)
+        raise ValueError(f"{path} has no number {SCORE!r}: expected what tools/eval.py writes ({why})") from None
     if not (math.isfinite(score) and score > 0):
         raise ValueError(f"{path}: {SCORE} is {score}; expected millimetres above 0")
     return score

@@ -18,6 +18,7 @@ import numpy as np
 from fasthamer.hand.conventions import MIDDLE_KNUCKLE, WRIST
 from fasthamer.registry import unknown
 
+LARGEST_SIDE = 1e6  # pixels of a crop
 BOX_FACTOR = 2.0  # the box is this much larger than the hand's keypoints; HaMeR's demo uses the same
 BOX_SHAPES = {  # width, height that a box grows to before its larger side is taken
     "hamer": (192, 256),  # the input of HaMeR's backbone, the middle of its 256-pixel crop

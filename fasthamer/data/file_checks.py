@@ -7,7 +7,15 @@ from pathlib import Path
 
 from fasthamer.data.readers.base import RawSample
 from fasthamer.files.image_kinds import foreign_kind, is_common_image
-from fasthamer.files.images import JPEG_BEGIN, TAIL, decode_image, is_whole_jpeg, read_image_size, read_orientation
+from fasthamer.files.images import (
+    JPEG_BEGIN,
+    TAIL,
+    decode_image,
+    is_whole_jpeg,
+    read_image_size,
+    read_orientation,
+    require_file,
+)
 
 _PNG_END = b"IEND\xaeB`\x82"
 _METADATA = (
@@ -30,7 +38,7 @@ def incomplete(path: Path) -> str | None:
     """
     try:
         begin, end = _ends(path)
-        return content_problem(begin, end, path.read_bytes)
+        return content_problem(begin, end, path.read_bytes)  # a regular file, or `_ends` raises
     except OSError:
         return "is missing" if not path.exists() else "cannot be read"
 
@@ -121,6 +129,7 @@ def shown_size(path: Path) -> tuple[int, int]:
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
+    require_file(path)
     with open(path, "rb") as file:
         begin = file.read(TAIL)
         size = file.seek(0, 2)

@@ -7,7 +7,6 @@ finished shards, so the same command continues after an interruption. The format
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from fasthamer.data.readers.tars import PACK_INFO, RECORD, webdataset
 from fasthamer.data.sample import Labels
 from fasthamer.files.atomic import remove_drafts, replacing, write_json
 from fasthamer.files.images import JPEG_BEGIN, decode_image, encode_image, read_image_size, read_orientation
+from fasthamer.files.safe_json import read_json
 
 SHARD = 1000  # hands per shard, as HaMeR's
 REACH = 0.95  # of the box's side: farthest from its centre that augmentation reaches (1.3 / sqrt(2) + shift)
@@ -99,7 +99,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         _save(out, about)
         return about
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         before = {key: about[key] for key in settings}
         assert isinstance(about["shards"], dict)
     except (ValueError, KeyError, TypeError, AssertionError):

@@ -101,7 +101,8 @@ def make_item(
 def check_labels(labels: Labels, box: crop.Box) -> None:
     """
     Raises:
-        ValueError: a label of another shape, or a known point, another label or the box is not finite.
+        ValueError: a label of another shape, or a known point, another label or the box is not finite, or a box that no
+            image has.
     """
     for name, shape in SHAPES.items():
         label = getattr(labels, name)
@@ -114,6 +115,8 @@ def check_labels(labels: Labels, box: crop.Box) -> None:
             raise ValueError(f"the labelled {name} are not finite")
     if not np.isfinite((*box.centre, box.side, box.rotation)).all():
         raise ValueError("its box is not finite")
+    if not 0 < box.side < crop.LARGEST_SIDE:
+        raise ValueError(f"its box is {box.side:.3g} pixels large")
 
 
 def without_labels(item: Batch) -> Batch:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.detect.shipped import FOLDER, check_kind
+from fasthamer.one_line import one_line
 from fasthamer.runtime.onnx_sessions import import_onnxruntime
 
 Arrays = tuple[NDArray[np.float32], ...]
@@ -55,8 +56,8 @@ class OnnxNetwork:
         try:
             session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's own exceptions have no common base
-            first = str(error).strip().splitlines()[0]
-            raise ValueError(f"{self.path}: onnxruntime cannot open it, it may be damaged ({first})") from error
+            why = one_line(error)
+            raise ValueError(f"{self.path}: onnxruntime cannot open it, it may be damaged ({why})") from error
         inputs = [(each.name, each.shape[1:]) for each in session.get_inputs()]
         outputs = {each.name for each in session.get_outputs()}
         if inputs != [("image", [3, self.size, self.size])] or not outputs >= set(self.outputs):

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fasthamer.files.atomic import replacing
+from fasthamer.files.safe_json import parse_json
+from fasthamer.one_line import one_line
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -78,8 +80,8 @@ def _opened(path: Path, kind: Kind) -> Iterator[Any]:
         raise FileNotFoundError(f"{kind.name} file {path}: no such file")
     try:
         file = safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a {kind.name}'s file, or a damaged one ({error})") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a {kind.name}'s file, or a damaged one ({one_line(error)})") from error
     with file:
         yield file
 
@@ -89,16 +91,19 @@ def _header(file: Any, path: Path, kind: Kind) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{path}: a safetensors file, but not a {kind.name}'s (no fasthamer header)")
     try:
-        header = json.loads(text)
+        header = parse_json(text, "the header")
         found = header["format"]
-        named = set(header[kind.name]) if found == kind.format else set()
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: a damaged fasthamer header ({type(error).__name__}: {error})") from None
+        named = set(dict(header[kind.name])) if found == kind.format else set()
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: a damaged fasthamer header ({type(error).__name__}: {one_line(error)})") from None
     if found != kind.format:
-        raise ValueError(f"{path}: no {kind.name} that this version of fasthamer reads: {found!r}, not {kind.format!r}")
-    if not kind.keys <= named <= kind.keys | kind.optional:
         raise ValueError(
-            f"{path}: a {kind.name} of another version of fasthamer: it is described by {', '.join(sorted(named))}; "
+            f"{path}: no {kind.name} that this version of fasthamer reads: {one_line(repr(found))}, not {kind.format!r}"
+        )
+    if not kind.keys <= named <= kind.keys | kind.optional:
+        described = one_line(", ".join(sorted(named)))
+        raise ValueError(
+            f"{path}: a {kind.name} of another version of fasthamer: it is described by {described}; "
             f"this one reads {', '.join(sorted(kind.keys))}"
         )
     return header

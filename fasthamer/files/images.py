@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +29,8 @@ from fasthamer.files.pixels import (
 
 JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_SCAN = b"\xff\xda"  # begins the compressed pixels, in which it does not occur
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # second bytes of the markers that begin a frame
+LARGEST = 250_000_000  # pixels of a JPEG, of other kinds Pillow's 179 million; larger ones are refused
 TAIL = 4096  # bytes among which a whole JPEG file has its end mark; some writers add something behind it
 
 
@@ -56,8 +61,7 @@ def decode_image(content: bytes, source: str, upright: Upright = True) -> NDArra
     """
     # OpenCV is the faster reader; whether it refuses a JPEG cut short depends on its version, so look first.
     if is_whole_jpeg(content[:2], content):
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        image = _decoded_jpeg(content, source)
         if image is not None:
             pixels = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
             return pixels if upright is False else turned(pixels, _jpeg_mark(content), upright)
@@ -93,6 +97,7 @@ def read_orientation(path: Path) -> int:
 def read_equivalent_focal(path: Path) -> float | None:
     """The 35 mm equivalent of the focal length in a file's EXIF data, mm; None without one, or without such a file."""
     try:
+        require_file(path)
         with open(path, "rb") as file, _opened(file) as image:
             return equivalent_focal(image)
     except Exception:  # damaged files raise anything; reading their pixels gives the error
@@ -121,8 +126,22 @@ def is_whole_jpeg(begin: bytes, end: bytes) -> bool:
     return begin.startswith(JPEG_BEGIN) and JPEG_END in end[-TAIL:] and end.rfind(JPEG_END) > end.rfind(JPEG_SCAN)
 
 
+def require_file(path: Path) -> None:
+    """A dataset's labels may name a device, which never ends, or a pipe, which never answers.
+
+    Raises:
+        OSError: no such file, or no ordinary one.
+    """
+    if "\0" in str(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder is an error already
+        raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
+
+
 def _content(path: Path) -> bytes:
     try:
+        require_file(path)
         return path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -156,6 +175,38 @@ def _complaint(source: str, content: bytes, error: Exception) -> str:
     return f"{source} is no image of a known format; use JPEG or PNG"
 
 
+def _decoded_jpeg(content: bytes, source: str) -> NDArray[np.uint8] | None:
+    """(H, W, 3) as OpenCV gives it, BGR; None if it refuses the file.
+
+    Raises:
+        ValueError: too large. Neither OpenCV nor our use of Pillow refuses a JPEG that would fill the memory.
+    """
+    width, height = _jpeg_size(content)
+    if width * height > LARGEST:
+        raise ValueError(
+            f"{source} is too large ({width}x{height}, more than {LARGEST // 10**6} million pixels); make it smaller"
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Width and height in a JPEG's first frame header, (0, 0) without one; faster than with Pillow."""
+    at = content.find(b"\xff", 2)
+    while 0 <= at < len(content) - 9:
+        marker = content[at + 1]
+        if marker in _FRAMES:
+            return int.from_bytes(content[at + 7 : at + 9], "big"), int.from_bytes(content[at + 5 : at + 7], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+        else:
+            at = content.find(b"\xff", at + 2 + int.from_bytes(content[at + 2 : at + 4], "big"))
+    return 0, 0
+
+
 def _jpeg_mark(content: bytes) -> int:
     try:
         with _open_jpeg(io.BytesIO(content)) as image:
@@ -180,6 +231,7 @@ def _header(path: Path, marked: bool) -> tuple[int, int, int]:
     """Stored width, stored height and EXIF orientation (1 unless `marked`)."""
     begin = b""
     try:
+        require_file(path)
         with open(path, "rb") as file:
             begin = file.read(512)
             file.seek(0)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.files.atomic import replacing
+from fasthamer.files.safe_npz import unpack_npz
 
 VERSION = 1  # of the content of indexes; other versions are rebuilt
 Arrays = dict[str, NDArray]
@@ -39,11 +38,10 @@ def cached(name: str, sources: Iterable[Path], make: Callable[[], Arrays], folde
     path = parent / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.npz"
     state = _state(sources)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = unpack_npz(path, str(path))
         if str(arrays.pop("state")) == state:
             return arrays
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+    except (OSError, KeyError, ValueError):
         pass  # missing or damaged
     arrays = make()
     with contextlib.suppress(OSError), replacing(path) as draft:  # without a writable folder it is rebuilt each time

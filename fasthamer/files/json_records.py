@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fasthamer.files.index import Arrays, cached
+from fasthamer.one_line import one_line
 
 LARGE = 4 << 20  # bytes; searching a smaller file is faster than storing an index
 BLOCK = 8 << 20  # bytes read at once
@@ -70,8 +71,8 @@ class JsonRecords:
         where = f"{self.path}: record {number}"
         try:
             record = np.array(json.loads(text), dtype=np.float64)
-        except (ValueError, TypeError) as error:  # JSON damaged, or rows of different lengths
-            raise ValueError(f"{where} is damaged ({error})") from None
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:  # damaged, or rows of several lengths
+            raise ValueError(f"{where} is damaged ({one_line(error)})") from None
         if record.shape != self.shape:
             raise ValueError(f"{where} is {'x'.join(map(str, record.shape))}, expected {self.shape[0]}x{self.shape[1]}")
         if not np.isfinite(record).all():

@@ -15,6 +15,7 @@ from typing import Any
 
 BLOCK = 1 << 20  # characters
 _AFTER = tuple(" \t\r\n,:]}")  # characters that can follow a value
+DEEPEST = 100  # nested objects and arrays of a value that is skipped
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -91,15 +92,17 @@ class JsonStream:
             self._at = end
             return value
 
-    def skip(self) -> None:
+    def skip(self, depth: int = 0) -> None:
         """Skips the next value."""
         opening = self._peek()
+        if depth > DEEPEST:
+            raise self._broken("nested too deeply")
         if opening == "[":
             for _ in self.elements():
                 pass
         elif opening == "{":
             for _ in self.members():
-                self.skip()
+                self.skip(depth + 1)
         else:
             self.value()
 

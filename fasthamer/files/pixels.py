@@ -13,10 +13,13 @@ Of several frames or pages the first is taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+BAND = 1 << 24  # pixels that are converted at once
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
 EXIF_TAGS, EQUIVALENT_FOCAL = 0x8769, 0xA405  # the block of camera settings, in it the focal length for 35 mm film
 Upright = bool | tuple[int, int]
@@ -115,7 +118,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in _ALPHA or "transparency" in image.info:
         return _over_black(image)
     if image.mode in _PLAIN:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return _in_bands(image, lambda band: np.asarray(band if band.mode == "RGB" else band.convert("RGB")))
     kind = {"F": "32-bit float pixels", "LAB": "CIE Lab colours"}.get(image.mode, f"pixels of mode {image.mode}")
     raise UnsupportedPixelsError(f"{kind}, without a fixed black and white; save it as 8-bit JPEG or PNG")
 
@@ -130,11 +133,13 @@ def _of_grey(image: Image.Image) -> NDArray[np.uint8]:
         )
     if "transparency" in image.info:
         raise UnsupportedPixelsError("16-bit pixels with a transparent grey; save it as 8-bit PNG")
-    values = np.asarray(image).astype(np.int64).clip(0, (1 << bits) - 1) >> (bits - 8)
-    grey = values.astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is 0; Pillow inverts it for 8 bits only
-        grey = 255 - grey
-    return np.repeat(grey[..., None], 3, -1)
+    inverted = tags.get(_PHOTOMETRIC) == 0  # white is 0; Pillow inverts it for 8 bits only
+
+    def grey(band: Image.Image) -> NDArray[np.uint8]:
+        values = (np.asarray(band).astype(np.int64).clip(0, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
+        return np.repeat((255 - values if inverted else values)[..., None], 3, -1)
+
+    return _in_bands(image, grey)
 
 
 def _over_black(image: Image.Image) -> NDArray[np.uint8]:
@@ -144,8 +149,27 @@ def _over_black(image: Image.Image) -> NDArray[np.uint8]:
         raise UnsupportedPixelsError("a transparent colour in other than 8 bits; save it as 8-bit PNG")
     if image.mode == "La":
         image = image.convert("LA")
-    pixels = np.asarray(image.convert("RGBA")).astype(np.uint16)
-    return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype(np.uint8)
+
+    def blended(band: Image.Image) -> NDArray[np.uint8]:
+        pixels = np.asarray(band.convert("RGBA")).astype(np.uint16)
+        return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype(np.uint8)
+
+    return _in_bands(image, blended)
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """(H, W, 3): a large image is converted a few rows at a time, which takes a fraction of the memory."""
+    width, height = image.size
+    if width * height <= BAND:
+        return convert(image)
+    image.load()
+    width, height = image.size  # decoding may turn it
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = convert(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _refuse_thumbnail(image: Image.Image) -> None:

@@ -1,14 +1,19 @@
-"""Reads arrays of known names and shapes from untrusted NumPy archives, without pickle."""
+"""Reads arrays from untrusted NumPy archives, without pickle and without unpacking more than the file promises."""
 
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fasthamer.one_line import one_line
+
+LARGEST = 1 << 30  # bytes of an array; larger ones are refused: 10 MB of an archive can unpack to 10 GB
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_npz(
@@ -25,25 +30,69 @@ def read_npz(
         FileNotFoundError: no such file.
         ValueError: damaged, with pickled objects, or an array is missing, has another shape or non-finite numbers.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy") for name in archive.namelist()}
-            missing = [name for name in shapes if name not in members and name not in optional]
-            if missing:
-                raise ValueError(f"it has no {', '.join(missing)} (but {', '.join(sorted(members)) or 'nothing'})")
-            found: dict[str, NDArray] = {}
-            for name in members.intersection(shapes):
-                with archive.open(f"{name}.npy") as member:
-                    found[name] = np.lib.format.read_array(member, allow_pickle=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except ValueError as error:  # numpy raises it for a refused pickle too
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    except (OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: damaged archive ({error}); copy or download it again") from None
+    found = unpack_npz(path, str(path), shapes)
+    missing = [name for name in shapes if name not in found and name not in optional]
+    if missing:
+        raise ValueError(f"{path}: it has no {', '.join(missing)} (but {_members(path)})")
     for name, array in found.items():
         _check(array, shapes[name], f"{path}: {name}")
     return found
+
+
+def unpack_npz(file: Path | BinaryIO, source: str, names: Collection[str] | None = None) -> dict[str, NDArray]:
+    """Arrays of an archive as they are.
+
+    Args:
+        file: the archive.
+        source: its name, for errors.
+        names: of the arrays, those that are not there are left out; None: all.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, with pickled objects, or an array is too large.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {
+                name: _array(archive, member, f"{source}: {name}")
+                for member in archive.infolist()
+                if (name := member.filename.removesuffix(".npy")) and (names is None or name in names)
+            }
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{source} is missing") from None
+    except _RefusedError as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # zipfile, zlib and NumPy's parser of headers raise a dozen types
+        raise ValueError(f"{source}: damaged archive ({one_line(error)}); copy or download it again") from None
+
+
+class _RefusedError(Exception):
+    pass
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDArray:
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise _RefusedError(f"{where} is in an unknown version of NumPy's format; save it again")
+        shape, _, dtype = _HEADERS[version](stream)
+    if dtype.hasobject:
+        raise _RefusedError(f"{where} holds pickled objects, which are never loaded; save it again with plain arrays")
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if size > LARGEST or member.file_size > LARGEST:
+        raise _RefusedError(f"{where} is too large: {one_line(shape)} of {dtype}, more than {LARGEST >> 20} MB")
+    if not 0 <= size <= member.file_size:
+        raise _RefusedError(f"{where} is cut short or damaged: {one_line(shape)} of {dtype}")
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _members(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        names = sorted({name.removesuffix(".npy") for name in archive.namelist()})
+    return one_line(", ".join(names)) or "nothing"
 
 
 def _check(array: NDArray, shape: tuple[int | None, ...] | None, where: str) -> None:

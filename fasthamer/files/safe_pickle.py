@@ -16,6 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fasthamer.one_line import one_line
+
+LARGEST = 10_000_000  # values, each part counted as often as it is referred to
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|[SU]\d{1,4}|O8?)")
 
 
@@ -50,11 +53,13 @@ def loads(data: bytes, records: Iterable[str] = (), source: str = "pickle") -> A
         ValueError: a global that is not listed (the message names it), or damaged data.
     """
     try:
-        return _resolve(_Unpickler(data, frozenset(records)).load(), {})
+        content = _resolve(_Unpickler(data, frozenset(records)).load(), {})
+        _measure(content, {})
+        return content
     except _RefusedError as error:
-        raise ValueError(f"{source}: refused, since {error}; only plain data is read from pickles") from None
+        raise ValueError(f"{source}: refused, since {one_line(error)}; only plain data is read from pickles") from None
     except Exception as error:  # a damaged stream can raise any exception
-        raise ValueError(f"{source}: not a readable pickle ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{source}: not a readable pickle ({type(error).__name__}: {one_line(error)})") from None
 
 
 class _RefusedError(Exception):
@@ -115,6 +120,43 @@ class _Unpickler(_PythonUnpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    def load_bytearray8(self) -> None:
+        """Reads before it allocates: the stated size may be any."""
+        size = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(min(size, 1 << 62))))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    dispatch[pickle.DICT[0]] = load_dict
+
+    def load_additems(self) -> None:
+        _check_keys(self.stack)
+        super().load_additems()
+
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+
+    def load_frozenset(self) -> None:
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+
 
 class _Dtype:
     def __init__(self, code: Any, *_: Any) -> None:
@@ -173,9 +215,22 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _check_keys(keys: Iterable[Any]) -> None:
+    """Refuses keys that are no plain values: the hash of 60 tuples, each twice in the next, takes 2**60 steps."""
+    for key in keys:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(part, str | bytes | int | float | None) for part in parts):
+            raise _RefusedError(f"it has a {type(key).__name__} as a key")
+
+
+def _set(items: Any = ()) -> set:
+    _check_keys(items)
+    return set(items)
+
+
 _KNOWN: dict[str, Callable[..., Any]] = {
-    "__builtin__.set": set,
-    "builtins.set": set,
+    "__builtin__.set": _set,
+    "builtins.set": _set,
     "_codecs.encode": _encode,
     "numpy.dtype": _Dtype,
     "numpy.ndarray": _Array,
@@ -204,3 +259,27 @@ def _resolve(item: Any, memo: dict[int, Any]) -> Any:
         resolved = type(item)(_resolve(value, memo) for value in item)
     memo[id(item)] = (item, resolved)  # with the item, so that its id is not reused
     return resolved
+
+
+def _measure(item: Any, known: dict[int, int | None]) -> int:
+    """How many values an item stands for; refuses what is too large, or contains itself, to be worked through.
+
+    A list that is twice in the next, and so on 60 times, is a small file, and an array of it would fill any memory.
+    """
+    if isinstance(item, dict):
+        parts: Iterable[Any] = item.values()
+    elif isinstance(item, list | tuple | set | frozenset):
+        parts = item
+    elif isinstance(item, Record):
+        parts = (item.args, item.state)
+    elif isinstance(item, np.ndarray) and item.dtype.hasobject:
+        parts = item.ravel().tolist()
+    else:
+        return 1
+    if id(item) not in known:
+        known[id(item)] = None
+        known[id(item)] = 1 + sum(_measure(part, known) for part in parts)
+    size = known[id(item)]
+    if size is None or size > LARGEST:
+        raise _RefusedError("it contains itself" if size is None else f"it stands for more than {LARGEST} values")
+    return size

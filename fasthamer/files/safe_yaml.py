@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+from fasthamer.one_line import one_line
+from fasthamer.plain_yaml import plain_data
+
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast
 
 
@@ -31,15 +34,13 @@ def read_yaml(path: Path) -> dict:
         raise FileNotFoundError(f"{path} is missing")
     try:
         with open(path, "rb") as file:
-            loader = _Loader(file)
-            try:
-                content = loader.get_single_data()
-            finally:
-                loader.dispose()
+            content = plain_data(_Loader(file))
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(f"{path}: refused, since {error.problem}; only plain data is read from YAML") from None
+        raise ValueError(
+            f"{path}: refused, since {one_line(error.problem)}; only plain data is read from YAML"
+        ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: text that is not UTF-8
-        raise ValueError(f"{path}: damaged YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: damaged YAML ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, this is a {type(content).__name__}")
     return content

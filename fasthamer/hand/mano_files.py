@@ -7,15 +7,16 @@ checkpoint, whose `mano.*` buffers are the hand. The result has MANO's own keys 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fasthamer.files import safe_pickle
+from fasthamer.files.safe_npz import unpack_npz
 from fasthamer.hand.conventions import MANO_PARENTS
 from fasthamer.hand.procedural import embedded_arrays
+from fasthamer.one_line import one_line
 from fasthamer.types import N_BETAS, N_FACES, N_VERTICES
 
 SHAPES: dict[str, tuple[int | None, ...]] = {  # None: any length
@@ -89,9 +90,8 @@ def check_hand_arrays(arrays: dict[str, Any], source: str, side: str = "right") 
     """
     missing = [key for key in SHAPES if key not in arrays]
     if missing:
-        raise ValueError(
-            f"{source}: not a MANO hand, {', '.join(missing)} missing (it has: {', '.join(arrays) or '-'})"
-        )
+        present = one_line(", ".join(map(str, arrays))) or "-"
+        raise ValueError(f"{source}: not a MANO hand, {', '.join(missing)} missing (it has: {present})")
     checked = {}
     for key, shape in SHAPES.items():
         array = np.asarray(arrays[key])
@@ -123,8 +123,9 @@ def _from_pickle(path: Path, side: str) -> dict[str, Any]:
         raise ValueError(f"{path}: a MANO pickle holds a dict, this one a {type(content).__name__}")
     try:
         return {key: _plain(value) for key, value in content.items() if key in SHAPES}
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, or not MANO's layout ({type(error).__name__}: {error})") from None
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{path}: damaged, or not MANO's layout ({what})") from None
 
 
 def _plain(value: Any) -> Any:
@@ -136,6 +137,8 @@ def _plain(value: Any) -> Any:
         return _plain(state["a"]).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
     if kind == _CH:
         return np.asarray(state["x"])
+    if tuple(state["_shape"]) != SHAPES["J_regressor"]:  # the one sparse array; another size could fill any memory
+        raise ValueError(f"a sparse array of {state['_shape']}")
     dense = np.zeros(state["_shape"])
     columns = np.repeat(np.arange(dense.shape[1]), np.diff(state["indptr"]))
     np.add.at(dense, (state["indices"], columns), state["data"])
@@ -144,14 +147,10 @@ def _plain(value: Any) -> Any:
 
 def _from_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files if key in SHAPES}
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{path}: not a readable .npz ({type(error).__name__}: {error})") from None
+        return unpack_npz(path, str(path), SHAPES)
     except ValueError as error:
         raise ValueError(
-            f"{path}: holds pickled objects ({error}); save it again with plain arrays: "
-            "np.savez(file, **fasthamer.hand.mano_files.read_hand_arrays('MANO_RIGHT.pkl'))"
+            f"{error}. To write one: np.savez(file, **fasthamer.hand.mano_files.read_hand_arrays('MANO_RIGHT.pkl'))"
         ) from None
 
 

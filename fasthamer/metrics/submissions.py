@@ -14,7 +14,6 @@ In memory, hands are in our axes and order; see `fasthamer.metrics.protocols`.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from numpy.typing import NDArray
 
 from fasthamer.files.atomic import write_text
 from fasthamer.files.number_lists import read_number_lists
+from fasthamer.files.safe_json import read_json
+from fasthamer.files.safe_npz import read_npz
 from fasthamer.metrics.alignment import require_finite
 from fasthamer.metrics.pck import Annotated
 from fasthamer.metrics.protocols import from_official, to_official
@@ -54,7 +55,7 @@ def read_predictions(path: str | Path, expected: int | None = None, protocol: st
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     quickly = read_number_lists(Path(path), _JOINTS, _MESH)
-    content = quickly or _read_json(Path(path))
+    content = quickly or read_json(Path(path))
     if not isinstance(content, list) or len(content) != 2:
         raise ValueError(f"{path}: expected [joints of all samples, vertices of all samples], two lists")
     joints, vertices = content
@@ -138,7 +139,7 @@ def read_keypoints(path: str | Path, expected: int | None = None) -> NDArray[np.
     Raises:
         FileNotFoundError, ValueError: as `read_predictions`.
     """
-    return _points_of(_read_json(Path(path)), (N_JOINTS, 2), str(path), expected)
+    return _points_of(read_json(Path(path)), (N_JOINTS, 2), str(path), expected)
 
 
 def read_annotated(path: str | Path) -> Annotated:
@@ -163,21 +164,7 @@ def read_annotated(path: str | Path) -> Annotated:
 
 def _read_points(path: Path, shape: tuple[int, int], expected: int | None) -> NDArray[np.float64]:
     quickly = read_number_lists(path, shape)
-    return _points_of(quickly[0] if quickly else _read_json(path), shape, str(path), expected)
-
-
-def _read_json(path: Path) -> object:
-    """
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    return _points_of(quickly[0] if quickly else read_json(path), shape, str(path), expected)
 
 
 def _points_of(samples: object, shape: tuple[int, int], name: str, expected: int | None) -> NDArray[np.float64]:
@@ -190,7 +177,7 @@ def _points_of(samples: object, shape: tuple[int, int], name: str, expected: int
     for index, sample in enumerate(samples if isinstance(samples, list) else ()):
         try:
             array = np.asarray(sample, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{name}: sample {index} is not a table of numbers {shape[0]}x{shape[1]}") from None
         if array.shape != shape:
             raise ValueError(f"{name}: sample {index} has shape {array.shape}, expected {shape}")
@@ -216,10 +203,9 @@ def _labels(path: Path) -> dict[str, NDArray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: --gt takes HaMeR's TEST_<set>_img_all.npz")
     try:
-        with np.load(path) as content:
-            found = {key: content[key] for key in ("imgname", "scale", "hand_keypoints_2d")}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not one of HaMeR's evaluation files ({error})") from None
-    if found["hand_keypoints_2d"].shape != (len(found["imgname"]), N_JOINTS, 3):
-        raise ValueError(f"{path}: hand_keypoints_2d has shape {found['hand_keypoints_2d'].shape}, expected (N, 21, 3)")
+        found = read_npz(path, {"imgname": (None,), "scale": None, "hand_keypoints_2d": (None, N_JOINTS, 3)})
+    except ValueError as error:
+        raise ValueError(f"{error}: not one of HaMeR's evaluation files") from None
+    if len({len(array) for array in found.values()}) > 1 or found["scale"].dtype.kind not in "fiu":
+        raise ValueError(f"{path}: every image needs its scale and its keypoints: not one of HaMeR's evaluation files")
     return found

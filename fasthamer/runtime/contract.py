@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fasthamer import __version__
+from fasthamer.files.safe_json import parse_json
+from fasthamer.one_line import one_line
 
 FORMAT = "fasthamer-export-1"
 KEY = "fasthamer"  # under which an exported file holds this module's JSON
@@ -69,14 +71,41 @@ class Contract(NamedTuple):
         """
         if text is None:
             raise ValueError(f"{source}: no model that fasthamer exported (no header): make one with tools/export.py")
-        try:
-            header: Mapping[str, Any] = json.loads(text)
-            if header["format"] != FORMAT:
-                raise ValueError(f"{source}: exported by another version ({header['format']!r}, not {FORMAT!r})")
-            header = {**cls._field_defaults, **header}  # files of earlier versions have fewer fields
-            return cls(*(_tupled(name, header[name]) for name in cls._fields))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{source}: a damaged fasthamer header ({type(error).__name__}: {error})") from None
+        header = parse_json(text, source)
+        if not isinstance(header, dict) or "format" not in header:
+            raise ValueError(f"{source}: a damaged fasthamer header")
+        if header["format"] != FORMAT:
+            found = one_line(repr(header["format"]))
+            raise ValueError(f"{source}: exported by another version ({found}, not {FORMAT!r})")
+        header = {**cls._field_defaults, **header}  # files of earlier versions have fewer fields
+        if strange := [name for name in cls._fields if name not in header or not _KINDS[name](header[name])]:
+            raise ValueError(f"{source}: a damaged fasthamer header ({', '.join(strange)})")
+        return cls(*(_tupled(name, header[name]) for name in cls._fields))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_numbers(count: int) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list) and len(value) == count and all(isinstance(each, int | float) for each in value)
+    )
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {  # what each field of a header has to be
+    "image_size": lambda value: isinstance(value, int) and 0 < value < 1 << 16,
+    "view": _are_numbers(4),
+    "outputs": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "precision": _is_text,
+    "hand": _is_text,
+    "hand_name": _is_text,
+    "faces": lambda value: value is None or (isinstance(value, list) and all(map(_are_numbers(3), value))),
+    "mean": _are_numbers(3),
+    "std": _are_numbers(3),
+    "box_shape": _is_text,
+    "weights_licence": _is_text,
+}
 
 
 def _tupled(name: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fasthamer.one_line import one_line
 from fasthamer.runtime.contract import INPUT, KEY, Contract
 from fasthamer.runtime.session import ArraySession, Setting
 
@@ -50,13 +51,13 @@ class OnnxSession(ArraySession):
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # the runtime's own exceptions have no common base
-            raise ValueError(f"{path}: onnxruntime cannot open it ({str(error).strip().splitlines()[0]})") from error
+            raise ValueError(f"{path}: onnxruntime cannot open it ({one_line(error)})") from error
         if self._session.get_providers()[0] != provider:  # it falls back to the CPU with a warning only
             raise ValueError(
                 f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: its CUDA libraries "
                 "could not be loaded; repair them, or choose device cpu"
             )
-        contract = Contract.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+        contract = Contract.from_json(_header(self._session, path), str(path))
         if setting.precision not in ("auto", contract.precision):
             raise ValueError(f"{path} was exported in {contract.precision}, not in {setting.precision}")
         self.setting = setting._replace(precision=contract.precision)
@@ -67,6 +68,13 @@ class OnnxSession(ArraySession):
 
     def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: images}), strict=True))
+
+
+def _header(session: Any, path: Path) -> str | None:
+    try:
+        return session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: its description is no UTF-8 text: the file is damaged") from None
 
 
 def open_onnx(model: Any, setting: Setting) -> OnnxSession:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fasthamer.one_line import one_line
 from fasthamer.runtime.contract import INPUT, KEY, Contract
 from fasthamer.runtime.session import ArraySession, Setting
 
@@ -34,7 +35,7 @@ class OpenVinoSession(ArraySession):
         try:
             model = core.read_model(path)
         except RuntimeError as error:
-            raise ValueError(f"{path}: openvino cannot read it ({str(error).strip().splitlines()[-1]})") from error
+            raise ValueError(f"{path}: openvino cannot read it ({one_line(error)})") from error
         contract = Contract.from_json(_header(model), str(path))
         precision = contract.precision if setting.precision == "auto" else setting.precision
         if (precision == "int8") != (contract.precision == "int8"):

@@ -13,13 +13,14 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from fasthamer.files.safe_checkpoint import check_stored
+from fasthamer.one_line import one_line
 from fasthamer.runtime.contract import KEY, Contract
 
 _MODEL, _SAMPLE, _HEADER = "models/model.json", "data/sample_inputs/model.pt", f"extra/{KEY}"
@@ -49,48 +50,48 @@ def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
     try:
         program = torch.export.load(path)
     except Exception as error:  # of a dozen types, for whatever is damaged
-        raise ValueError(f"{path}: torch cannot read this archive ({type(error).__name__}: {error})") from error
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{path}: torch cannot read this archive ({what})") from error
     return program, Contract.from_json(header, str(path))
 
 
 def _checked(path: Path) -> str | None:
     """Checks every member that torch's loader acts on, and returns the header."""
+    check_stored(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.split("/", 1)[-1]: name for name in archive.namelist()}  # without the archive's own folder
             strange = [name for name in names if not _known(name)]
             if strange:
-                raise ValueError(f"{path}: will not be opened, it holds {strange[0]!r}")
+                raise _RefusedError(f"it holds {one_line(repr(strange[0]))}")
             for config in _CONFIGS:
                 for name, entry in json.loads(archive.read(names[config]))["config"].items():
                     if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
-                        raise ValueError(f"{path}: will not be opened, its {name!r} is no plain tensor")
-            _check_graph(json.loads(archive.read(names[_MODEL])), path)
+                        raise _RefusedError(f"its {one_line(repr(name))} is no plain tensor")
+            _check_graph(json.loads(archive.read(names[_MODEL])))
             torch.load(io.BytesIO(archive.read(names[_SAMPLE])), weights_only=True)
             return archive.read(names[_HEADER]).decode() if _HEADER in names else None
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        OSError,
-        UnpicklingError,
-        json.JSONDecodeError,
-    ) as error:
-        raise ValueError(f"{path}: not an archive of torch.export, or a damaged one ({error})") from error
+    except _RefusedError as error:
+        raise ValueError(f"{path}: will not be opened, {error}") from None
+    except Exception as error:  # zipfile, json and torch raise a dozen types
+        raise ValueError(f"{path}: not an archive of torch.export, or a damaged one ({one_line(error)})") from error
+
+
+class _RefusedError(Exception):
+    pass
 
 
 def _known(name: str) -> bool:
     return name in (_MODEL, _SAMPLE, _HEADER, *_CONFIGS) or _MEMBERS.fullmatch(name) is not None
 
 
-def _check_graph(graph: dict[str, Any], path: Path) -> None:
+def _check_graph(graph: dict[str, Any]) -> None:
     if graph.get("guards_code"):
-        raise ValueError(f"{path}: will not be opened, its guards are code")
+        raise _RefusedError("its guards are code")
     for key, value in _entries(graph):
         rule = {"target": _OPERATORS, "expr_str": _SIZES}.get(key)
         if rule is not None and not (isinstance(value, str) and rule.fullmatch(value)):
-            raise ValueError(f"{path}: will not be opened, its graph has the {key} {str(value)[:80]!r}")
+            raise _RefusedError(f"its graph has the {key} {str(value)[:80]!r}")
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fasthamer.files.atomic import DRAFT, remove_drafts, replacing
+from fasthamer.files.safe_checkpoint import check_stored
+from fasthamer.files.safe_json import read_json
+from fasthamer.one_line import one_line
 
 FACTS, SUMS = "state.json", "SHA256SUMS"  # the latter as sha256sum writes it: `sha256sum -c` checks it too
 
@@ -76,16 +79,21 @@ def load_checkpoint(path: Path, state: Trainable) -> dict[str, Any]:
         file = path / f"{name}.safetensors"
         if not file.is_file():
             raise ValueError(f"{path} holds no {name}: it was written with other settings")
-        _load_strictly(module, load_file(file), file)
-    saved = torch.load(path / "optimizers.pt", map_location="cpu", weights_only=True)
+        _load_strictly(module, _read(file, load_file), file)
+    file = path / "optimizers.pt"
+    check_stored(file)
+    saved = _read(file, lambda file: torch.load(file, map_location="cpu", weights_only=True))
     for name, each in state.optimizers.items():
-        each.load_state_dict(saved[name])
+        _read(file, lambda _, name=name, each=each: each.load_state_dict(saved[name]))
     return read_facts(path)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """What `load_checkpoint` returns, without filling anything."""
-    return json.loads((path / FACTS).read_text(encoding="utf-8"))
+    facts = read_json(path / FACTS)
+    if not isinstance(facts, dict) or not isinstance(facts.get("step"), int):
+        raise ValueError(f"{path / FACTS} is damaged: it has no step")
+    return facts
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -165,6 +173,13 @@ def _digest(file: Path) -> str:
 
 def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
+
+
+def _read(file: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(file)
+    except Exception as error:  # safetensors, torch and its optimizers raise a dozen types
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {one_line(error)})") from None
 
 
 def _load_strictly(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -130,8 +131,9 @@ def _cut(file: Path, last: int, unevaluated: bool) -> dict[str, Any]:
     if not file.is_file():
         return {}
     kept, found = [], {}
-    for text in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not text.endswith("\n") or (line := json.loads(text))["step"] > last:
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        line = _parsed(text)
+        if not text.endswith("\n") or line["step"] > last:
             continue
         if line["step"] == last and line["phase"] == "train":
             found = line
@@ -140,6 +142,15 @@ def _cut(file: Path, last: int, unevaluated: bool) -> dict[str, Any]:
         kept.append(text)
     write_text(file, "".join(kept))
     return found
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A line of the log; a damaged one as if it were of a later step."""
+    try:
+        line = json.loads(text)
+        return line | {"step": int(line["step"]), "phase": str(line["phase"])}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return {"step": math.inf, "phase": ""}
 
 
 def duration(seconds: float) -> str:

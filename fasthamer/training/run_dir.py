@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import platform
@@ -16,6 +15,8 @@ from yacs.config import CfgNode
 
 from fasthamer.config import RENAMED, load_config, settings_of
 from fasthamer.files.atomic import DRAFT, remove_drafts, write_json, write_text
+from fasthamer.files.safe_json import read_json
+from fasthamer.one_line import one_line
 from fasthamer.training.checkpoint import checkpoints, fault_of
 from fasthamer.training.interrupt import sigterm_interrupts
 
@@ -173,12 +174,14 @@ def continued(run: Path, origin: dict[str, Any], checkpoint: Path) -> dict[str, 
     Raises:
         ValueError: the hand or the tokenizer is not the one the run began with.
     """
-    before = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    before = read_json(run / "provenance.json")
+    if not isinstance(before, dict) or "data" not in before or not isinstance(before.get("resumed", []), list):
+        raise ValueError(f"{run / 'provenance.json'} is damaged: it is not a run's provenance")
     for key, flag in (("hand", "--mano"), ("tokenizer", "--tokenizer")):
         if key in before and before[key] != origin.get(key):
             raise ValueError(
-                f"{run} began with another {key} ({before[key]}, now {origin.get(key)}), with which what it has learnt "
-                f"means something else: give the same {flag}, or start a new run with another --out"
+                f"{run} began with another {key} ({one_line(before[key])}, now {origin.get(key)}), with which what it "
+                f"has learnt means something else: give the same {flag}, or start a new run with another --out"
             )
     if before["data"] != origin["data"]:  # another version of OpenCV is enough, so it is no reason to refuse
         logger.warning("%s goes on with data that differ from what it began with", run)

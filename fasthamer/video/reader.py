@@ -40,7 +40,7 @@ class VideoReader:
             raise FileNotFoundError(f"no video {path}")
         self._errors = av.error.FFmpegError
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(str(path), metadata_errors="replace")
         except self._errors as error:
             raise ValueError(f"{path} cannot be read as a video: {error.strerror}") from None
         streams = self._container.streams.video

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.detect.landmark_reader import Landmarks
+from fasthamer.files.safe_npz import unpack_npz
 from fasthamer.predict import Camera, Hands, ManoArrays
 from fasthamer.video.follow import Computed
 from fasthamer.video.tracker import Observed
@@ -36,14 +37,18 @@ class FrameRecords:
         path.touch()
         self._file: BinaryIO = path.open("r+b")
         stored = self._next()
-        if stored is None or not np.array_equal(stored["run"], header["run"]):
+        if stored is None or not np.array_equal(stored.get("run", ()), header["run"]):
             self._file.seek(0)
             self._append(header)
 
     def read(self) -> Computed | None:
         """The next frame's record; None behind the last whole one, and then `append` goes on there."""
-        arrays = self._next()
-        return None if arrays is None else unpacked(arrays, self.faces)
+        start, arrays = self._file.tell(), self._next()
+        try:
+            return None if arrays is None else unpacked(arrays, self.faces)
+        except (KeyError, ValueError, TypeError, AttributeError):  # damaged: this frame is computed again
+            self._file.seek(start)
+            return None
 
     def append(self, computed: Computed) -> None:
         """Adds a frame; it is on the disk when this returns, as far as the operating system is concerned."""
@@ -55,13 +60,13 @@ class FrameRecords:
     def _next(self) -> dict[str, NDArray] | None:
         start = self._file.tell()
         length = int.from_bytes(self._file.read(LENGTH), "little")
-        try:
-            blob = self._file.read(length)
-            with np.load(io.BytesIO(blob)) as arrays:
-                return dict(arrays)
-        except (ValueError, EOFError, OSError, OverflowError, zipfile.BadZipFile):  # cut off, when the run was killed
-            self._file.seek(start)
-            return None
+        if start + LENGTH + length <= os.fstat(self._file.fileno()).st_size:
+            try:
+                return unpack_npz(io.BytesIO(self._file.read(length)), str(self.path))
+            except ValueError:
+                pass
+        self._file.seek(start)  # cut off, when the run was killed
+        return None
 
     def _append(self, arrays: Mapping[str, NDArray]) -> None:
         buffer = io.BytesIO()

@@ -9,6 +9,7 @@ import fasthamer
 from fasthamer.files.headed_tensors import Kind, read_headed, read_header, write_headed
 from fasthamer.files.weights import check_weights, shapes
 from fasthamer.hand.mano import Hand
+from fasthamer.one_line import one_line
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, TokenizerSpec
 
 SHIPPED = Path(fasthamer.__file__).parent / "assets" / "embedded_tokenizer.safetensors"
@@ -53,7 +54,10 @@ def load_tokenizer(path: str | Path, hand: Hand) -> Tokenizer:
             f"{path}: this tokenizer was made for the hand {name!r} ({fingerprint}), not for {hand.name!r} "
             f"({hand.fingerprint}): its codes do not fit that hand. Train one with tools/train_tokenizer.py"
         )
-    tokenizer = Tokenizer(TokenizerSpec(**description), hand)
+    try:
+        tokenizer = Tokenizer(TokenizerSpec(**description), hand)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # of whatever the header holds
+        raise ValueError(f"{path}: no tokenizer can be built from its description: {one_line(error)}") from error
     check_weights(tensors, shapes(tokenizer.state_dict()), f"{path}: weights that do not fit its description")
     tokenizer.load_state_dict(tensors)
     return tokenizer.eval().requires_grad_(False)

@@ -18,6 +18,7 @@ from fasthamer.students.tokenhand.encoder import MeshEncoder
 from fasthamer.students.tokenhand.mesh_decoder import MeshDecoder
 from fasthamer.types import N_VERTICES
 
+LARGEST = 16384  # codes or widths
 FRAMES = ("palm", "camera")
 
 
@@ -138,6 +139,9 @@ def check_spec(spec: TokenizerSpec) -> None:
         numbers = value if isinstance(value, list) else [value]
         if name != "frame" and not all(isinstance(number, int) and number >= least for number in numbers):
             raise ValueError(f"a tokenizer's {name} is of whole numbers of at least {least}, not {value}")
+        most = 64 if "blocks" in name else LARGEST
+        if name != "frame" and (len(numbers) > 64 or max(numbers, default=0) > most):
+            raise ValueError(f"a tokenizer's {name} is of at most 64 numbers up to {most}, not {value}")
     if not spec.tokens or len(spec.tokens) != len(spec.widths):
         raise ValueError(f"a mesh decoder has as many token counts as widths, not {spec.tokens} and {spec.widths}")
     if len(spec.points) + 1 != len(spec.point_widths):

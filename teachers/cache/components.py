@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fasthamer.files.atomic import replacing
+from fasthamer.files.safe_npz import read_npz
 
 FITTED_ON = 256  # images, evenly spread over the set: 49,152 cells of HaMeR's map
 
@@ -74,8 +75,8 @@ def load_components(path: Path, fingerprint: str) -> Components:
     """
     if not path.is_file() or components_fingerprint(path) != fingerprint:
         raise ValueError(f"{path}: missing, damaged or of another teacher cache; remove the folder or name another")
-    with np.load(path, allow_pickle=False) as arrays:
-        return Components(torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["basis"]))
+    arrays = read_npz(path, {"mean": (None,), "basis": (None, None)})
+    return Components(torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["basis"]))
 
 
 def components_fingerprint(path: Path) -> str:

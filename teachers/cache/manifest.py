@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fasthamer.data.dataset import HandDataset, fingerprint
+from fasthamer.one_line import one_line
 from fasthamer.teachers.cache.components import Components, load_components
 from fasthamer.teachers.cache.shards import ROWS, Shards, read_json, row_type
 from fasthamer.teachers.teacher import Teacher
@@ -62,15 +63,18 @@ def read_manifest(folder: Path, key: CacheKey, request: CacheRequest) -> dict[st
     manifest = read_json(path)
     if manifest.get("format") != FORMAT or not {*CacheKey._fields, "mano", "maps", "components"} <= manifest.keys():
         raise ValueError(
-            f"{path}: format {manifest.get('format')!r}, this version reads {FORMAT!r}: name another folder"
+            f"{path}: format {one_line(manifest.get('format'))!r}, this version reads {FORMAT!r}: name another folder"
         )
     for name, ours in key._asdict().items():
+        theirs = one_line(manifest.get(name))
         if manifest.get(name) != ours:
             raise ValueError(
                 f"{folder} caches another {name if name != 'samples' else 'number of samples'} "
-                f"({manifest.get(name)}, this run has {ours}): give --teacher-cache another folder, or remove this one"
+                f"({theirs}, this run has {ours}): give --teacher-cache another folder, or remove this one"
             )
     maps = manifest["maps"]
+    if not _are_sizes(maps):
+        raise ValueError(f"{path}: damaged, its maps are {one_line(maps)}; remove the folder or name another")
     if request.maps and maps is None:
         raise ValueError(
             f"{folder} keeps outputs only, but KD.MODE compares features: give --teacher-cache another folder"
@@ -94,6 +98,15 @@ def shards_of(folder: Path, manifest: dict[str, Any], rows: int = ROWS) -> Shard
 def components_of(folder: Path, manifest: dict[str, Any]) -> Components | None:
     """The principal components of the stored maps; None where all channels are stored."""
     return load_components(folder / COMPONENTS, manifest["components"]) if manifest["components"] else None
+
+
+def _are_sizes(maps: Any) -> bool:
+    names = {"kept", "channels", "height", "width"}
+    return maps is None or (
+        isinstance(maps, dict)
+        and maps.keys() >= names
+        and all(isinstance(maps[name], int) and 0 < maps[name] < 1 << 24 for name in names)
+    )
 
 
 def _not_ours(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.files import safe_json
 from fasthamer.files.atomic import write_bytes
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES
 
@@ -165,9 +166,9 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error}); remove it, or the whole folder if nothing else helps") from None
+        found = safe_json.read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; it is damaged: remove it, or the whole folder if nothing else helps") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: not a part of a teacher cache; name another folder")
     return found

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
 from fasthamer.files.pixels import Upright
+from fasthamer.one_line import one_line
 from fasthamer.types import N_JOINTS
 
 LARGE = 1 << 25  # bytes; the index of an annotation file of at least this size is cached
@@ -132,8 +134,8 @@ def read_coco(path: Path, image: Callable[[dict], None], annotation: Callable[[d
                         handlers[section](record)
                     except KeyError as error:
                         raise ValueError(f"{path}: {section}[{number}] has no {error}") from None
-                    except (ValueError, TypeError) as error:
-                        raise ValueError(f"{path}: {section}[{number}]: {error}") from None
+                    except (ValueError, TypeError, OverflowError, AttributeError, IndexError) as error:
+                        raise ValueError(f"{path}: {section}[{number}]: {one_line(error)}") from None
             else:
                 stream.skip()
     if missing := handlers.keys() - found:
@@ -211,16 +213,15 @@ def _read(path: Path) -> Arrays:
         `left` (N,) bool; `names` (N,) image names; `sizes` (N, 2) their recorded width and height, 0 where not
         recorded; `skipped`: the number of hands with too few keypoints; `crowds`: of annotations of groups.
     """
-    ids: list[int] = []
+    ids, sizes = array("q"), array("i")
     files: list[bytes] = []
-    sizes: list[tuple[int, int]] = []
     hands: list[_Hand] = []
     skipped = crowds = 0
 
     def image(record: dict) -> None:
         ids.append(int(record["id"]))
         files.append(record["file_name"].encode())
-        sizes.append((int(record.get("width") or 0), int(record.get("height") or 0)))
+        sizes.extend((int(record.get("width") or 0), int(record.get("height") or 0)))
 
     def annotation(record: dict) -> None:
         nonlocal skipped, crowds
@@ -246,7 +247,7 @@ def _read(path: Path) -> Arrays:
         "boxes": np.array([hand.box for hand in hands], dtype=np.float32).reshape(-1, 4),
         "left": np.array(["left" in (hand.side or sides.get(hand.category, "")) for hand in hands], dtype=bool),
         "names": np.array(files)[rows],
-        "sizes": np.array(sizes, dtype=np.int32)[rows],
+        "sizes": np.array(sizes, dtype=np.int32).reshape(-1, 2)[rows],
         "skipped": np.array(skipped),
         "crowds": np.array(crowds),
     }
@@ -264,16 +265,18 @@ def _categories(path: Path, categories: list[dict], used: set) -> tuple[dict[Any
         ValueError: a category without id, or names that are not understood.
     """
     names, orders = {}, {}
+    if not isinstance(categories, list):
+        raise ValueError(f"{path}: categories is a {type(categories).__name__}, expected a list")
     for number, category in enumerate(categories):
         where = f"{path}: categories[{number}]"
-        if not isinstance(category, dict) or "id" not in category:
+        if not isinstance(category, dict) or not isinstance(category.get("id"), int | float | str):
             raise ValueError(f"{where} has no 'id'")
         names[category["id"]] = str(category.get("name", "")).lower()
         if category["id"] in used and category.get("keypoints"):
             try:
                 order = openpose_order(category["keypoints"])
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"{where}: {one_line(error)}") from None
             if order is not None:
                 orders[category["id"]] = order
     return names, orders
@@ -291,6 +294,8 @@ class _Hand(NamedTuple):
 def _hands(record: dict) -> Iterator[_Hand]:
     """The hands of one annotation."""
     image, category = int(record["image_id"]), record.get("category_id")
+    if abs(image) >= 1 << 63 or not isinstance(category, int | float | str | None):
+        raise ValueError(f"image_id {image} or category_id {category!r} is no id")
     if "lefthand_kpts" in record:  # COCO-WholeBody
         for side in ("left", "right"):
             if record[f"{side}hand_valid"] not in (0, 1):

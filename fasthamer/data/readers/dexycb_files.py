@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.files.safe_yaml import read_yaml
+from fasthamer.one_line import one_line
 from fasthamer.registry import unknown
 
 Kind = TypeVar("Kind")
@@ -171,11 +172,10 @@ def _sequence(folder: Path) -> dict:
         length, extrinsics = meta["num_frames"], str(meta["extrinsics"])
         (side,), (calibration,) = meta["mano_sides"], meta["mano_calib"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not DexYCB's ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{path}: not DexYCB's ({type(error).__name__}: {one_line(error)})") from None
     if not isinstance(length, int) or length < 1 or side not in ("left", "right"):
-        raise ValueError(
-            f"{path}: num_frames is {length!r} and mano_sides [{side!r}]: expected a number, left or right"
-        )
+        found = one_line(f"num_frames is {length!r} and mano_sides [{side!r}]")
+        raise ValueError(f"{path}: {found}: expected a number, left or right")
     poses = read_npz(folder / "pose.npz", {"pose_m": (length, 1, 51)})["pose_m"]
     name = f"{folder.parent.name}/{folder.name}"
     texts = {"folders": name, "sides": side, "calibrations": str(calibration), "extrinsics": extrinsics}
@@ -185,14 +185,14 @@ def _sequence(folder: Path) -> dict:
 def _entry(path: Path, key: str, kind: type[Kind]) -> Kind:
     value = read_yaml(path).get(key)
     if not isinstance(value, kind):
-        raise ValueError(f"{path}: {key} is {value!r}, expected a {kind.__name__}")
+        raise ValueError(f"{path}: {key} is {one_line(repr(value))}, expected a {kind.__name__}")
     return value
 
 
 def _numbers(path: Path, key: str, value: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.empty(0)
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(f"{path}: {key} is {str(value)[:60]}, expected {shape[0] if shape else 'a number'}")

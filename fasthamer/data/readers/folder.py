@@ -23,6 +23,7 @@ from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.json_stream import JsonStream
 from fasthamer.hand.sides import is_left_side
+from fasthamer.one_line import one_line
 
 LISTS = ("boxes.csv", "boxes.json")
 COLUMNS = ("path", "x", "y", "width", "height", "side")
@@ -58,23 +59,23 @@ class Folder(ImageDataset):
         names, boxes, left = [], [], []
         rows = _rows_of_csv(self.file) if self.file.suffix == ".csv" else _rows_of_json(self.file)
         for number, (name, box, side) in enumerate(rows, start=1):
-            where = f"{self.file}: box {number} ({name})"
+            where = f"{self.file}: box {number} ({one_line(name)})"
             try:
-                is_left = is_left_side(side)
+                is_left, encoded = is_left_side(side), name.encode()
             except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+                raise ValueError(f"{where}: {one_line(error)}") from None
             if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
                 raise ValueError(f"{where}: {box} is no box; expected x, y, width, height in pixels")
             if problem := crop.box_problem(np.array(box[:2]), np.array(box[:2]) + box[2:]):
                 raise ValueError(f"{where}: {box} {problem}")
-            names.append(name.encode())
+            names.append(encoded)
             boxes.append(np.array(box, dtype=np.float32))
             left.append(is_left)
         if not names:
             raise ValueError(f"{self.file} lists no boxes")
         self.names, self.boxes, self.left = np.array(names), np.array(boxes), np.array(left)
         if not self.image_path(0).is_file():
-            raise FileNotFoundError(f"no image {self.image_path(0)}, the first that {self.file.name} names")
+            raise FileNotFoundError(f"no image {self.image_path(0)}, the first that {self.file} names")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -120,7 +121,9 @@ def _rows_of_csv(path: Path) -> Iterator[_Row]:
             reader = csv.reader(file)
             heading = tuple(name.strip() for name in next(reader, ()))
             if heading != COLUMNS:
-                raise ValueError(f"{path} begins with {','.join(heading)!r}, expected {','.join(COLUMNS)!r}")
+                raise ValueError(
+                    f"{path} begins with {one_line(repr(','.join(heading)))}, expected {','.join(COLUMNS)!r}"
+                )
             for row in reader:
                 if not row:
                     continue
@@ -128,7 +131,7 @@ def _rows_of_csv(path: Path) -> Iterator[_Row]:
                     name, x, y, width, height, side = row
                     yield name, [float(number) for number in (x, y, width, height)], side
                 except ValueError:
-                    line = f"{path}: line {reader.line_num} is {','.join(row)!r}"
+                    line = f"{path}: line {reader.line_num} is {one_line(repr(','.join(row)))}"
                     raise ValueError(f"{line}, expected {','.join(COLUMNS)}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV text file ({error})") from None
@@ -141,5 +144,5 @@ def _rows_of_json(path: Path) -> Iterator[_Row]:
                 yield str(record["path"]), [float(each) for each in record["box"]], str(record["side"])
             except KeyError as error:
                 raise ValueError(f"{path}: record {number} has no {error}; expected path, box and side") from None
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise ValueError(f"{path}: record {number} is not {{path, box: [x, y, width, height], side}}") from None

@@ -11,7 +11,6 @@ video.)
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +23,10 @@ from fasthamer.data.dataset import DatasetInfo
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.sample import Labels
 from fasthamer.files.images import read_image_size
+from fasthamer.files.safe_json import read_json
 from fasthamer.files.safe_npz import read_npz
 from fasthamer.hand.sides import are_right
+from fasthamer.one_line import one_line
 from fasthamer.types import N_JOINTS
 
 FOLDERS = {"training": "TRAIN_*_img", "evaluation": "TEST_*_img"}  # split: pattern of the official folders
@@ -153,15 +154,16 @@ def read_hand(path: Path) -> Annotation:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: every image of HInt has one ({_SITE})")
+    content = read_json(path)
     try:
-        (record,) = json.loads(path.read_text(encoding="utf-8-sig"))
+        (record,) = content
         keypoints = np.array(record["keypoints"], dtype=np.float64).reshape(N_JOINTS, 2)
         occluded = np.array(record["occlusion"]).astype(bool).reshape(N_JOINTS)
         corners = np.array(record["bbox"], dtype=np.float64).reshape(2, 2)
     except KeyError as error:
         raise ValueError(f"{path}: no {error}; a hand of HInt has keypoints, occlusion and bbox") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not one hand of HInt ({error}); unpack it again") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path}: not one hand of HInt ({one_line(error)}); unpack it again") from None
     if not (np.isfinite(keypoints).all() and np.isfinite(corners).all()):
         raise ValueError(f"{path}: numbers that are not finite")
     if not (corners[1] > corners[0]).all():

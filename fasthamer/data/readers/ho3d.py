@@ -32,6 +32,7 @@ from fasthamer.files.json_records import JsonRecords
 from fasthamer.hand.conventions import MANO_TO_OPENPOSE
 from fasthamer.hand.mano import Hand
 from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from fasthamer.one_line import one_line
 from fasthamer.registry import unknown
 
 SITE = "https://github.com/shreyashampali/ho3d"
@@ -205,10 +206,15 @@ def _read_list(root: Path, split: str) -> NDArray[np.str_]:
     path = root / f"{split}.txt"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: DATA.ROOT must be the unpacked HO-3D ({SITE})")
-    names = path.read_text(encoding="utf-8-sig").split()
+    try:
+        names = path.read_text(encoding="utf-8-sig").split()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text file, expected lines such as ABF10/0000") from None
     malformed = [name for name in names if name.count("/") != 1 or ".." in name or name[0] == "/" or name[-1] == "/"]
     if malformed or not names:
-        raise ValueError(f"{path}: {f'{malformed[0]!r}' if malformed else 'empty'}, expected lines such as ABF10/0000")
+        raise ValueError(
+            f"{path}: {f'{malformed[0][:60]!r}' if malformed else 'empty'}, expected lines such as ABF10/0000"
+        )
     return np.array(names)
 
 
@@ -239,8 +245,8 @@ def _array(meta: dict[str, Any], key: str, shape: tuple[int, ...], where: str) -
     try:
         array = np.array(meta[key], np.float64)
     except KeyError:
-        raise ValueError(f"{where}: {key} is missing (it has: {', '.join(map(str, meta))})") from None
-    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {key} is missing (it has: {one_line(', '.join(map(str, meta)))})") from None
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where}: {key} is {str(meta[key])[:60]!r}, expected numbers") from None
     if array.size != np.prod(shape):
         raise ValueError(f"{where}: {key} has shape {array.shape}, expected {shape}")

@@ -10,7 +10,6 @@ The MANO fits published by the authors (NeuralAnnot) are not read.
 
 from __future__ import annotations
 
-import json
 from array import array
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +27,9 @@ from fasthamer.data.readers.coco import LARGE, find_images, find_rows, read_coco
 from fasthamer.data.sample import Labels
 from fasthamer.files.index import Arrays, cached
 from fasthamer.files.json_stream import JsonStream
+from fasthamer.files.safe_json import read_json
 from fasthamer.hand.conventions import INTERHAND_TO_OPENPOSE
+from fasthamer.one_line import one_line
 from fasthamer.types import N_JOINTS
 
 SPLITS = {"training": "train", "evaluation": "test"}  # to the official names
@@ -229,16 +230,16 @@ def _read_cameras(path: Path) -> dict[tuple[int, str], _Camera]:
     """The cameras, by capture and camera name."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing ({_SITE})")
-    found = {}
+    found, content = {}, read_json(path)
     try:
-        for capture, cameras in json.loads(path.read_text(encoding="utf-8-sig")).items():
+        for capture, cameras in content.items():
             for name, position in cameras["campos"].items():
                 (fx, fy), (cx, cy) = cameras["focal"][name], cameras["princpt"][name]
                 rotation = np.array(cameras["camrot"][name], dtype=np.float64).reshape(3, 3)
                 intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
-                found[int(capture), name] = _Camera(rotation, np.array(position, dtype=np.float64), intrinsics)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); download it again") from None
+                found[int(capture), name] = _Camera(rotation, np.array(position, np.float64).reshape(3), intrinsics)
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: damaged ({one_line(error)}); download it again") from None
     except KeyError as error:
         raise ValueError(f"{path}: a camera without {error}; download it again") from None
     return found
@@ -261,13 +262,13 @@ def _read_joints(path: Path) -> Arrays:
                 try:
                     joints = np.array(record["world_coord"], dtype=np.float32)
                     known = np.array(record["joint_valid"]).astype(bool).reshape(-1)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{where}: no world_coord and joint_valid ({error})") from None
+                    moments.append((np.int64(int(capture)), np.int64(int(frame))))
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
+                    raise ValueError(f"{where}: no world_coord and joint_valid ({one_line(error)})") from None
                 if joints.shape != (2 * N_JOINTS, 3) or known.shape != (2 * N_JOINTS,):
-                    raise ValueError(f"{where}: {joints.shape[0]} joints, expected 42")
+                    raise ValueError(f"{where}: {joints.size // 3} joints, expected 42")
                 if not np.isfinite(joints[known]).all():
                     raise ValueError(f"{where}: joints that are not finite")
-                moments.append((int(capture), int(frame)))
                 world.append(joints)
                 measured.append(known)
     return {

@@ -13,6 +13,7 @@ from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.labelled_files import ABOUT, read_about, read_table
 from fasthamer.data.sample import Labels
 from fasthamer.hand.mano import Hand
+from fasthamer.one_line import one_line
 
 SPLITS = ("training", "evaluation", "all")
 IN_FRONT = np.array([0.0, 0.0, 1.0])  # metres; labels stand before the camera, but no teacher knows how far
@@ -128,7 +129,8 @@ def _first_folder(root: Path, folders: list[str]) -> Path:
     for folder in folders:
         if (root / folder).is_dir():
             return root / folder
+    missing = one_line(" or ".join(folders))
     raise FileNotFoundError(
-        f"{root}: no folder {' or '.join(folders)} of images: put the path of the images first in the list `images` of "
+        f"{root}: no folder {missing} of images: put the path of the images first in the list `images` of "
         f"{root / ABOUT}"
     )

@@ -6,7 +6,6 @@ ROOT/000000.npz, 000000.vertices.npy ...        the hands of up to 1,000 images 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.files.atomic import replacing, write_json
+from fasthamer.files.safe_json import read_json
 from fasthamer.files.safe_npz import read_npz
+from fasthamer.one_line import one_line
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES
 
 ABOUT = "labels.json"
@@ -113,7 +114,7 @@ def read_about(root: Path) -> dict[str, Any]:
             f"{root} has no {ABOUT}: make it with tools/prepare_data.py label FOLDER --out {root} --teacher NAME"
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8-sig"))
+        about = read_json(path)
         images, settings, parts = about["images"], about["settings"], about["parts"]
         good = isinstance(images, list) and isinstance(settings["teacher"], str) and isinstance(parts, dict)
         good = good and isinstance(about["complete"], bool) and isinstance(settings["hand"], str | None)
@@ -122,7 +123,7 @@ def read_about(root: Path) -> dict[str, Any]:
             and all(isinstance(each, str) for each in images)
             and all(isinstance(part["hands"], int) and isinstance(part["left_out"], list) for part in parts.values())
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:
         raise ValueError(f"{path} is damaged: label the images again")
@@ -179,8 +180,8 @@ def _vertices(path: Path, hands: int) -> NDArray[np.float16]:
         vertices = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file}: damaged ({' '.join(str(error).split())}): label the images again") from None
+    except Exception as error:  # NumPy's parser of headers raises anything
+        raise ValueError(f"{file}: damaged ({one_line(error)}): label the images again") from None
     if getattr(vertices, "shape", None) != (hands, N_VERTICES, 3) or vertices.dtype != np.float16:
         raise ValueError(f"{file}: does not fit {path.name}: label the images again")
     return vertices

@@ -132,7 +132,7 @@ def _numbers(hand: dict, name: str, shape: tuple[int, ...], where: str) -> np.nd
         raise ValueError(f"{where} has no {name}")
     try:
         values = np.asarray(hand[name], dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{where}: {name} is not an array of numbers") from None
     if values.shape != shape:
         raise ValueError(f"{where}: {name} is {values.shape}, expected {shape}")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -35,6 +34,7 @@ from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import Filters, TarHand, read_record
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.files.images import decode_image
+from fasthamer.files.safe_json import parse_json
 from fasthamer.hand.mano import Hand
 from fasthamer.types import Batch
 
@@ -283,11 +283,10 @@ def read_pack_info(path: Path | PipedShard) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        content = file.read()
+        info = parse_json(file.read(), str(path))
     try:
-        info = json.loads(content.decode("utf-8-sig"))
         complete = info["complete"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); pack the set again") from None
     if not complete:
         raise ValueError(f"{path}: only half packed; run the same pack command again, it continues from there")

@@ -18,7 +18,9 @@ from fasthamer.data.synthetic.dataset import PlacedHand, SyntheticDataset
 from fasthamer.data.synthetic.viewpoints import Crop
 from fasthamer.files.atomic import write_text
 from fasthamer.files.images import read_image, write_image
+from fasthamer.files.safe_json import read_json
 from fasthamer.hand.rotation import matrix_to_axis_angle
+from fasthamer.one_line import one_line
 from fasthamer.types import Batch
 
 ABOUT, LABELS = "about.json", "labels.npy"
@@ -64,7 +66,7 @@ class CachedSyntheticDataset(HandDataset):
         path = self.folder / ABOUT
         if not path.is_file():
             write_text(path, json.dumps(about))
-        elif json.loads(path.read_text(encoding="utf-8")) != about:
+        elif read_json(path) != about:
             raise ValueError(f"{self.folder} holds images of another set ({path}): name another folder or remove it")
 
     def __len__(self) -> int:
@@ -111,7 +113,10 @@ class CachedSyntheticDataset(HandDataset):
     def _open_rows(self) -> np.ndarray:
         """The file of labels, which all processes that use the folder share; made, or made longer, where needed."""
         path = self.folder / LABELS
-        old = np.load(path, mmap_mode="r+") if path.is_file() else np.empty(0, STORED)
+        try:
+            old = np.load(path, mmap_mode="r+") if path.is_file() else np.empty(0, STORED)
+        except Exception as error:  # NumPy's parser of headers raises anything
+            raise ValueError(f"{path}: damaged ({one_line(error)}); remove it") from None
         if old.dtype != STORED:
             raise ValueError(f"{path}: labels in another form: name another folder or remove it")
         if len(old) >= len(self):

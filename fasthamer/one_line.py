@@ -1,0 +1,11 @@
+"""Text of files and libraries as part of a message."""
+
+from __future__ import annotations
+
+LONGEST = 200  # characters
+
+
+def one_line(text: object) -> str:
+    """The text without line breaks, cut if it is long: a hostile file chooses what an error quotes."""
+    line = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
