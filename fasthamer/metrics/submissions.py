@@ -206,6 +206,6 @@ def _labels(path: Path) -> dict[str, NDArray]:
         found = read_npz(path, {"imgname": (None,), "scale": None, "hand_keypoints_2d": (None, N_JOINTS, 3)})
     except ValueError as error:
         raise ValueError(f"{error}: not one of HaMeR's evaluation files") from None
-    if len({len(array) for array in found.values()}) > 1 or found["scale"].dtype.kind not in "fiu":
+    if len({array.shape[:1] for array in found.values()}) > 1 or found["scale"].dtype.kind not in "fiu":
         raise ValueError(f"{path}: every image needs its scale and its keypoints: not one of HaMeR's evaluation files")
     return found

@@ -80,11 +80,14 @@ def load_checkpoint(path: Path, state: Trainable) -> dict[str, Any]:
         if not file.is_file():
             raise ValueError(f"{path} holds no {name}: it was written with other settings")
         _load_strictly(module, _read(file, load_file), file)
-    file = path / "optimizers.pt"
-    check_stored(file)
-    saved = _read(file, lambda file: torch.load(file, map_location="cpu", weights_only=True))
-    for name, each in state.optimizers.items():
-        _read(file, lambda _, name=name, each=each: each.load_state_dict(saved[name]))
+
+    def load_optimizers(file: Path) -> None:
+        check_stored(file)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        for name, each in state.optimizers.items():
+            each.load_state_dict(saved[name])
+
+    _read(path / "optimizers.pt", load_optimizers)
     return read_facts(path)
 
 
@@ -179,7 +182,9 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(file)
     except Exception as error:  # safetensors, torch and its optimizers raise a dozen types
-        raise ValueError(f"{file} is damaged ({type(error).__name__}: {one_line(error)})") from None
+        raise ValueError(
+            f"{file} is damaged, or of other settings ({type(error).__name__}: {one_line(error)})"
+        ) from None
 
 
 def _load_strictly(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:

@@ -78,7 +78,15 @@ class VideoReader:
             raise ValueError(f"{self.path} has no frame that can be read: is it complete, and its codec supported?")
 
     def _decoded(self) -> Iterator[Any]:
-        for packet in self._container.demux(self._stream):
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except self._errors:  # nothing behind this can be found
+                self.damaged += 1
+                return
+            if packet is None:
+                return
             try:
                 yield from packet.decode()
             except self._errors:

@@ -19,7 +19,7 @@ from fuzzing.mutations import mutate
 BATCH = 250  # inputs of a child process
 MEMORY = 1 << 30  # bytes that a child may take beyond what it starts with
 CPU, WAIT = 20.0, 300  # seconds of an input: of processor time; of any time, for a reader that blocks
-LONGEST = 2000  # characters of a message
+LONGEST = 4000  # characters of a message
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EXECUTING = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "pty.", "socket.", "pickle.find_class")
 CHANGING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.")

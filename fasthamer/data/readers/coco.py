@@ -15,6 +15,7 @@ and the recorded size of the image is the stored one: then the labels were made 
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
@@ -194,7 +195,7 @@ def find_images(root: Path, name: str) -> Path:
     folders = [root, root / "images"]
     folders += sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir())
     for folder in folders:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):  # unlike Path.is_file, false for a name that is too long
             return folder
     raise FileNotFoundError(f"no image {name} in {root} or its folders: DATA.ROOT must hold the images too")
 

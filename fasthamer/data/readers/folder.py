@@ -11,6 +11,7 @@ relative to ROOT.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Folder(ImageDataset):
         if not names:
             raise ValueError(f"{self.file} lists no boxes")
         self.names, self.boxes, self.left = np.array(names), np.array(boxes), np.array(left)
-        if not self.image_path(0).is_file():
+        if not os.path.isfile(self.image_path(0)):  # unlike Path.is_file, false for a name that is too long
             raise FileNotFoundError(f"no image {self.image_path(0)}, the first that {self.file} names")
 
     def __len__(self) -> int:

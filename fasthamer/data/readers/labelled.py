@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ class Labelled(ImageDataset):
             source=self.root / ABOUT,
             left_out=(f"{left_out} images or hands, each with its reason in {ABOUT}",) if left_out else (),
         )
-        if not self.image_path(0).is_file():
+        if not os.path.isfile(self.image_path(0)):  # unlike Path.is_file, false for a name that is too long
             raise FileNotFoundError(f"no image {self.image_path(0)}, the first that was labelled")
 
     def __len__(self) -> int:
