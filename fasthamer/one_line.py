@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LONGEST = 200  # characters
+LONGEST = 400  # characters
 
 
 def one_line(text: object) -> str:

@@ -197,7 +197,7 @@ def find_images(root: Path, name: str) -> Path:
     for folder in folders:
         if os.path.isfile(folder / name):  # unlike Path.is_file, false for a name that is too long
             return folder
-    raise FileNotFoundError(f"no image {name} in {root} or its folders: DATA.ROOT must hold the images too")
+    raise FileNotFoundError(f"no image {one_line(name)} in {root} or its folders: DATA.ROOT must hold the images too")
 
 
 def _is_list(path: Path) -> bool:

@@ -76,7 +76,7 @@ class Folder(ImageDataset):
             raise ValueError(f"{self.file} lists no boxes")
         self.names, self.boxes, self.left = np.array(names), np.array(boxes), np.array(left)
         if not os.path.isfile(self.image_path(0)):  # unlike Path.is_file, false for a name that is too long
-            raise FileNotFoundError(f"no image {self.image_path(0)}, the first that {self.file} names")
+            raise FileNotFoundError(f"no image {one_line(self.image_path(0))}, the first that {self.file} names")
 
     def __len__(self) -> int:
         return len(self.names)

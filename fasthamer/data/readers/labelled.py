@@ -81,7 +81,7 @@ class Labelled(ImageDataset):
             left_out=(f"{left_out} images or hands, each with its reason in {ABOUT}",) if left_out else (),
         )
         if not os.path.isfile(self.image_path(0)):  # unlike Path.is_file, false for a name that is too long
-            raise FileNotFoundError(f"no image {self.image_path(0)}, the first that was labelled")
+            raise FileNotFoundError(f"no image {one_line(self.image_path(0))}, the first that was labelled")
 
     def __len__(self) -> int:
         return len(self.rows)
