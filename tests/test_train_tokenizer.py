@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -59,10 +60,10 @@ def train(run: Path, *overrides: str, resume: bool = False) -> None:
     train_tokenizer(prepare_tokenizer(cfg, run, resume), shown=1)
 
 
-def complaint(capsys, *arguments: str) -> str:
+def complaint(capsys, *arguments: str, settings: Sequence[str] = SMALL) -> str:
     """The one line that a user's mistake prints."""
     with pytest.raises(SystemExit) as exit_:
-        main([*SMALL, *arguments])
+        main([*settings, *arguments])
     assert exit_.value.code == 2
     message = capsys.readouterr().err.strip().splitlines()
     assert "Traceback" not in "".join(message)
@@ -164,11 +165,11 @@ def test_a_folder_with_something_else_is_never_written_into(capsys, tmp_path, fi
     (tmp_path / "letter.txt").write_text("")
     assert "already holds other files" in complaint(capsys, "--out", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
-    assert "holds no run to resume" in complaint(capsys, "--resume", "--out", str(tmp_path / "none"))
+    assert "holds no run to resume" in complaint(capsys, "--resume", "--out", str(tmp_path / "none"), settings=())
     assert "was started with TOKENIZER.CODES 16" in complaint(
         capsys, "--resume", "--out", str(finished), "TOKENIZER.CODES", "32"
     )
-    assert "leave --config out" in complaint(capsys, "--resume", "--config", "x", "--out", str(finished))
+    assert "no recipe 'x'" in complaint(capsys, "--resume", "--config", "x", "--out", str(finished))
 
 
 # --- what goes wrong
