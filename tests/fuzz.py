@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     reports = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         for target in chosen:
             inputs = -(-args.inputs * target.share // total)
             report = attack(target, inputs, args.seed, folder / target.name, args.keep)

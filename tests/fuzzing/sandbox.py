@@ -19,6 +19,7 @@ from fuzzing.mutations import mutate
 BATCH = 250  # inputs of a child process
 MEMORY = 1 << 30  # bytes that a child may take beyond what it starts with
 CPU, WAIT = 20.0, 300  # seconds of an input: of processor time; of any time, for a reader that blocks
+CACHE = ".cache"  # the user's, where indexes of large files are kept
 LONGEST = 4000  # characters of a message
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EXECUTING = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "pty.", "socket.", "pickle.find_class")
@@ -59,6 +60,7 @@ def attack(target: Target, inputs: int, seed: int, folder: Path, keep: Path | No
         keep: a folder for the first file of each fault.
     """
     folder.mkdir()
+    os.environ["XDG_CACHE_HOME"] = str(folder / CACHE)
     before = _cpu()
     _in_child(lambda: _prepare(target, folder), lambda line: None)
     accepted = refused = peak = done = 0
@@ -106,7 +108,7 @@ def _silence() -> None:
 
 def _valid(target: Target, folder: Path) -> dict[Path, bytes]:
     paths = {path for pattern in target.files for path in folder.glob(pattern) if path.is_file()}
-    return {path: path.read_bytes() for path in sorted(paths)}
+    return {path: path.read_bytes() for path in sorted(paths) if CACHE not in path.parts}
 
 
 def _input(target: Target, valid: dict[Path, bytes], seed: int, number: int) -> tuple[Path, bytes]:
