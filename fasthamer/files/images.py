@@ -26,6 +26,7 @@ from fasthamer.files.pixels import (
     rgb_pixels,
     turned,
 )
+from fasthamer.one_line import one_line
 
 JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_SCAN = b"\xff\xda"  # begins the compressed pixels, in which it does not occur
@@ -149,10 +150,10 @@ def _content(path: Path) -> bytes:
 
 def _unreadable(path: Path, error: OSError) -> Exception:
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"no image {path}")
+        return FileNotFoundError(f"no image {one_line(path)}")
     if isinstance(error, IsADirectoryError):
-        return ValueError(f"{path} is a folder: give an image file")
-    return ValueError(f"{path} cannot be read: {error.strerror or error}")
+        return ValueError(f"{one_line(path)} is a folder: give an image file")
+    return ValueError(f"{one_line(path)} cannot be read: {error.strerror or error}")
 
 
 def _complaint(source: str, content: bytes, error: Exception) -> str:
