@@ -132,6 +132,15 @@ def test_an_array_that_promises_more_than_the_file_holds_is_refused(tmp_path, sh
     refused(read_hand_arrays, path.rename(tmp_path / "hand.npz"))
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_text_of_no_characters_in_an_array_is_refused(tmp_path, order):
+    path = tmp_path / "names.npz"
+    np.savez(path, names=np.array(["a\U0010ffff", "b"], f"{order}U2"))
+    assert unpack_npz(path, "names.npz")["names"].tolist() == ["a\U0010ffff", "b"]
+    np.savez(path, names=np.array([97, 0x110000], f"{order}u4").view(f"{order}U2"))
+    refused(unpack_npz, path, "text", str(path))
+
+
 def test_a_compressed_checkpoint_is_refused(tmp_path):
     refused(read_state_dict, bomb(tmp_path / "a.ckpt", "archive/data.pkl", b"", 5), "compressed")
     refused(read_state, tmp_path / "a.ckpt", "compressed")

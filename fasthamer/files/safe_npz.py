@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -86,7 +87,12 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDA
     if not 0 <= size <= member.file_size:
         raise _RefusedError(f"{where} is cut short or damaged: {one_line(shape)} of {dtype}")
     with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    if dtype.kind == "U" and size:
+        codes = np.ascontiguousarray(array).reshape(-1).view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if codes.max() > sys.maxunicode:  # Python fails on such text only where it is used
+            raise _RefusedError(f"{where} is damaged: it holds text that is none")
+    return array
 
 
 def _members(path: Path) -> str:
