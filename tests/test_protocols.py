@@ -135,7 +135,7 @@ def test_a_mesh_of_another_topology_is_scored_by_its_joints(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{not json", "is not JSON"),
+        ("{not json", "damaged, or no JSON"),
         ("[1, 2, 3]", "two lists"),
         (json.dumps([np.zeros((2, 21, 3)).tolist(), []]), "2 samples, expected 3"),
         (json.dumps([np.zeros((3, 20, 3)).tolist(), []]), r"sample 0 has shape \(20, 3\)"),

@@ -143,6 +143,15 @@ def test_a_signal_with_the_last_step_stops_before_the_last_evaluation(tmp_path):
     assert train(Summing(), Numbers(), settings(), tmp_path, kept).bias.item() == sum(range(8))
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """As in a terminal: a background job inherits that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts_at_once():
     with InterruptHandler() as interrupt:
         signal.raise_signal(signal.SIGTERM)
