@@ -51,7 +51,7 @@ class Command:
         return os.system, (f"touch {self.path}",)
 
 
-def refused(reader, path, match="", *arguments):
+def refused(reader, path, match=None, *arguments):
     """The message: one line that names the file."""
     with pytest.raises(ValueError, match=match) as caught:
         reader(path, *arguments)
