@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from fasthamer.data.dataset import HandDataset
+from fasthamer.one_line import one_line
 from fasthamer.types import Batch
 
 TRIES = 10  # samples that are tried in place of one
@@ -108,8 +109,3 @@ class Faults:
                 f"{len(self.lines)} of {samples} samples cannot be read, DATA.FAULTS allows {self.allowed:g} of them: "
                 f"{'; '.join(list(self.lines)[:3])}"
             )
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error."""
-    return " ".join(str(error).split())

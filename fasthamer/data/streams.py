@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.data.dataset import HandDataset, HandStream, Place
-from fasthamer.data.faults import UNREADABLE, one_line
+from fasthamer.data.faults import UNREADABLE
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, choose_labelled
+from fasthamer.one_line import one_line
 from fasthamer.types import Batch
 
 CHOICES = 4096  # draws of a mix that are made at once
