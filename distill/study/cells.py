@@ -85,21 +85,22 @@ def run_study(
     """
     records = read_records(study, out)
     folder = runs / study.name
-    queue = [Job(cell.name, _run_cell, (study, cell, folder)) for cell in cells if cell.name not in records]
+    missing = sorted((cell for cell in cells if cell.name not in records), key=lambda cell: cell.seed)
+    queue = [Job(cell.name, _run_cell, (study, cell, folder)) for cell in missing]  # first a seed of every setting
     took: list[float] = []
     for job in _fillings(study, queue, folder):
         for result in run_jobs([job], 1, folder / "logs", interrupt):
             say(f"{job.name}: {result.trouble or f'done in {duration(result.seconds)}'}")
     for result in run_jobs(queue, jobs, folder / "logs", interrupt):
-        name, left = result.job.name, ""
+        name, ahead = result.job.name, ""
         if not result.trouble:
             records[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
             ordered = {cell.name: records[cell.name] for cell in study.cells() if cell.name in records}
             write_json(results_file(study, out), {"study": study.name, "recipe": study.recipe, "cells": ordered})
             took.append(result.seconds)
-            missing = len(queue) - len(took)
-            left = f"; {missing} left, about {duration(missing * statistics.mean(took) / jobs)}" if missing else ""
-        say(f"{name}: {result.trouble or f'done in {duration(result.seconds)}'}{left}")
+            left = len(queue) - len(took)
+            ahead = f"; {left} left, about {duration(left * statistics.mean(took) / jobs)}" if left else ""
+        say(f"{name}: {result.trouble or f'done in {duration(result.seconds)}'}{ahead}")
         yield result
 
 
@@ -109,7 +110,9 @@ def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
     for job in queue:
         cfg = study.config(job.arguments[1])
         if cfg.TEACHER.CACHE and cfg.KD.MODE != "none" and not (folder / job.name).is_dir():
-            first.setdefault(cfg.TEACHER.CACHE, job)
+            before = first.setdefault(cfg.TEACHER.CACHE, job)
+            if cfg.KD.MODE != "output" and study.config(before.arguments[1]).KD.MODE == "output":
+                first[cfg.TEACHER.CACHE] = job  # it stores feature maps too
     return [Job(f"teacher of {job.name}", _fill, job.arguments) for job in first.values()]
 
 

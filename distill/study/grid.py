@@ -1,7 +1,8 @@
 """A study's file: a recipe, the axes of the grid, the seeds; its cells.
 
-RECIPE: study/base
+RECIPE: study
 SEEDS: [0, 1, 2]
+SETTINGS: {TEACHER.CACHE: "runs/study/teacher{seed}"}  # of every cell, optional; {seed} is the cell's
 GRID:  # axis: level: settings; the first level of an axis is what the others are compared with
   student:
     mobilenetv3_l: {STUDENT.NAME: mobilenetv3_l}
@@ -61,7 +62,9 @@ class Study(NamedTuple):
             settings = dict(self.common)
             for _, changes in chosen:
                 settings |= changes
-            found += [Cell(levels, seed, {**settings, "SEED": str(seed)}) for seed in self.seeds]
+            for seed in self.seeds:
+                own = {key: value.replace("{seed}", str(seed)) for key, value in settings.items()}
+                found.append(Cell(levels, seed, {**own, "SEED": str(seed)}))
         return found
 
     def config(self, cell: Cell) -> CfgNode:
@@ -90,13 +93,13 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         ValueError, KeyError: a section is missing or malformed, a setting does not exist; one line says which.
     """
     content = read_yaml(path)
-    sections = ("RECIPE", "SEEDS", "GRID", "SETS")
+    needed, sections = ("RECIPE", "SEEDS", "GRID"), ("RECIPE", "SEEDS", "GRID", "SETTINGS", "SETS")
     for section in content:
         if section not in sections:
             raise KeyError(f"{path}: {unknown('section', str(section), sections)}")
-    for section in sections[:3]:
+    for section in needed:
         if not content.get(section):
-            raise ValueError(f"{path} has no {section}: a study needs {', '.join(sections[:3])}")
+            raise ValueError(f"{path} has no {section}: a study needs {', '.join(needed)}")
     axes = {
         str(axis): {str(level): _settings(path, f"{axis}: {level}", changes) for level, changes in levels.items()}
         for axis, levels in _mapping(path, "GRID", content["GRID"]).items()
@@ -112,7 +115,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         axes,
         tuple(seeds),
         {str(name): _settings(path, f"SETS: {name}", settings) for name, settings in sets.items()},
-        dict(zip(overrides[::2], overrides[1::2], strict=True)),
+        _settings(path, "SETTINGS", content.get("SETTINGS")) | dict(zip(overrides[::2], overrides[1::2], strict=True)),
     )
     for cell in study.cells():
         if cell.seed == study.seeds[0]:

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from fasthamer.device import pick_device
+from fasthamer.device import keep_freed_memory, pick_device
 from fasthamer.registry import unknown
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ def accelerator_for(device: str, precision: str, accumulate: int) -> Accelerator
     """
     chosen = pick_device(device)
     kind = chosen.type
+    if kind == "cpu":
+        keep_freed_memory()
     if precision == "auto":
         precision = "fp16" if kind == "cuda" else "fp32"
     if precision not in PRECISIONS:
