@@ -75,13 +75,16 @@ class Learner(nn.Module):
         self.projection = OrthogonalProjection(inputs, outputs) if orthogonal else nn.Conv2d(inputs, outputs, 1)
         return self
 
-    def forward(self, image: Tensor, teacher_features: Tensor | None = None) -> LearnerOutput:
+    def forward(
+        self, image: Tensor, teacher_features: Tensor | None = None, maps: Tensor | None = None
+    ) -> LearnerOutput:
         """
         Args:
             image: (B, 3, S, S) RGB, 0..255.
             teacher_features: (B, Ct, ht, wt), only (and always) after `compare_features`.
+            maps: (B, C, h, w), what the student's backbone makes of the image, where that is known.
         """
-        hand = self.student(image)
+        hand = self.student(image) if maps is None else self.student.decode(maps)  # type: ignore[operator]
         if self.projection is None:
             return LearnerOutput(hand)
         if teacher_features is None:

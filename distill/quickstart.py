@@ -39,8 +39,9 @@ TROUBLE = (ValueError, KeyError, OSError, FloatingPointError, Interrupted)
 def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> None:
     """Trains the recipe `quickstart` once for each mode, side by side, each with its share of the processor.
 
-    The images and the teacher's answers, which the trainings share, are made before with the whole processor. What an
-    earlier call began goes on, what it finished stays. Only the last training shows its progress bar.
+    The images, the teacher's answers and the frozen backbone's maps, which the trainings share, are made before with
+    the whole processor. What an earlier call began goes on, what it finished stays. Only the last training shows its
+    progress bar.
 
     Args:
         out: gets a run directory of each name, and the images that they share.
@@ -55,6 +56,8 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
     cores = os.cpu_count() or 1
     share = max(1, cores // len(modes))
     shared = ["DATA.SYNTHETIC_FOLDER", str(out / "images"), "TEACHER.CACHE", str(out / "teacher")]
+    if load_config("quickstart", overrides).STUDENT.FREEZE:
+        shared += ["STUDENT.CACHE", str(out / "backbone")]
     settings = [*shared, "TRAIN.THREADS", str(share), "DATA.WORKERS", str(share // 2), *overrides]
     filling = [*shared, "TRAIN.THREADS", "1", "DATA.WORKERS", str(cores), *overrides]
     trainings: dict[str, BaseProcess] = {}
@@ -70,7 +73,7 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
         trainings[name] = spawn(target=_train_student, args=arguments, name=name)
         if mode != "none" and not (out / name).is_dir():
             fillings = {name: spawn(target=_fill_cache, args=(out / name, ["KD.MODE", mode, *filling]))}
-    _run_together(fillings, "making images and the teacher's answers for")
+    _run_together(fillings, "making images, the teacher's answers and the backbone's maps for")
     _run_together(trainings, "training")
 
 

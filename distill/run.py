@@ -21,6 +21,7 @@ from fasthamer.data.loader_processes import loader_errors
 from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import Predicted, evaluate, predict_together, rules_for
+from fasthamer.distill.frozen_backbone import frozen_maps
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.report.entry import entry_of
 from fasthamer.distill.report.page import write_report
@@ -112,6 +113,10 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         if cfg.TEACHER.CACHE:
             teacher, images = cached_teacher(cfg, live, hand, images, keeps_maps=objective.features > 0)
             described += f"; its outputs are cached in {cfg.TEACHER.CACHE}"
+    frozen: CachedTeacher | None = None
+    read: HandDataset | HandStream = images
+    if cfg.STUDENT.CACHE:
+        frozen, read = frozen_maps(cfg, student, hand, images)
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     if tokenizer is not None:
@@ -123,9 +128,9 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         origin = continued(run, origin, resume_from)
         check_steps(cfg.TRAIN.STEPS, resumed=True)
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
-    trainer = DistillTrainer(cfg, student, teacher, objective, accelerator)
+    trainer = DistillTrainer(cfg, student, teacher, objective, accelerator, frozen)
     rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
-    feed = Feed(images, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin, cfg.DATA.FAULTS)
+    feed = Feed(read, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin, cfg.DATA.FAULTS)
     announcement = _announce(cfg, student, described, trainer, images, held_out, run)
     return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement, resume)
 
@@ -177,7 +182,7 @@ def _execute(prepared: DistillRun, hours: float, shown: int) -> dict[str, Any]:
 
 
 def fill_cache(prepared: DistillRun, say: Callable[[str], None]) -> None:
-    """Computes what is missing in the teacher's cache, if the run has one. It may be called before `execute`.
+    """Computes what is missing in the caches of a run, TEACHER.CACHE and STUDENT.CACHE; also called by `execute`.
 
     Args:
         prepared: from `prepare`.
@@ -187,9 +192,10 @@ def fill_cache(prepared: DistillRun, say: Callable[[str], None]) -> None:
         OSError, Interrupted, FloatingPointError, BadSample: see `CachedTeacher.build`.
     """
     trainer = prepared.trainer
-    if isinstance(trainer.teacher, CachedTeacher):
-        assert not isinstance(prepared.images, HandStream), "streams are not cached"
-        complete_cache(prepared.cfg, trainer.teacher, prepared.images, trainer.accelerator, say)
+    for cached in (trainer.teacher, trainer.frozen):
+        if isinstance(cached, CachedTeacher):
+            assert not isinstance(prepared.images, HandStream), "streams are not cached"
+            complete_cache(prepared.cfg, cached, prepared.images, trainer.accelerator, say)
 
 
 def finish(prepared: DistillRun, student: nn.Module, shown: int = SHOWN_SAMPLES) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class DistillTrainer:
         teacher: nn.Module | None,
         objective: Objective,
         accelerator: Accelerator,
+        frozen: CachedTeacher | None = None,
     ) -> None:
         """
         Args:
@@ -45,8 +46,9 @@ class DistillTrainer:
             teacher: frozen and in eval mode, or a `CachedTeacher`; None without distillation.
             objective: the loss; with the token targets of a token student, on the accelerator's device.
             accelerator: devices, precision, accumulation, processes.
+            frozen: the stored maps of the student's frozen backbone, see `fasthamer.distill.frozen_backbone`.
         """
-        self.cfg, self.accelerator, self.objective = cfg, accelerator, objective
+        self.cfg, self.accelerator, self.objective, self.frozen = cfg, accelerator, objective, frozen
         self.teacher = None if teacher is None else self._placed_teacher(teacher)
         torch.manual_seed(cfg.SEED)  # of the projection and the discriminator
         self.learner = Learner(student)
@@ -91,11 +93,12 @@ class DistillTrainer:
         random = self._seed(number)
         batch = Batch(*batch)
         cached = self._cached(batch)
+        maps = self.frozen.recall_maps(batch, self.accelerator.device) if self.frozen else None
         batch = Batch(*(each.to(self.accelerator.device, non_blocking=True) for each in batch))
         with self.accelerator.accumulate(self.shared):
             with torch.no_grad():
                 target = self.teacher(batch.image) if self.teacher and cached is None else cached
-            output = self.shared(batch.image, target.features if target and self.objective.features else None)
+            output = self.shared(batch.image, target.features if target and self.objective.features else None, maps)
             terms = self.objective(output, batch, target, self.teacher_share)
             if self.adversarial:
                 terms["adversarial"] = self.adversarial.generator_loss(output.hand.mano)

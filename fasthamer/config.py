@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from yacs.config import CfgNode as CN
 
-from fasthamer.one_line import one_line
-from fasthamer.setting_values import as_type_of, untyped
+from fasthamer.recipes import find_recipe, flatten, named_mix, with_bases
+from fasthamer.setting_values import as_type_of
 
 _C = CN()
 _C.SEED = 0  # of everything random: weights, data order, augmentation
@@ -57,6 +55,7 @@ _C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), full_mlp768, full_mlp512
 _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
 _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
+_C.STUDENT.CACHE = ""  # folder of a wholly frozen backbone's maps of fixed crops (TEACHER.CACHE_VIEWS); empty = none
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
 _C.STUDENT.BACKBONE_FILE = ""  # instead: weights, a student (file or shipped name), `shipped`, `torchvision`
 _C.STUDENT.INIT = ""  # a student.safetensors, or Fast-HaMeR's .ckpt, to start from
@@ -152,7 +151,6 @@ _C.EVAL.BATCH = 32  # images at a time
 
 
 RENAMED = {"TRAIN.PICTURE_EVERY": "TRAIN.IMAGE_EVERY"}  # keys of older recipes and runs, still read
-RENAMED_RECIPES = {"photographs": "real_images"}  # older names of shipped recipes, still found
 
 
 def defaults() -> CN:
@@ -175,21 +173,15 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ())
     """
     config = defaults()
     if recipe is not None:
-        for path, settings in _with_bases(_find(recipe)):
-            _merge(config, _flatten(settings), str(path))
+        for path, settings in with_bases(find_recipe(recipe)):
+            _merge(config, flatten(settings), str(path))
     if len(overrides) % 2:
         raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
     _merge(config, pairs, "command line")
-    _merge(config, _named_mix(config.DATA.NAME).items(), config.DATA.NAME)
+    _merge(config, named_mix(config.DATA.NAME).items(), config.DATA.NAME)
     config.freeze()
     return config
-
-
-def settings_of(recipe: str | Path) -> list:
-    """What a recipe and its BASE set, as `KEY VALUE ...`; errors as for `load_config`."""
-    settings = [_flatten(tree) for _, tree in _with_bases(_find(recipe))]
-    return [each for pairs in settings for pair in pairs for each in pair]
 
 
 def replaced(config: CN, values: Mapping[str, object]) -> CN:
@@ -211,89 +203,12 @@ def replaced(config: CN, values: Mapping[str, object]) -> CN:
 
 def differing(one: CN, other: CN) -> dict[str, object]:
     """The keys whose values differ, with what they are in `other`."""
-    before = dict(_flatten(one))
-    return {key: value for key, value in _flatten(other) if before[key] != value}
-
-
-def _shipped() -> Path:
-    folder = Path(__file__).resolve().parent.parent / "configs"
-    return folder if folder.is_dir() else Path(__file__).resolve().parent / "configs"  # installed: inside the package
-
-
-def _read(path: Path) -> dict:
-    try:
-        loaded = untyped(path.read_text(encoding="utf-8-sig")) or {}
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not plain YAML: {one_line(error)}") from None
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of sections, this is a {type(loaded).__name__}")
-    return loaded
-
-
-def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
-    """The settings of a recipe, after those of the recipe that it names as its BASE, and so on.
-
-    Raises:
-        ValueError: a recipe that is based on itself.
-    """
-    if path in above:
-        raise ValueError(f"{path} is based on itself (BASE)")
-    settings = _read(path)
-    base = settings.pop("BASE", None)
-    if base is None:
-        return [(path, settings)]
-    try:
-        found = _find(str(base))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: BASE: {error}") from None
-    return [*_with_bases(found, (*above, path)), (path, settings)]
-
-
-def _named_mix(name: str) -> dict[str, object]:
-    """What DATA.NAME stands for if it is a mix's file, or a shipped one's name: settings that hold the mix itself.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it sets more than a mix does.
-    """
-    path = _shipped() / "data" / f"{name}.yaml"
-    if not path.is_file():
-        if not name.endswith((".yaml", ".yml")):
-            return {}
-        path = Path(name)
-        if not path.is_file():
-            raise FileNotFoundError(f"no mix {name}: --data takes a dataset's name, or a file that lists DATA.MIX")
-    settings = dict(_flatten(_read(path)))
-    if strays := settings.keys() - {"DATA.NAME", "DATA.MIX"}:
-        raise ValueError(f"{path}: a mix sets DATA.NAME and DATA.MIX; {min(strays)} belongs in a recipe (--config)")
-    if not isinstance(settings.get("DATA.MIX"), list):
-        raise ValueError(f"{path}: expected a list DATA.MIX of data, root and weight, see configs/data/hamer_mix.yaml")
-    return settings | {"DATA.NAME": "mix"}
-
-
-def _find(recipe: str | Path) -> Path:
-    shipped = _shipped()
-    for path in (Path(recipe), shipped / f"{RENAMED_RECIPES.get(str(recipe), recipe)}.yaml"):
-        if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
-            return path
-    names = sorted(str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml"))
-    raise FileNotFoundError(
-        f"no recipe {one_line(repr(str(recipe)))}: neither a file nor one of the shipped ({', '.join(names)})"
-    )
-
-
-def _flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    before = dict(flatten(one))
+    return {key: value for key, value in flatten(other) if before[key] != value}
 
 
 def _merge(config: CN, items: Iterable[tuple[str, object]], source: str) -> None:
-    known = dict(_flatten(config))
+    known = dict(flatten(config))
     for key, value in items:
         key = RENAMED.get(key, key)
         if key not in known:

@@ -54,7 +54,11 @@ class Student(nn.Module):
     def forward(self, image: Tensor) -> HandOutput:
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
         tapped, last = self.backbone(self.normalise(image))
-        return self.decoder(last, self.hand)._replace(features=tapped)
+        return self.decode(last)._replace(features=tapped)
+
+    def decode(self, features: Tensor) -> HandOutput:
+        """The hand of the backbone's last map (B, C, h, w)."""
+        return self.decoder(features, self.hand)
 
     def deploy(self) -> Deployed:
         """The exact inference graph of this student; a copy, which shares no weight with it.

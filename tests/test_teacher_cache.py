@@ -152,7 +152,7 @@ def test_another_subject_is_refused_by_name(tmp_path):
     built(tmp_path)
     other = LabelTeacher(ImageDataset(LENGTH))
     other.weight.data += 1
-    with pytest.raises(ValueError, match=r"caches another teacher .*give --teacher-cache another folder"):
+    with pytest.raises(ValueError, match=r"caches another teacher .*name another folder"):
         cache(tmp_path, teacher=other)
     half = LabelTeacher(ImageDataset(LENGTH))
     half.precision = "bf16"

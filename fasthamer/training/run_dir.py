@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
-from fasthamer.config import RENAMED, load_config, settings_of
+from fasthamer.config import RENAMED, load_config
 from fasthamer.files.atomic import DRAFT, remove_drafts, write_json, write_text
 from fasthamer.files.safe_json import read_json
 from fasthamer.one_line import one_line
+from fasthamer.recipes import settings_of
 from fasthamer.training.checkpoint import checkpoints, fault_of
 from fasthamer.training.interrupt import sigterm_interrupts
 

@@ -93,13 +93,13 @@ class Builder:
         if shards.map_shape:
             size += " and feature maps {} x {} x {}, {}".format(*shards.map_shape, _bytes(maps))
         if not missing:
-            return f"teacher cache {self.folder}: complete ({size})"
+            return f"{self.request.title} {self.folder}: complete ({size})"
         left, free = missing * sum(shards.row_bytes), shutil.disk_usage(self.folder).free
         if left > free:
             raise OSError(
                 errno.ENOSPC,
-                f"the teacher cache {self.folder} needs {_bytes(left)} more and its disk has {_bytes(free)}: set "
-                "TEACHER.CACHE_CHANNELS lower if it keeps feature maps, or give --teacher-cache another disk's folder",
+                f"the {self.request.title} {self.folder} needs {_bytes(left)} more and its disk has {_bytes(free)}: "
+                "set TEACHER.CACHE_CHANNELS lower if it keeps feature maps, or name a folder on another disk",
             )
         group = list(range(min(batch, shards.length)))
         for _ in range(2):  # the first pass warms up
@@ -108,7 +108,7 @@ class Builder:
         pace = len(group) / (time.perf_counter() - since) * processes
         done = f"{shards.total - len(shards.missing())} of {shards.total} shards are there"
         return (
-            f"teacher cache {self.folder}: {size}; {done}; about {duration(missing / pace)} for the other "
+            f"{self.request.title} {self.folder}: {size}; {done}; about {duration(missing / pace)} for the other "
             f"{missing} at {pace:.1f} images/s"
         )
 
@@ -127,7 +127,7 @@ class Builder:
         mine = [number for number in shards.missing() if number % processes == rank]
         groups = [(number, part) for number in mine for part in _parts(shards.samples(number), batch)]
         quiet, images = rank > 0 or not mine, sum(len(part) for _, part in groups)
-        bar = tqdm(total=images, desc="teacher cache", unit="image", disable=quiet)
+        bar = tqdm(total=images, desc=self.request.title, unit="image", disable=quiet)
         rows, maps, counted = [], [], Faults(faults)
         with InterruptHandler() as interrupt, bar:
             outputs = self._outputs([part for _, part in groups], workers)
@@ -148,7 +148,7 @@ class Builder:
         if interrupt.requested:
             left = len(shards.missing())
             raise interrupt.error(
-                f"stopped while the teacher cache was built: {left} of {shards.total} shards are left"
+                f"stopped while the {self.request.title} was built: {left} of {shards.total} shards are left"
             )
 
     def _outputs(

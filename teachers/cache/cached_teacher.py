@@ -115,9 +115,16 @@ class CachedTeacher(nn.Module):
         if not self.maps:
             features = torch.zeros(len(rows), self.feature_channels, 0, 0, device=device)
         else:
-            features = self._features(index, rows, motion).to(device, non_blocking=True).float()
-            features = self.components.expand(features) if self.components else features
+            features = self.recall_maps(batch, device)
         return move_output(self._outputs(rows, features, device), Motion(*(each.to(device) for each in motion)))
+
+    def recall_maps(self, batch: Batch, device: torch.device | str = "cpu") -> Tensor:
+        """The feature maps alone, (B, C, h, w); arguments and errors as of `recall`."""
+        index = batch.index.cpu().numpy()
+        rows = self.rows[index]
+        motion = crop_motion(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
+        features = self._features(index, rows, motion).to(device, non_blocking=True).float()
+        return self.components.expand(features) if self.components else features
 
     def _open(self) -> None:
         manifest = read_manifest(self.folder, self.key, self.request)

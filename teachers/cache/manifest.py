@@ -35,6 +35,7 @@ class CacheRequest(NamedTuple):
     maps: bool  # the teacher's feature maps too
     channels: int  # principal components stored of them; 0 = all channels
     rows: int = ROWS  # samples of a shard; not in the manifest: open a cache with the number it was built with
+    title: str = "teacher cache"  # in messages
 
 
 def cache_key(teacher: Teacher, images: HandDataset) -> CacheKey:
@@ -70,19 +71,17 @@ def read_manifest(folder: Path, key: CacheKey, request: CacheRequest) -> dict[st
         if manifest.get(name) != ours:
             raise ValueError(
                 f"{folder} caches another {name if name != 'samples' else 'number of samples'} "
-                f"({theirs}, this run has {ours}): give --teacher-cache another folder, or remove this one"
+                f"({theirs}, this run has {ours}): name another folder, or remove this one"
             )
     maps = manifest["maps"]
     if not _are_sizes(maps):
         raise ValueError(f"{path}: damaged, its maps are {one_line(maps)}; remove the folder or name another")
     if request.maps and maps is None:
-        raise ValueError(
-            f"{folder} keeps outputs only, but KD.MODE compares features: give --teacher-cache another folder"
-        )
+        raise ValueError(f"{folder} keeps outputs only, but KD.MODE compares features: name another folder")
     if request.maps and maps["kept"] != (request.channels or maps["channels"]):
         raise ValueError(
             f"{folder} keeps {maps['kept']} of {maps['channels']} feature channels, TEACHER.CACHE_CHANNELS asks for "
-            f"{request.channels or 'all'}: give --teacher-cache another folder"
+            f"{request.channels or 'all'}: name another folder"
         )
     return manifest
 

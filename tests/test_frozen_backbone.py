@@ -1,0 +1,104 @@
+"""Training on the stored maps of a frozen backbone: the same student, without images."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from fasthamer.config import load_config
+from fasthamer.distill.frozen_backbone import Remembered
+from fasthamer.distill.run import execute, prepare
+from fasthamer.students import load_student
+
+SETTINGS = {
+    "STUDENT.NAME": "timm:test_resnet",
+    "STUDENT.BACKBONE_FILE": "",
+    "STUDENT.FREEZE": "5",
+    "STUDENT.DECODER_SIZE": "tiny",
+    "STUDENT.IMAGE_SIZE": "64",
+    "IMAGE_SIZE": "64",
+    "DATA.SYNTHETIC_SIZE": "6",
+    "DATA.SYNTHETIC_EVAL_SIZE": "2",
+    "DATA.LABELLED": "0.5",
+    "DATA.WORKERS": "0",
+    "TEACHER.CACHE_VIEWS": "2",
+    "TRAIN.STEPS": "6",
+    "TRAIN.BATCH": "4",
+    "TRAIN.WARMUP": "0",
+    "TRAIN.LOG_EVERY": "1",
+}
+
+
+def config(tmp_path, mode: str, **changes: str):
+    own = {"KD.MODE": mode, "DATA.SYNTHETIC_FOLDER": str(tmp_path / "images")}
+    if mode == "output":
+        own["TEACHER.CACHE"] = str(tmp_path / "teacher")
+    settings = SETTINGS | own | {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config("quickstart", [each for pair in settings.items() for each in pair])
+
+
+def losses(run) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["total"] for line in lines if line["phase"] == "train"]
+
+
+def test_with_a_teacher_the_stored_maps_train_the_same_decoder_as_the_images(tmp_path):
+    maps = str(tmp_path / "maps")
+    execute(prepare(config(tmp_path, "output"), tmp_path / "images_run"), shown=1)
+    execute(prepare(config(tmp_path, "output", STUDENT__CACHE=maps), tmp_path / "maps_run"), shown=1)
+    assert losses(tmp_path / "maps_run") == pytest.approx(losses(tmp_path / "images_run"), rel=5e-3)  # maps in fp16
+    images, stored = (load_student(tmp_path / run / "student.safetensors") for run in ("images_run", "maps_run"))
+    for (name, one), other in zip(images.state_dict().items(), stored.state_dict().values(), strict=True):
+        if name.startswith("backbone."):
+            assert torch.equal(one, other), name
+        else:
+            torch.testing.assert_close(one, other, atol=6 * 2e-3, rtol=0)  # no step of AdamW is longer than its rate
+
+
+def test_without_a_teacher_each_labelled_crop_gets_its_own_map_from_the_cache_of_all(tmp_path):
+    maps = str(tmp_path / "maps")
+    prepared = prepare(config(tmp_path, "none", STUDENT__CACHE=maps), tmp_path / "run")
+    assert len(prepared.feed.images) == 2 * 3  # views of the labelled half
+    student = prepared.trainer.learner.student.eval()
+    execute(prepared, shown=1)
+    batch = next(prepared.feed.batches())
+    assert batch.image.max() == 0, "no image is read"
+    plain = {int(number): place for place, number in enumerate(prepared.feed.images.numbers)}
+    images = torch.stack([prepared.images[divmod(plain[int(index)], 3)].image for index in batch.index])
+    with torch.no_grad():
+        expected = student.backbone(student.normalise(images))[1]
+    torch.testing.assert_close(prepared.trainer.frozen.recall_maps(batch), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_remembered_crops_are_read_once_without_their_image(tmp_path):
+    images = prepare(config(tmp_path, "none"), tmp_path / "run").images
+    reads = []
+
+    class Counted(type(images)):
+        def __getitem__(self, key):
+            reads.append(key)
+            return super().__getitem__(key)
+
+    counted = object.__new__(Counted)
+    counted.__dict__ = images.__dict__
+    remembered = Remembered(counted, [4, 0, 2])
+    first, again = remembered[(0, 1)], remembered[(7, 1)]
+    assert reads == [(0, 1)] and first is again
+    assert int(first.index) == 0 and torch.equal(first.joints, images[(0, 1)].joints)
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "message"),
+    [
+        ("output", {"STUDENT__FREEZE": "4"}, r"set STUDENT\.FREEZE 5 and TEACHER\.CACHE_VIEWS"),
+        ("output", {"TEACHER__CACHE_VIEWS": "0"}, r"set STUDENT\.FREEZE 5 and TEACHER\.CACHE_VIEWS"),
+        ("hybrid", {}, r"KD\.MODE hybrid teaches the backbone"),
+        ("output", {"TEACHER__CACHE": ""}, r"set TEACHER\.CACHE, too"),
+    ],
+)
+def test_a_run_that_cannot_use_stored_maps_is_told_why(tmp_path, mode, changes, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(config(tmp_path, mode, STUDENT__CACHE=str(tmp_path / "maps"), **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
