@@ -45,7 +45,7 @@ def run_jobs(queue: Sequence[Job], jobs: int, logs: Path, interrupt: InterruptHa
         logs: gets `NAME.log` of each job: its output and errors.
         interrupt: already listening.
     """
-    context, threads = get_context("spawn"), max(1, (os.cpu_count() or 1) // jobs)
+    context, threads = get_context("spawn"), max(1, usable_cores() // jobs)
     waiting, running = deque(queue), dict[int, tuple[SpawnProcess, Job, float]]()
     logs.mkdir(parents=True, exist_ok=True)
     stopping = False
@@ -69,6 +69,11 @@ def run_jobs(queue: Sequence[Job], jobs: int, logs: Path, interrupt: InterruptHa
     finally:
         for process, _, _ in running.values():
             process.kill()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (`taskset`, some schedulers); all where the system cannot tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _alone(job: Job, threads: int, log: Path) -> None:

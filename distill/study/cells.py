@@ -8,7 +8,6 @@ OUT/STUDY.json         all records; what is in it is done, wherever it ran
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from fasthamer.benchmark.timing import machine
 from fasthamer.config import replaced
 from fasthamer.device import pick_device
-from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
+from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs, usable_cores
 from fasthamer.distill.run import execute, fill_cache, prepare
 from fasthamer.distill.scoring import open_for_scoring, score_model
 from fasthamer.distill.scoring import prepare as prepare_evaluation
@@ -28,6 +27,7 @@ from fasthamer.training.log import duration
 from fasthamer.training.provenance import revision
 
 Record = dict[str, Any]
+HARD_TOKENS = "most likely codes"  # of a token student, on the recipe's own set
 KEPT = ("pa_mpjpe_mm", "pa_mpvpe_mm", "mpjpe_rel_mm", "mpvpe_rel_mm")  # of a set's scores
 
 
@@ -105,20 +105,21 @@ def run_study(
 
 
 def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
-    """What cells share is made before them: the answers of each teacher cache, and the images they are of."""
-    first: dict[str, Job] = {}
+    """What cells share is made before them: teachers' answers, frozen backbones' maps, and the images they are of."""
+    best: dict[tuple[str, str], tuple[int, Job]] = {}
     for job in queue:
         cfg = study.config(job.arguments[1])
-        if cfg.TEACHER.CACHE and cfg.KD.MODE != "none" and not (folder / job.name).is_dir():
-            before = first.setdefault(cfg.TEACHER.CACHE, job)
-            if cfg.KD.MODE != "output" and study.config(before.arguments[1]).KD.MODE == "output":
-                first[cfg.TEACHER.CACHE] = job  # it stores feature maps too
-    return [Job(f"teacher of {job.name}", _fill, job.arguments) for job in first.values()]
+        taught = cfg.TEACHER.CACHE and cfg.KD.MODE != "none"
+        if (taught or cfg.STUDENT.CACHE) and not (folder / job.name).is_dir():
+            caches = cfg.TEACHER.CACHE, cfg.STUDENT.CACHE
+            rank = ("none", "output", "feature", "hybrid").index(cfg.KD.MODE)  # the later, the more is stored
+            best[caches] = max(best.get(caches, (-1, job)), (rank, job), key=lambda each: each[0])
+    return [Job(f"caches of {job.name}", _fill, job.arguments) for _, job in best.values()]
 
 
 def _fill(study: Study, cell: Cell, folder: Path) -> None:
     """In a process of its own, with a loader process for each core."""
-    cfg = replaced(study.config(cell), {"DATA.WORKERS": os.cpu_count() or 1})
+    cfg = replaced(study.config(cell), {"DATA.WORKERS": usable_cores()})
     fill_cache(prepare(cfg, folder / cell.name), print)
 
 
@@ -132,6 +133,10 @@ def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
     for name, cfg in study.set_configs(cell).items():
         evaluation = prepare_evaluation(cfg, student, cell.name, "auto", "auto")
         scores[name], _ = score_model(evaluation, run / "eval" / name)
+    if study.config(cell).STUDENT.DECODER == "token":
+        student = open_for_scoring(study.config(cell), str(run), None, hard_tokens=True)
+        evaluation = prepare_evaluation(study.config(cell), student, cell.name, "auto", "auto")
+        scores[HARD_TOKENS], _ = score_model(evaluation, run / "eval" / "hard")
     write_json(folder / f"{cell.name}.json", _record(study, cell, run, scores))
 
 

@@ -12,10 +12,13 @@ GRID:  # axis: level: settings; the first level of an axis is what the others ar
     output: {KD.MODE: output}
 SETS:  # what students are scored on beside the recipe's own evaluation set, optional
   life: {DATA.EVAL_SPLIT: life}
+  real: {DATA.EVAL_NAME: freihand, DATA.EVAL_ROOT: $HANDS/real}  # left out where the variable HANDS is not set
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Sequence
 from itertools import product
@@ -114,7 +117,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         str(content["RECIPE"]),
         axes,
         tuple(seeds),
-        {str(name): _settings(path, f"SETS: {name}", settings) for name, settings in sets.items()},
+        _evaluation_sets({str(name): _settings(path, f"SETS: {name}", settings) for name, settings in sets.items()}),
         _settings(path, "SETTINGS", content.get("SETTINGS")) | dict(zip(overrides[::2], overrides[1::2], strict=True)),
     )
     for cell in study.cells():
@@ -145,6 +148,18 @@ def _mapping(path: Path, where: str, value: object) -> dict:
 def _settings(path: Path, where: str, value: object) -> dict[str, str]:
     """A level's settings as they would be typed."""
     return {str(key): str(each) for key, each in _mapping(path, where, value or {}).items()}
+
+
+def _evaluation_sets(sets: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Without those that name a variable of the environment that is not set."""
+    expanded = {
+        name: {key: os.path.expandvars(value) for key, value in settings.items()} for name, settings in sets.items()
+    }
+    return {
+        name: settings
+        for name, settings in expanded.items()
+        if not any(re.search(r"\$\w", value) for value in settings.values())
+    }
 
 
 def _pairs(settings: dict[str, str]) -> list[str]:
