@@ -88,10 +88,7 @@ def run_study(
     missing = sorted((cell for cell in cells if cell.name not in records), key=lambda cell: cell.seed)
     queue = [Job(cell.name, _run_cell, (study, cell, folder)) for cell in missing]  # first a seed of every setting
     took: list[float] = []
-    for job in _fillings(study, queue, folder):
-        for result in run_jobs([job], 1, folder / "logs", interrupt):
-            say(f"{job.name}: {result.trouble or f'done in {duration(result.seconds)}'}")
-    for result in run_jobs(queue, jobs, folder / "logs", interrupt):
+    for result in _ended(study, queue, folder, jobs, interrupt, say):
         name, ahead = result.job.name, ""
         if not result.trouble:
             records[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -102,6 +99,18 @@ def run_study(
             ahead = f"; {left} left, about {duration(left * statistics.mean(took) / jobs)}" if left else ""
         say(f"{name}: {result.trouble or f'done in {duration(result.seconds)}'}{ahead}")
         yield result
+
+
+def _ended(
+    study: Study, queue: list[Job], folder: Path, jobs: int, interrupt: InterruptHandler, say: Callable[[str], None]
+) -> Iterator[JobResult]:
+    """The cells as they end, seed by seed: each seed has images and caches of its own, made before its cells."""
+    for seed in study.seeds:
+        own = [job for job in queue if job.arguments[1].seed == seed]
+        for filling in _fillings(study, own, folder):
+            for result in run_jobs([filling], 1, folder / "logs", interrupt):
+                say(f"{filling.name}: {result.trouble or f'done in {duration(result.seconds)}'}")
+        yield from run_jobs(own, jobs, folder / "logs", interrupt)
 
 
 def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
