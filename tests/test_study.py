@@ -10,7 +10,7 @@ from scipy import stats
 
 from fasthamer.distill.study.cells import read_records
 from fasthamer.distill.study.grid import chosen, read_study
-from fasthamer.distill.study.summary import estimate, gains, markdown
+from fasthamer.distill.study.summary import beside_teacher, estimate, gains, markdown
 from fasthamer.tools import study as command
 
 TEXT = """
@@ -126,7 +126,30 @@ def test_gains_compare_seed_by_seed(file):
     assert gains(study, found, "student")["large"][("none",)].mean == pytest.approx(0)
     del found["small,none,seed1"], found["small,output,seed2"]
     assert gains(study, found, "kd")["output"][("small",)].seeds == 1
-    assert "| output | small | 10.0 |" in markdown(study, found)
+    assert "| output | small | 10.0 |" in markdown(study, found, {})
+
+
+def test_errors_are_given_in_units_of_the_teachers_own(file):
+    study = read_study(file)
+    found = records(study, lambda levels, seed: 12.0 + seed)
+    teachers = {f"embedded,seed{seed}": {"evaluation": {"pa_mpvpe_mm": 10.0}} for seed in (0, 2)}
+    ratio = beside_teacher(study, found, teachers)[("small", "output")]
+    assert ratio.mean == pytest.approx(1.3) and ratio.seeds == 2, "seed 1 has no teacher yet"
+    assert "| small | output | 20.0 ± 0.0 | 13.0 ± 2.5 | 1.30 | 100 |" in markdown(study, found, teachers)
+
+
+def test_settings_of_all_cells_may_hold_the_seed_and_sets_a_variable(file, monkeypatch):
+    file.write_text(
+        TEXT
+        + 'SETTINGS: {TEACHER.CACHE: "teacher{seed}"}\nSETS: {real: {DATA.EVAL_NAME: freihand, DATA.EVAL_ROOT: $HANDS/a}}\n'
+    )
+    monkeypatch.delenv("HANDS", raising=False)
+    study = read_study(file)
+    assert [cell.settings["TEACHER.CACHE"] for cell in study.cells()[:3]] == ["teacher0", "teacher1", "teacher2"]
+    assert not study.sets
+    monkeypatch.setenv("HANDS", "/hands")
+    study = read_study(file)
+    assert study.set_configs(study.cells()[0])["real"].DATA.EVAL_ROOT == "/hands/a"
 
 
 def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys):
@@ -136,7 +159,9 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
     settings = [str(text) for pair in {**TINY_SETTINGS, **shared}.items() for text in pair]
     call = [str(file), "--runs", str(tmp_path / "runs"), "--jobs", "1", *settings]
     assert command.main(call) == 0
-    cells = json.loads((tmp_path / "tiny.json").read_text())["cells"]
+    results = json.loads((tmp_path / "tiny.json").read_text())
+    cells, teachers = results["cells"], results["teachers"]
+    assert teachers["embedded,seed3"].keys() == {"evaluation", "life"}
     assert list(cells) == ["none,seed3", "output,seed3"]
     run = tmp_path / "runs" / "tiny" / "output,seed3"
     assert cells["output,seed3"]["scores"]["evaluation"]["pa_mpvpe_mm"] == pytest.approx(

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments, overrides = cli.parse(parser, argv)
 
-    from fasthamer.distill.study.cells import read_records, run_study
+    from fasthamer.distill.study.cells import read_records, read_teachers, run_study
     from fasthamer.distill.study.grid import chosen, read_study
     from fasthamer.distill.study.summary import write_summary
     from fasthamer.training.interrupt import InterruptHandler
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
             study, cells, arguments.runs.resolve(), out, arguments.jobs, interrupt, lambda line: print(line, flush=True)
         ):
             failed += [result.job.name] if result.trouble else []
-            write_summary(study, read_records(study, out), out)
-    print(f"\n{write_summary(study, read_records(study, out), out)}")
+            write_summary(study, read_records(study, out), read_teachers(study, out), out)
+    print(f"\n{write_summary(study, read_records(study, out), read_teachers(study, out), out)}")
     if failed or interrupt.requested:
         what = f"not finished: {', '.join(failed)}" if failed else "stopped"
         print(f"study: {what}; the same command goes on from there", file=sys.stderr)

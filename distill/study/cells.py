@@ -2,6 +2,7 @@
 
 RUNS/STUDY/CELL/       the run directory of a cell, as of any training
 RUNS/STUDY/CELL.json   its record, written last
+RUNS/STUDY/scores of TEACHER,SEED.json
 OUT/STUDY.json         all records; what is in it is done, wherever it ran
 """
 
@@ -18,17 +19,15 @@ from fasthamer.config import replaced
 from fasthamer.device import pick_device
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs, usable_cores
 from fasthamer.distill.run import execute, fill_cache, prepare
-from fasthamer.distill.scoring import open_for_scoring, score_model
-from fasthamer.distill.scoring import prepare as prepare_evaluation
-from fasthamer.distill.study.grid import OWN_SET, Cell, Study
+from fasthamer.distill.study.grid import Cell, Study
+from fasthamer.distill.study.scores import Scores, score_cell, score_teacher, teacher_of
 from fasthamer.files.atomic import write_json
 from fasthamer.training.interrupt import InterruptHandler
 from fasthamer.training.log import duration
 from fasthamer.training.provenance import revision
 
 Record = dict[str, Any]
-HARD_TOKENS = "most likely codes"  # of a token student, on the recipe's own set
-KEPT = ("pa_mpjpe_mm", "pa_mpvpe_mm", "mpjpe_rel_mm", "mpvpe_rel_mm")  # of a set's scores
+TEACHER = "scores of "  # and its name: beginning of the names of jobs and files
 
 
 def results_file(study: Study, out: Path) -> Path:
@@ -46,7 +45,7 @@ def read_records(study: Study, out: Path) -> dict[str, Record]:
     if not file.is_file():
         return {}
     try:
-        records: dict[str, Record] = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        records: dict[str, Record] = _results(file)["cells"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no results of a study ({error}): remove it, or choose another --out") from None
     for cell in study.cells():
@@ -58,6 +57,24 @@ def read_records(study: Study, out: Path) -> dict[str, Record]:
                 "the cells would not compare; choose another --out, or another name for the study"
             )
     return records
+
+
+def read_teachers(study: Study, out: Path) -> dict[str, dict[str, Scores]]:
+    """The scores of the teachers on each evaluation set, by `teacher_of`; none if the study has not begun."""
+    file = results_file(study, out)
+    return _results(file).get("teachers", {}) if file.is_file() else {}
+
+
+def _results(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write(study: Study, records: dict[str, Record], folder: Path, file: Path) -> None:
+    teachers = _results(file).get("teachers", {}) if file.is_file() else {}
+    for found in sorted(folder.glob(f"{TEACHER}*.json")):
+        teachers[found.stem.removeprefix(TEACHER)] = _results(found)
+    cells = {cell.name: records[cell.name] for cell in study.cells() if cell.name in records}
+    write_json(file, {"study": study.name, "recipe": study.recipe, "teachers": teachers, "cells": cells})
 
 
 def run_study(
@@ -92,8 +109,7 @@ def run_study(
         name, ahead = result.job.name, ""
         if not result.trouble:
             records[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            ordered = {cell.name: records[cell.name] for cell in study.cells() if cell.name in records}
-            write_json(results_file(study, out), {"study": study.name, "recipe": study.recipe, "cells": ordered})
+            _write(study, records, folder, results_file(study, out))
             took.append(result.seconds)
             left = len(queue) - len(took)
             ahead = f"; {left} left, about {duration(left * statistics.mean(took) / jobs)}" if left else ""
@@ -114,7 +130,7 @@ def _ended(
 
 
 def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
-    """What cells share is made before them: teachers' answers, frozen backbones' maps, and the images they are of."""
+    """What cells share is made before them: images, teachers' answers and scores, frozen backbones' maps."""
     best: dict[tuple[str, str], tuple[int, Job]] = {}
     for job in queue:
         cfg = study.config(job.arguments[1])
@@ -123,7 +139,20 @@ def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
             caches = cfg.TEACHER.CACHE, cfg.STUDENT.CACHE
             rank = ("none", "output", "feature", "hybrid").index(cfg.KD.MODE)  # the later, the more is stored
             best[caches] = max(best.get(caches, (-1, job)), (rank, job), key=lambda each: each[0])
-    return [Job(f"caches of {job.name}", _fill, job.arguments) for _, job in best.values()]
+    fillings = [Job(f"caches of {job.name}", _fill, job.arguments) for _, job in best.values()]
+    taught = [job for job in queue if study.config(job.arguments[1]).KD.MODE != "none"]
+    teachers = {teacher_of(study, job.arguments[1]): job for job in taught}
+    return fillings + [
+        Job(f"{TEACHER}{name}", _score_teacher, job.arguments)
+        for name, job in teachers.items()
+        if not (folder / f"{TEACHER}{name}.json").is_file()
+    ]
+
+
+def _score_teacher(study: Study, cell: Cell, folder: Path) -> None:
+    """In a process of its own."""
+    scores = score_teacher(study, cell, folder / "teachers")
+    write_json(folder / f"{TEACHER}{teacher_of(study, cell)}.json", scores)
 
 
 def _fill(study: Study, cell: Cell, folder: Path) -> None:
@@ -137,19 +166,10 @@ def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
     run = folder / cell.name
     if not (run / "eval" / "scores.json").is_file():
         execute(prepare(study.config(cell), run, resume=(run / "config.yaml").is_file()))
-    scores = {OWN_SET: json.loads((run / "eval" / "scores.json").read_text(encoding="utf-8"))}
-    student = open_for_scoring(study.config(cell), str(run), None)
-    for name, cfg in study.set_configs(cell).items():
-        evaluation = prepare_evaluation(cfg, student, cell.name, "auto", "auto")
-        scores[name], _ = score_model(evaluation, run / "eval" / name)
-    if study.config(cell).STUDENT.DECODER == "token":
-        student = open_for_scoring(study.config(cell), str(run), None, hard_tokens=True)
-        evaluation = prepare_evaluation(study.config(cell), student, cell.name, "auto", "auto")
-        scores[HARD_TOKENS], _ = score_model(evaluation, run / "eval" / "hard")
-    write_json(folder / f"{cell.name}.json", _record(study, cell, run, scores))
+    write_json(folder / f"{cell.name}.json", _record(study, cell, run, score_cell(study, cell, run)))
 
 
-def _record(study: Study, cell: Cell, run: Path, scores: dict[str, dict[str, Any]]) -> Record:
+def _record(study: Study, cell: Cell, run: Path, scores: dict[str, Scores]) -> Record:
     cfg = study.config(cell)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     speeds = [line["images_per_second"] for line in lines if line["phase"] == "train"]
@@ -160,7 +180,7 @@ def _record(study: Study, cell: Cell, run: Path, scores: dict[str, dict[str, Any
         "command": study.command(cell),
         "crops": cfg.TRAIN.STEPS * cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE,
         "images_per_second": statistics.median(speeds),
-        "scores": {name: {key: each[key] for key in KEPT if key in each} for name, each in scores.items()},
+        "scores": scores,
         "revision": revision(),
         "machine": machine(pick_device(cfg.DEVICE)),
     }

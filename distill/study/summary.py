@@ -11,6 +11,7 @@ from scipy import stats
 
 from fasthamer.distill.study.cells import Record
 from fasthamer.distill.study.grid import OWN_SET, Study
+from fasthamer.distill.study.scores import Scores, teacher_of
 from fasthamer.files.atomic import write_text
 from fasthamer.files.images import write_image
 from fasthamer.render.figure import COLOURS, FAINT, INK, new_figure, pixels, plain_axes
@@ -73,31 +74,44 @@ def gains(
     return gained
 
 
-def write_summary(study: Study, records: dict[str, Record], out: Path) -> str:
+def beside_teacher(
+    study: Study, records: dict[str, Record], teachers: dict[str, dict[str, Scores]]
+) -> dict[Levels, Estimate]:
+    """A student's PA-MPVPE in units of its teacher's on the same images, over the seeds whose teacher is scored."""
+    ratios: dict[Levels, list[float]] = {}
+    for cell in study.cells():
+        teacher = teachers.get(teacher_of(study, cell), {}).get(OWN_SET, {})
+        if cell.name in records and MAIN in teacher:
+            error = records[cell.name]["scores"][OWN_SET][MAIN]
+            ratios.setdefault(tuple(cell.levels.values()), []).append(error / teacher[MAIN])
+    return {levels: estimate(values) for levels, values in ratios.items()}
+
+
+def write_summary(study: Study, records: dict[str, Record], teachers: dict[str, dict[str, Scores]], out: Path) -> str:
     """Writes STUDY.md and, with a cell to show, STUDY.png into `out`; returns the text."""
-    text = markdown(study, records)
+    text = markdown(study, records, teachers)
     write_text(out / f"{study.name}.md", text)
     if scores(records, OWN_SET):
         write_image(out / f"{study.name}.png", pixels(plot(study, records)))
     return text
 
 
-def markdown(study: Study, records: dict[str, Record]) -> str:
+def markdown(study: Study, records: dict[str, Record], teachers: dict[str, dict[str, Scores]]) -> str:
     """The tables."""
     cells = study.cells()
     done = [cell for cell in cells if cell.name in records]
     blocks = [
         f"# Study {study.name}",
         f"{len(done)} of {len(cells)} trainings, seeds {', '.join(map(str, study.seeds))}. Errors in mm, means over "
-        "seeds with 95 % intervals (Student's t).",
+        "seeds with 95 % intervals (Student's t). Teacher: the student's PA-MPVPE divided by its teacher's.",
     ]
     if done:
-        blocks += [f"![{MAIN} of every setting]({study.name}.png)", _settings_table(study, records)]
+        blocks += [f"![{MAIN} of every setting]({study.name}.png)", _settings_table(study, records, teachers)]
         blocks += [_gains_table(study, records, axis) for axis, levels in study.axes.items() if len(levels) > 1]
     return "\n\n".join(blocks) + "\n"
 
 
-def _settings_table(study: Study, records: dict[str, Record]) -> str:
+def _settings_table(study: Study, records: dict[str, Record], teachers: dict[str, dict[str, Scores]]) -> str:
     sets = list(dict.fromkeys(name for record in records.values() for name in record["scores"]))
     columns = [(name, metric) for name in sets for metric in ("pa_mpjpe_mm", MAIN)]
     found = [scores(records, *column) for column in columns]
@@ -105,10 +119,15 @@ def _settings_table(study: Study, records: dict[str, Record]) -> str:
     for record in records.values():
         speed.setdefault(tuple(record["levels"].values()), []).append(record["images_per_second"])
     heads = [f"{name} {'PA-MPJPE' if metric == 'pa_mpjpe_mm' else 'PA-MPVPE'}" for name, metric in columns]
-    lines = [_cells([*study.axes, *heads, "images/s"]), _cells(["---"] * (len(study.axes) + len(heads) + 1))]
+    ratios = beside_teacher(study, records, teachers)
+    lines = [
+        _cells([*study.axes, *heads, "teacher", "images/s"]),
+        _cells(["---"] * (len(study.axes) + len(heads) + 2)),
+    ]
     for levels, speeds in speed.items():
         values = [str(estimate(list(each[levels].values()))) if levels in each else "" for each in found]
-        lines.append(_cells([*levels, *values, f"{np.median(speeds):.0f}"]))
+        ratio = f"{ratios[levels].mean:.2f}" if levels in ratios else ""
+        lines.append(_cells([*levels, *values, ratio, f"{np.median(speeds):.0f}"]))
     return "\n".join(lines)
 
 

@@ -1,0 +1,65 @@
+"""Scores of a study's students and teachers on all of its evaluation sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import nn
+from yacs.config import CfgNode
+
+from fasthamer.distill.scoring import open_for_scoring, prepare, score_model
+from fasthamer.distill.study.grid import OWN_SET, Cell, Study
+
+Scores = dict[str, float]
+
+HARD_TOKENS = "likeliest codes"  # of a token student, on the recipe's own set
+KEPT = ("pa_mpjpe_mm", "pa_mpvpe_mm", "mpjpe_rel_mm", "mpvpe_rel_mm")
+
+
+def score_cell(study: Study, cell: Cell, run: Path) -> dict[str, Scores]:
+    """The scores of a cell's student by evaluation set; of a token student also with the likeliest codes alone.
+
+    Args:
+        study: which sets there are.
+        cell: of it.
+        run: its run directory, with the student and its own scores.
+    """
+    cfg = study.config(cell)
+    own = json.loads((run / "eval" / "scores.json").read_text(encoding="utf-8"))
+    scores = {OWN_SET: _kept(own)}
+    student = open_for_scoring(cfg, str(run), None)
+    for name, each in study.set_configs(cell).items():
+        scores[name] = _scored(student, each, cell.name, run / "eval" / name)
+    if cfg.STUDENT.DECODER == "token":
+        student = open_for_scoring(cfg, str(run), None, hard_tokens=True)
+        scores[HARD_TOKENS] = _scored(student, cfg, cell.name, run / "eval" / "hard")
+    return scores
+
+
+def score_teacher(study: Study, cell: Cell, out: Path) -> dict[str, Scores]:
+    """The scores of a cell's teacher by evaluation set, on crops as its students get.
+
+    Args:
+        study: which sets there are.
+        cell: names teacher and seed, which the recipe's own evaluation set depends on.
+        out: gets the files of the evaluations.
+    """
+    cfg = study.config(cell)
+    teacher = open_for_scoring(cfg, cfg.TEACHER.NAME, None)
+    sets = {OWN_SET: cfg, **study.set_configs(cell)}
+    return {name: _scored(teacher, each, cfg.TEACHER.NAME, out / name) for name, each in sets.items()}
+
+
+def teacher_of(study: Study, cell: Cell) -> str:
+    """Names a cell's teacher, or the one it does without, and the seed, as that chooses the evaluation set."""
+    return f"{Path(study.config(cell).TEACHER.NAME).name},seed{cell.seed}"
+
+
+def _scored(model: nn.Module, cfg: CfgNode, name: str, out: Path) -> Scores:
+    found, _ = score_model(prepare(cfg, model, name, "auto", "auto"), out)
+    return _kept(found)
+
+
+def _kept(scores: dict[str, float]) -> Scores:
+    return {key: scores[key] for key in KEPT if key in scores}
