@@ -141,7 +141,8 @@ def test_errors_are_given_in_units_of_the_teachers_own(file):
 def test_settings_of_all_cells_may_hold_the_seed_and_sets_a_variable(file, monkeypatch):
     file.write_text(
         TEXT
-        + 'SETTINGS: {TEACHER.CACHE: "teacher{seed}"}\nSETS: {real: {DATA.EVAL_NAME: freihand, DATA.EVAL_ROOT: $HANDS/a}}\n'
+        + 'SETTINGS: {TEACHER.CACHE: "teacher{seed}"}\n'
+        + "SETS: {real: {DATA.EVAL_NAME: freihand, DATA.EVAL_ROOT: $HANDS/a}}\n"
     )
     monkeypatch.delenv("HANDS", raising=False)
     study = read_study(file)
