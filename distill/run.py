@@ -116,7 +116,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     frozen: CachedTeacher | None = None
     read: HandDataset | HandStream = images
     if cfg.STUDENT.CACHE:
-        frozen, read = frozen_maps(cfg, student, hand, images)
+        frozen, read = frozen_maps(cfg, student, hand)
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     if tokenizer is not None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fasthamer.config import load_config
-from fasthamer.distill.frozen_backbone import Remembered
+from fasthamer.distill.frozen_backbone import StoredLabels
 from fasthamer.distill.run import execute, prepare
 from fasthamer.students import load_student
 
@@ -72,21 +72,29 @@ def test_without_a_teacher_each_labelled_crop_gets_its_own_map_from_the_cache_of
     torch.testing.assert_close(prepared.trainer.frozen.recall_maps(batch), expected, rtol=2e-3, atol=2e-3)
 
 
-def test_remembered_crops_are_read_once_without_their_image(tmp_path):
-    images = prepare(config(tmp_path, "none"), tmp_path / "run").images
+def test_labels_are_read_once_and_images_never_again(tmp_path):
+    whole = prepare(config(tmp_path, "none", DATA__LABELLED="1.0"), tmp_path / "run").images
     reads = []
 
-    class Counted(type(images)):
+    class Counted(type(whole)):
         def __getitem__(self, key):
             reads.append(key)
             return super().__getitem__(key)
 
     counted = object.__new__(Counted)
-    counted.__dict__ = images.__dict__
-    remembered = Remembered(counted, [4, 0, 2])
-    first, again = remembered[(0, 1)], remembered[(7, 1)]
-    assert reads == [(0, 1)] and first is again
-    assert int(first.index) == 0 and torch.equal(first.joints, images[(0, 1)].joints)
+    counted.__dict__ = whole.__dict__
+    path = tmp_path / "labels.npy"
+    first = StoredLabels(counted, path)[(0, 1)]
+    again = StoredLabels(counted, path)[(7, 1)]
+    assert reads == [(0, 1)]
+    for name, value in whole[(0, 1)]._asdict().items():
+        for found in (first, again):
+            got = getattr(found, name)
+            assert got.shape == value.shape and got.dtype == value.dtype, name
+            assert torch.equal(got, value) == (name != "image"), name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"labels\.npy: damaged"):
+        StoredLabels(counted, path)[(0, 1)]
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,22 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """
         Args:
-            model: copied; call `update(model)` after each optimizer step.
+            model: copied; call `update` after each of its optimizer steps. What does not train by now never will.
             decay: of the average, in [0, 1); the first steps use less, so that the start is soon forgotten.
         """
         if not 0 <= decay < 1:
             raise ValueError(f"TRAIN.EMA is a decay in [0, 1), not {decay}")
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        self._trained = [(average, current) for average, current in pairs if current.requires_grad]
+        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Moves towards `model`, which has just done optimizer step number `step`."""
+    def update(self, step: int) -> None:
+        """Moves towards the model, which has just done optimizer step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
-            average.copy_(current)
+        averages, current = zip(*self._trained, strict=True)
+        torch._foreach_lerp_(averages, current, 1 - decay)
+        for average, buffer in self._buffers:
+            average.copy_(buffer)
