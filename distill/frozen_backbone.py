@@ -1,8 +1,8 @@
-"""Training a decoder on the stored maps of a frozen backbone.
+"""Training on the stored maps of a backbone's frozen stages.
 
-A backbone of which nothing trains gives the same map for the same crop at every epoch. Where the crops are fixed
+Stages that do not train give the same map for the same crop at every epoch. Where the crops are fixed
 (TEACHER.CACHE_VIEWS), the maps are computed once, stored like a teacher's, and training neither reads images nor runs
-the backbone.
+those stages.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.hand.mano import Hand
 from fasthamer.one_line import one_line
 from fasthamer.students import Student
+from fasthamer.students.backbone import Backbone
+from fasthamer.students.split_backbone import FrozenStages
 from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.teachers.cache.manifest import CacheRequest
@@ -45,36 +47,33 @@ ROW = np.dtype(  # of the file of labels
     ]
 )
 
+SHAPES = {
+    "vertices": (N_VERTICES, 3),
+    "joints": (N_JOINTS, 3),
+    "keypoints_2d": (N_JOINTS, 2),
+    "camera": (3,),
+    "global_orient": (1, 3, 3),
+    "hand_pose": (N_HAND_JOINTS, 3, 3),
+    "betas": (N_BETAS,),
+}
+
 
 class FrozenBackbone(nn.Module):
-    """A student's backbone as a hand model whose features can be cached; all else that it returns is 0."""
+    """The frozen stages of a backbone as a hand model whose features can be cached; all else that it returns is 0."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
-        self.normalise, self.backbone = student.normalise, student.backbone
-        self.image_size, self.view, self.box_shape, self.hand = (
-            student.image_size,
-            student.view,
-            student.box_shape,
-            student.hand,
-        )
-        self.feature_channels = student.backbone.channels
+        self.normalise, self.stages, self.hand = student.normalise, FrozenStages(student.backbone), student.hand
+        self.image_size, self.view, self.box_shape = student.image_size, student.view, student.box_shape
+        size = student.image_size
+        self.feature_channels = self.stages(torch.zeros(1, 3, size, size)).shape[1]
 
     def forward(self, image: Tensor) -> HandOutput:
         """(B, 3, S, S) RGB, values 0..255 of any dtype."""
-        maps = self.backbone(self.normalise(image))[1]
-        empty = {
-            "global_orient": (1, 3, 3),
-            "hand_pose": (N_HAND_JOINTS, 3, 3),
-            "betas": (N_BETAS,),
-            "vertices": (N_VERTICES, 3),
-            "joints": (N_JOINTS, 3),
-            "keypoints_2d": (N_JOINTS, 2),
-            "camera": (3,),
-        }
-        none = {name: maps.new_zeros(len(maps), *shape) for name, shape in empty.items()}
-        mano = ManoParams(*(none.pop(name) for name in ManoParams._fields))
-        return HandOutput(**none, features=maps, mano=mano)
+        maps = self.stages(self.normalise(image))
+        nothing = {name: maps.new_zeros(len(maps), *shape) for name, shape in SHAPES.items()}
+        mano = ManoParams(*(nothing.pop(name) for name in ManoParams._fields))
+        return HandOutput(**nothing, features=maps, mano=mano)
 
 
 class StoredLabels(HandDataset):
@@ -158,7 +157,7 @@ def frozen_maps(cfg: CfgNode, student: Student, hand: Hand) -> tuple[CachedTeach
     Raises:
         ValueError: this run cannot use stored maps, or the folder holds others; the message says what to do.
     """
-    _check(cfg, len(student.backbone.layers))
+    _check(cfg, student.backbone)
     whole = training_set_of(training_spec(cfg, mediapipe_boxes())._replace(labelled=1.0), hand)
     if isinstance(whole, HandStream):
         raise ValueError(
@@ -175,19 +174,20 @@ def frozen_maps(cfg: CfgNode, student: Student, hand: Hand) -> tuple[CachedTeach
     return cached, Chosen(images, numbers) if cfg.KD.MODE == "none" else PartlyLabelled(images, numbers)
 
 
-def _check(cfg: CfgNode, stages: int) -> None:
+def _check(cfg: CfgNode, backbone: Backbone) -> None:
     """Raises ValueError for a run that cannot train on stored maps."""
-    if stages != cfg.STUDENT.FREEZE or not cfg.TEACHER.CACHE_VIEWS:
+    frozen = backbone.frozen_stages
+    if not frozen or not cfg.TEACHER.CACHE_VIEWS:
         raise ValueError(
-            "STUDENT.CACHE stores the maps of a backbone that does not train, for crops that stay the same: set "
-            f"STUDENT.FREEZE {stages} and TEACHER.CACHE_VIEWS, or leave STUDENT.CACHE out"
+            "STUDENT.CACHE stores the maps of stages that do not train, for crops that stay the same: set "
+            "STUDENT.FREEZE and TEACHER.CACHE_VIEWS, or leave STUDENT.CACHE out"
         )
-    if cfg.KD.MODE in ("feature", "hybrid"):
+    if cfg.KD.MODE in ("feature", "hybrid") and backbone.index < frozen:
         raise ValueError(
-            f"KD.MODE {cfg.KD.MODE} teaches the backbone, and STUDENT.CACHE is for one that does not train: use "
-            "KD.MODE output, or leave STUDENT.CACHE out"
+            f"KD.MODE {cfg.KD.MODE} teaches layer {cfg.KD.LAYER}, and STUDENT.FREEZE {frozen} keeps it as it is: "
+            "use KD.MODE output, or freeze less"
         )
-    if cfg.KD.MODE == "output" and not cfg.TEACHER.CACHE:
+    if cfg.KD.MODE != "none" and not cfg.TEACHER.CACHE:
         raise ValueError("with STUDENT.CACHE no images are read, which the teacher needs: set TEACHER.CACHE, too")
     if cfg.DATA.LABELLED != 1.0 and cfg.DATA.MIX_SYNTHETIC:
         raise ValueError("STUDENT.CACHE does not go with DATA.MIX_SYNTHETIC and DATA.LABELLED together: leave one out")

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from fasthamer.distill.alignment import ALIGNMENTS, align
 from fasthamer.registry import unknown
+from fasthamer.students.split_backbone import TrainedStages
 from fasthamer.types import HandOutput, View
 
 DIRECTIONS = ("teacher_to_student", "student_to_teacher")
@@ -75,6 +76,18 @@ class Learner(nn.Module):
         self.projection = OrthogonalProjection(inputs, outputs) if orthogonal else nn.Conv2d(inputs, outputs, 1)
         return self
 
+    def start_at_frozen_maps(self) -> None:
+        """From now on `forward` wants the map of the backbone's frozen stages in place of the image.
+
+        Raises:
+            ValueError: this backbone cannot be run from there.
+        """
+        self._stages = (TrainedStages(self.student.backbone, self.student.image_size),)  # type: ignore[arg-type]
+
+    def _of_maps(self, maps: Tensor) -> HandOutput:
+        tapped, last = self._stages[0](maps)
+        return self.student.decode(last)._replace(features=tapped)  # type: ignore[operator]
+
     def forward(
         self, image: Tensor, teacher_features: Tensor | None = None, maps: Tensor | None = None
     ) -> LearnerOutput:
@@ -82,9 +95,9 @@ class Learner(nn.Module):
         Args:
             image: (B, 3, S, S) RGB, 0..255.
             teacher_features: (B, Ct, ht, wt), only (and always) after `compare_features`.
-            maps: (B, C, h, w), what the student's backbone makes of the image, where that is known.
+            maps: (B, C, h, w), the map of the frozen stages, only (and always) after `start_at_frozen_maps`.
         """
-        hand = self.student(image) if maps is None else self.student.decode(maps)  # type: ignore[operator]
+        hand = self.student(image) if maps is None else self._of_maps(maps)
         if self.projection is None:
             return LearnerOutput(hand)
         if teacher_features is None:

@@ -58,6 +58,8 @@ class DistillTrainer:
             orthogonal = objective.feature_loss == "vkd"
             self.learner.compare_features(channels, view, cfg.KD.DIRECTION, cfg.KD.ALIGNMENT, orthogonal)  # type: ignore[arg-type]
         self._placed(self.learner).train()
+        if frozen is not None:
+            self.learner.start_at_frozen_maps()
         if accelerator.num_processes > 1:
             synchronise_batch_norms(self.learner, accelerator.device)
         self.average = MovingAverage(student, cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None

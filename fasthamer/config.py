@@ -55,7 +55,7 @@ _C.STUDENT.DECODER_SIZE = "full"  # full (HaMeR's own), full_mlp768, full_mlp512
 _C.STUDENT.IMAGE_SIZE = 256  # pixels; crops are resized to it
 _C.STUDENT.VIEW = 1.0  # the middle share of the crop's side that the student looks at
 _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their weights and batch statistics
-_C.STUDENT.CACHE = ""  # folder of a wholly frozen backbone's maps of fixed crops (TEACHER.CACHE_VIEWS); empty = none
+_C.STUDENT.CACHE = ""  # folder of the frozen stages' maps of fixed crops (TEACHER.CACHE_VIEWS); empty = none
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
 _C.STUDENT.BACKBONE_FILE = ""  # instead: weights, a student (file or shipped name), `shipped`, `torchvision`
 _C.STUDENT.INIT = ""  # a student.safetensors, or Fast-HaMeR's .ckpt, to start from

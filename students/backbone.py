@@ -110,13 +110,14 @@ class Backbone(nn.Module):
         if layer != "last" and layer not in self.layers:
             raise ValueError(f"{name} has no layer {layer!r}: choose last or one of {', '.join(self.layers)}")
         self.layer = layer
-        self._index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
+        self.index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
         # Only timm's general wrappers have it; networks with a class of their own for features are all NCHW.
-        self._channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
+        self.channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
         tapped, last = self._try(image_size)
         self.layer_channels, self.channels = tapped.shape[1], last.shape[1]
         self.grid: tuple[int, int] = (last.shape[2], last.shape[3])  # of the last map
-        self._frozen: list[nn.Module] = []
+        self.frozen: list[nn.Module] = []  # see `freeze`
+        self.frozen_stages = 0
 
     @torch.no_grad()
     def _try(self, image_size: int) -> tuple[Tensor, Tensor]:
@@ -152,15 +153,16 @@ class Backbone(nn.Module):
         """
         if not 0 <= stages <= len(self.layers):
             raise ValueError(f"{self.name} has {len(self.layers)} stages: STUDENT.FREEZE is 0 to {len(self.layers)}")
-        self._frozen = self._until(self.layers[stages - 1]) if stages else []
-        for part in self._frozen:
+        self.frozen = self._until(self.layers[stages - 1]) if stages else []
+        self.frozen_stages = stages
+        for part in self.frozen:
             for parameter in part.parameters(recurse=False):
                 parameter.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
-        for part in self._frozen:
+        for part in self.frozen:
             part.training = False
         return self
 
@@ -174,11 +176,14 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) normalised to (B, layer_channels, h', w') and (B, channels, h, w)."""
-        maps = self.network(image)
-        if self._channels_last:
+        return self.read_out(self.network(image))
+
+    def read_out(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, from the maps of all stages as the network gives them."""
+        if self.channels_last:
             maps = [features.permute(0, 3, 1, 2) for features in maps]
         last = self.end(maps[-1])
-        return (last if self.layer == "last" else maps[self._index]), last
+        return (last if self.layer == "last" else maps[self.index]), last
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

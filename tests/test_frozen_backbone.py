@@ -1,4 +1,4 @@
-"""Training on the stored maps of a frozen backbone: the same student, without images."""
+"""Training on the stored maps of frozen stages: the same student, without images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fasthamer.config import load_config
 from fasthamer.distill.frozen_backbone import StoredLabels
 from fasthamer.distill.run import execute, prepare
 from fasthamer.students import load_student
+from fasthamer.students.backbone import Backbone
+from fasthamer.students.split_backbone import FrozenStages, TrainedStages
 
 SETTINGS = {
     "STUDENT.NAME": "timm:test_resnet",
@@ -33,7 +35,7 @@ SETTINGS = {
 
 def config(tmp_path, mode: str, **changes: str):
     own = {"KD.MODE": mode, "DATA.SYNTHETIC_FOLDER": str(tmp_path / "images")}
-    if mode == "output":
+    if mode != "none":
         own["TEACHER.CACHE"] = str(tmp_path / "teacher")
     settings = SETTINGS | own | {key.replace("__", "."): value for key, value in changes.items()}
     return load_config("quickstart", [each for pair in settings.items() for each in pair])
@@ -44,17 +46,20 @@ def losses(run) -> list[float]:
     return [line["total"] for line in lines if line["phase"] == "train"]
 
 
-def test_with_a_teacher_the_stored_maps_train_the_same_decoder_as_the_images(tmp_path):
+@pytest.mark.parametrize(("mode", "stages"), [("output", "5"), ("hybrid", "3")])
+def test_with_a_teacher_the_stored_maps_train_the_same_student_as_the_images(tmp_path, mode, stages):
     maps = str(tmp_path / "maps")
-    execute(prepare(config(tmp_path, "output"), tmp_path / "images_run"), shown=1)
-    execute(prepare(config(tmp_path, "output", STUDENT__CACHE=maps), tmp_path / "maps_run"), shown=1)
+    execute(prepare(config(tmp_path, mode, STUDENT__FREEZE=stages), tmp_path / "images_run"), shown=1)
+    execute(
+        prepare(config(tmp_path, mode, STUDENT__FREEZE=stages, STUDENT__CACHE=maps), tmp_path / "maps_run"), shown=1
+    )
     assert losses(tmp_path / "maps_run") == pytest.approx(losses(tmp_path / "images_run"), rel=5e-3)  # maps in fp16
     images, stored = (load_student(tmp_path / run / "student.safetensors") for run in ("images_run", "maps_run"))
     for (name, one), other in zip(images.state_dict().items(), stored.state_dict().values(), strict=True):
-        if name.startswith("backbone."):
+        if name.startswith("backbone.") and stages == "5":
             assert torch.equal(one, other), name
-        else:
-            torch.testing.assert_close(one, other, atol=6 * 2e-3, rtol=0)  # no step of AdamW is longer than its rate
+        elif one.is_floating_point() and "running_" not in name:
+            torch.testing.assert_close(one, other, atol=0.02, rtol=0.02, msg=name)
 
 
 def test_without_a_teacher_each_labelled_crop_gets_its_own_map_from_the_cache_of_all(tmp_path):
@@ -100,9 +105,9 @@ def test_labels_are_read_once_and_images_never_again(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "changes", "message"),
     [
-        ("output", {"STUDENT__FREEZE": "4"}, r"set STUDENT\.FREEZE 5 and TEACHER\.CACHE_VIEWS"),
-        ("output", {"TEACHER__CACHE_VIEWS": "0"}, r"set STUDENT\.FREEZE 5 and TEACHER\.CACHE_VIEWS"),
-        ("hybrid", {}, r"KD\.MODE hybrid teaches the backbone"),
+        ("output", {"STUDENT__FREEZE": "0"}, r"set STUDENT\.FREEZE and TEACHER\.CACHE_VIEWS"),
+        ("output", {"TEACHER__CACHE_VIEWS": "0"}, r"set STUDENT\.FREEZE and TEACHER\.CACHE_VIEWS"),
+        ("hybrid", {}, r"KD\.MODE hybrid teaches layer last, and STUDENT\.FREEZE 5 keeps it"),
         ("output", {"TEACHER__CACHE": ""}, r"set TEACHER\.CACHE, too"),
     ],
 )
@@ -110,3 +115,19 @@ def test_a_run_that_cannot_use_stored_maps_is_told_why(tmp_path, mode, changes, 
     with pytest.raises(ValueError, match=message):
         prepare(config(tmp_path, mode, STUDENT__CACHE=str(tmp_path / "maps"), **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_large_100", "resnet18", "convnext_atto", "fastvit_t8", "mobilevit_xxs"])
+@pytest.mark.parametrize("stages", [1, 3])
+def test_frozen_and_trained_stages_make_up_the_backbone(name, stages):
+    torch.manual_seed(0)
+    backbone = Backbone(name, 64)
+    backbone.freeze(min(stages, len(backbone.layers)))
+    image = torch.rand(2, 3, 64, 64)
+    rest, first = TrainedStages(backbone, 64), FrozenStages(backbone)
+    assert not any(each.requires_grad for each in first.parameters())
+    backbone.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(rest(first(image)), backbone(image), rtol=1e-4, atol=1e-5)
+    rest(first(image))[1].sum().backward()
+    assert all((each.grad is not None) == each.requires_grad for each in backbone.parameters())
