@@ -6,11 +6,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from fasthamer.config import load_config
+from fasthamer.distill.run import execute, prepare
 from fasthamer.distill.study.cells import read_records
+from fasthamer.distill.study.faults import with_fault
 from fasthamer.distill.study.grid import chosen, read_study
-from fasthamer.distill.study.summary import beside_teacher, estimate, gains, markdown
+from fasthamer.distill.study.scaling import power_law
+from fasthamer.distill.study.summary import beside_teacher, estimate, gains, markdown, power_laws
 from fasthamer.tools import study as command
 
 TEXT = """
@@ -31,6 +36,7 @@ GRID:
   kd:
     none: {KD.MODE: none}
     output: {KD.MODE: output}
+    fault: {KD.MODE: feature, FAULT: frozen_projection}
 SETS:
   life: {DATA.EVAL_SPLIT: life, DATA.SYNTHETIC_EVAL_SIZE: 3}
 """
@@ -65,6 +71,7 @@ def records(study, error) -> dict[str, dict]:
             "seed": cell.seed,
             "settings": cell.settings,
             "images_per_second": 100.0,
+            "crops": 100,
             "scores": {"evaluation": {"pa_mpjpe_mm": 20.0, "pa_mpvpe_mm": error(cell.levels, cell.seed)}},
         }
         for cell in study.cells()
@@ -163,7 +170,8 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
     results = json.loads((tmp_path / "tiny.json").read_text())
     cells, teachers = results["cells"], results["teachers"]
     assert teachers["embedded,seed3"].keys() == {"evaluation", "life"}
-    assert list(cells) == ["none,seed3", "output,seed3"]
+    assert list(cells) == ["none,seed3", "output,seed3", "fault,seed3"]
+    assert "--only fault,seed3" in cells["fault,seed3"]["command"]
     run = tmp_path / "runs" / "tiny" / "output,seed3"
     assert cells["output,seed3"]["scores"]["evaluation"]["pa_mpvpe_mm"] == pytest.approx(
         json.loads((run / "eval" / "scores.json").read_text())["pa_mpvpe_mm"]
@@ -172,7 +180,58 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
     assert (tmp_path / "tiny.png").is_file() and "| output |" in (tmp_path / "tiny.md").read_text()
     capsys.readouterr()
     assert command.main(call) == 0  # nothing to do
-    assert "2 cells, 2 of them done" in capsys.readouterr().out
+    assert "3 cells, 3 of them done" in capsys.readouterr().out
     study = read_study(file, [*settings, "TRAIN.LR", "1"])
     with pytest.raises(ValueError, match=r"none,seed3 with TRAIN\.LR None, now it is 1"):
         read_records(study, tmp_path)
+
+
+def feature_run(tmp_path, mode: str, name: str):
+    settings = {**TINY_SETTINGS, "KD.MODE": mode, "TRAIN.STEPS": "3", "TRAIN.WARMUP": "0"}
+    cfg = load_config("quickstart", [text for pair in settings.items() for text in pair])
+    return prepare(cfg, tmp_path / name)
+
+
+def test_a_frozen_projection_stays_as_it_was_drawn(tmp_path):
+    moved = {}
+    for fault in ("", "frozen_projection"):
+        prepared = with_fault(feature_run(tmp_path, "feature", f"run{fault}"), fault)
+        projection = prepared.trainer.learner.projection.weight
+        before = projection.detach().clone()
+        execute(prepared, shown=1)
+        moved[fault] = not torch.equal(projection, before)
+    assert moved == {"": True, "frozen_projection": False}
+
+
+def test_a_teacher_can_be_put_into_train_mode_for_a_study_only(tmp_path):
+    prepared = with_fault(feature_run(tmp_path, "output", "run"), "teacher_in_train_mode")
+    teacher = prepared.trainer.teacher
+    assert all(part.training for part in teacher.modules())
+    with pytest.raises(ValueError, match=r"frozen_projection is for KD\.MODE feature or hybrid"):
+        with_fault(prepared, "frozen_projection")
+    with pytest.raises(KeyError, match="did you mean 'frozen_projection'"):
+        with_fault(prepared, "frozen_projektion")
+
+
+def test_a_power_law_is_found_again_and_predicts_the_last_point():
+    crops = [7500 * 2**power for power in range(6)]
+    errors = [10 + (40_000 / number) ** 0.7 for number in crops]
+    law = power_law(crops, errors)
+    assert (law.floor, law.scale, law.exponent) == pytest.approx((10, 40_000, 0.7), rel=1e-3)
+    assert law.predicted == pytest.approx(errors[-1], abs=1e-3) and law.measured == errors[-1]
+    with pytest.raises(ValueError, match="at least 5 numbers of crops, ascending"):
+        power_law(crops[:4], errors[:4])
+
+
+def test_a_studys_law_is_of_means_over_seeds_for_each_setting(file):
+    study = read_study(file)
+    found = {}
+    for steps in (1, 2, 4, 8, 16):
+        for name, record in records(study, lambda levels, seed: 10 + seed - 1).items():
+            error = record["scores"]["evaluation"]["pa_mpvpe_mm"] + steps**-0.5
+            scores = {"evaluation": {"pa_mpjpe_mm": error, "pa_mpvpe_mm": error}}
+            found[f"{name},{steps}"] = record | {"crops": steps, "scores": scores}
+    laws = power_laws(found)
+    assert laws.keys() == {(size, mode) for size in ("small", "large") for mode in ("none", "output")}
+    law = laws[("small", "none")]
+    assert law.floor == pytest.approx(10, abs=0.05) and law.predicted == pytest.approx(10.25, abs=0.01)

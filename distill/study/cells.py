@@ -19,7 +19,8 @@ from fasthamer.config import replaced
 from fasthamer.device import pick_device
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs, usable_cores
 from fasthamer.distill.run import execute, fill_cache, prepare
-from fasthamer.distill.study.grid import Cell, Study
+from fasthamer.distill.study.faults import with_fault
+from fasthamer.distill.study.grid import FAULT, Cell, Study
 from fasthamer.distill.study.scores import Scores, score_cell, score_teacher, teacher_of
 from fasthamer.files.atomic import write_json
 from fasthamer.training.interrupt import InterruptHandler
@@ -165,7 +166,8 @@ def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
     """Trains and scores one cell, in a process of its own, and writes its record."""
     run = folder / cell.name
     if not (run / "eval" / "scores.json").is_file():
-        execute(prepare(study.config(cell), run, resume=(run / "config.yaml").is_file()))
+        prepared = prepare(study.config(cell), run, resume=(run / "config.yaml").is_file())
+        execute(with_fault(prepared, cell.settings.get(FAULT, "")))
     write_json(folder / f"{cell.name}.json", _record(study, cell, run, score_cell(study, cell, run)))
 
 

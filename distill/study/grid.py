@@ -10,6 +10,7 @@ GRID:  # axis: level: settings; the first level of an axis is what the others ar
   kd:
     none: {KD.MODE: none}
     output: {KD.MODE: output}
+    feature, projection never trained: {KD.MODE: feature, FAULT: frozen_projection}  # see faults.py
 SETS:  # what students are scored on beside the recipe's own evaluation set, optional
   life: {DATA.EVAL_SPLIT: life}
   real: {DATA.EVAL_NAME: freihand, DATA.EVAL_ROOT: $HANDS/real}  # left out where the variable HANDS is not set
@@ -31,6 +32,7 @@ from fasthamer.config import load_config, replaced
 from fasthamer.files.safe_yaml import read_yaml
 from fasthamer.registry import unknown
 
+FAULT = "FAULT"  # among a level's settings: one of `fasthamer.distill.study.faults.FAULTS`
 OWN_SET = "evaluation"  # the recipe's own evaluation set, in tables
 
 
@@ -39,7 +41,7 @@ class Cell(NamedTuple):
 
     levels: dict[str, str]  # by axis
     seed: int
-    settings: dict[str, str]  # by config key, the study's trailing ones included
+    settings: dict[str, str]  # by config key, the study's trailing ones included; and the fault, if it has one
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class Study(NamedTuple):
 
     def config(self, cell: Cell) -> CfgNode:
         """The cell's resolved config."""
-        return load_config(self.recipe, _pairs(cell.settings))
+        return load_config(self.recipe, _pairs(_without_fault(cell.settings)))
 
     def set_configs(self, cell: Cell) -> dict[str, CfgNode]:
         """The config of each further evaluation set of a cell."""
@@ -80,7 +82,9 @@ class Study(NamedTuple):
         return {name: replaced(own, settings) for name, settings in self.sets.items()}
 
     def command(self, cell: Cell) -> str:
-        """What trains the cell alone."""
+        """What trains the cell alone; with a fault only the study can."""
+        if FAULT in cell.settings:
+            return shlex.join(["python", "tools/study.py", f"docs/study/{self.name}.yaml", "--only", cell.name])
         return shlex.join(["python", "tools/distill.py", "--config", self.recipe, *_pairs(cell.settings)])
 
 
@@ -160,6 +164,10 @@ def _evaluation_sets(sets: dict[str, dict[str, str]]) -> dict[str, dict[str, str
         for name, settings in expanded.items()
         if not any(re.search(r"\$\w", value) for value in settings.values())
     }
+
+
+def _without_fault(settings: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if key != FAULT}
 
 
 def _pairs(settings: dict[str, str]) -> list[str]:

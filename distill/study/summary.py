@@ -11,6 +11,7 @@ from scipy import stats
 
 from fasthamer.distill.study.cells import Record
 from fasthamer.distill.study.grid import OWN_SET, Study
+from fasthamer.distill.study.scaling import FEWEST, PowerLaw, power_law
 from fasthamer.distill.study.scores import Scores, teacher_of
 from fasthamer.files.atomic import write_text
 from fasthamer.files.images import write_image
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Levels = tuple[str, ...]  # one of each axis
 MAIN = "pa_mpvpe_mm"
+CROPS = "crops"  # an axis of this name varies TRAIN.STEPS
 ROW = 26  # pixels of a row of the plot
 
 
@@ -108,6 +110,7 @@ def markdown(study: Study, records: dict[str, Record], teachers: dict[str, dict[
     if done:
         blocks += [f"![{MAIN} of every setting]({study.name}.png)", _settings_table(study, records, teachers)]
         blocks += [_gains_table(study, records, axis) for axis, levels in study.axes.items() if len(levels) > 1]
+        blocks += [_laws_table(laws)] if (laws := power_laws(records)) else []
     return "\n\n".join(blocks) + "\n"
 
 
@@ -141,6 +144,37 @@ def _gains_table(study: Study, records: dict[str, Record], axis: str) -> str:
     ]
     for level, by_rest in gains(study, records, axis).items():
         lines += [_cells([level, *rest, str(gain)]) for rest, gain in by_rest.items()]
+    return "\n".join(lines)
+
+
+def power_laws(records: dict[str, Record]) -> dict[Levels, PowerLaw]:
+    """The law of each setting that was trained with enough different numbers of crops; of means over seeds.
+
+    Returns:
+        By the levels of the axes other than `CROPS`.
+    """
+    curves: dict[Levels, dict[int, list[float]]] = {}
+    for record in records.values():
+        levels = tuple(level for axis, level in record["levels"].items() if axis != CROPS)
+        error = record["scores"][OWN_SET][MAIN]
+        curves.setdefault(levels, {}).setdefault(record["crops"], []).append(error)
+    return {
+        levels: power_law(sorted(curve), [float(np.mean(curve[crops])) for crops in sorted(curve)])
+        for levels, curve in curves.items()
+        if len(curve) >= FEWEST
+    }
+
+
+def _laws_table(laws: dict[Levels, PowerLaw]) -> str:
+    lines = [
+        "PA-MPVPE = floor + (scale / crops) ^ exponent, fitted without the largest number of crops, which it "
+        "predicts:\n",
+        _cells(["", "floor, mm", "exponent", "predicted, mm", "measured, mm"]),
+        _cells(["---"] * 5),
+    ]
+    for levels, law in laws.items():
+        values = (law.floor, law.exponent, law.predicted, law.measured)
+        lines.append(_cells([", ".join(levels), *(f"{value:.2f}" for value in values)]))
     return "\n".join(lines)
 
 
