@@ -182,7 +182,7 @@ def _check(cfg: CfgNode, backbone: Backbone) -> None:
             "STUDENT.CACHE stores the maps of stages that do not train, for crops that stay the same: set "
             "STUDENT.FREEZE and TEACHER.CACHE_VIEWS, or leave STUDENT.CACHE out"
         )
-    if cfg.KD.MODE in ("feature", "hybrid") and backbone.index < frozen:
+    if cfg.KD.MODE in ("feature", "hybrid") and min(backbone.tapped) < frozen:
         raise ValueError(
             f"KD.MODE {cfg.KD.MODE} teaches layer {cfg.KD.LAYER}, and STUDENT.FREEZE {frozen} keeps it as it is: "
             "use KD.MODE output, or freeze less"

@@ -121,7 +121,7 @@ _C.KD.FEATURES = 6.0  # feature KD
 _C.KD.FEATURE_LOSS = "mse"  # mse, pkd, cwd or vkd: see docs/distillation.md
 _C.KD.DIRECTION = "teacher_to_student"  # which map the 1x1 projection moves; or student_to_teacher
 _C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch: the paper's
-_C.KD.LAYER = "last"  # the backbone layer compared: last, or a name of timm's feature_info, such as blocks.4
+_C.KD.LAYER = "last"  # the student's layers compared: last, or names of timm's feature_info: blocks.4,last
 
 _C.TRAIN = CN()
 _C.TRAIN.STEPS = 0  # optimizer steps; 0 = as many as fit into about 20 hours, found by timing a few

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.layers import Format
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 import fasthamer
 from fasthamer.files.safe_checkpoint import check_stored, check_tensors
@@ -67,12 +68,14 @@ HUB = Hub()
 
 
 class Backbone(nn.Module):
-    """`backbone(image) -> (features of the chosen layer, last features)`; the same map twice when they are one.
+    """`backbone(image) -> (features of the chosen layers, last features)`; the same map twice when they are one.
+
+    Several layers' maps are averaged to the coarsest grid and stand side by side.
 
     Args:
         name: timm's name, with or without a pretrained tag; or one of `landmark_maps`.
         image_size: pixels; only networks with a fixed input size (ViTs) are built differently for it.
-        layer: `last`, or a name of `layers` whose map is returned beside the last.
+        layer: `last`, or a name of `layers`, whose map is returned beside the last; or several with commas.
         pretrained: load timm's ImageNet weights; where they cannot be loaded, logs a warning and starts from shipped
             ones (`SHIPPED`) or from scratch.
         weights: a local .safetensors or .pth file of `timm.create_model(name)`'s state dict, used instead; or a
@@ -107,10 +110,11 @@ class Backbone(nn.Module):
             self.load_state_dict(stored)
         info: Any = self.network.feature_info
         self.layers: list[str] = info.module_name()
-        if layer != "last" and layer not in self.layers:
-            raise ValueError(f"{name} has no layer {layer!r}: choose last or one of {', '.join(self.layers)}")
-        self.layer = layer
-        self.index = self.layers.index(layer) if layer != "last" else len(self.layers) - 1
+        names = [each.strip() for each in layer.split(",")]
+        for each in names:
+            if each not in ("last", *self.layers):
+                raise ValueError(f"{name} has no layer {each!r}: choose last or one of {', '.join(self.layers)}")
+        self.tapped = [len(self.layers) - 1 if each == "last" else self.layers.index(each) for each in names]
         # Only timm's general wrappers have it; networks with a class of their own for features are all NCHW.
         self.channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
         tapped, last = self._try(image_size)
@@ -183,7 +187,10 @@ class Backbone(nn.Module):
         if self.channels_last:
             maps = [features.permute(0, 3, 1, 2) for features in maps]
         last = self.end(maps[-1])
-        return (last if self.layer == "last" else maps[self.index]), last
+        tapped = [last if index == len(maps) - 1 else maps[index] for index in self.tapped]
+        size = min((features.shape[-2:] for features in tapped), key=lambda each: each[0] * each[1])
+        averaged = [each if each.shape[-2:] == size else adaptive_avg_pool2d(each, size) for each in tapped]
+        return averaged[0] if len(averaged) == 1 else torch.cat(averaged, 1), last
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -124,6 +124,22 @@ def test_features_come_from_the_layer_asked_for_and_the_hand_does_not_change(han
     assert torch.equal(at_end.vertices, at_middle.vertices)
 
 
+def test_several_layers_stand_side_by_side_averaged_to_the_coarsest_grid(hand):
+    student = small(hand, feature_layer="layer2, last").eval()
+    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        features = student(image).features
+        maps = student.backbone.network(student.normalise(image))
+    fine, last = maps[student.backbone.layers.index("layer2")], maps[-1]
+    factor = fine.shape[-1] // last.shape[-1]
+    assert factor > 1
+    averaged = fine.unflatten(3, (-1, factor)).unflatten(2, (-1, factor)).mean((3, 5))
+    torch.testing.assert_close(features, torch.cat([averaged, last], 1))
+    assert student.feature_channels == features.shape[1]
+    with pytest.raises(ValueError, match="has no layer 'layer9'"):
+        small(hand, feature_layer="last,layer9")
+
+
 def test_crops_of_any_type_and_size_are_normalised_by_the_model():
     normalise = Normalise(4, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
