@@ -135,8 +135,8 @@ def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
     best: dict[tuple[str, str], tuple[int, Job]] = {}
     for job in queue:
         cfg = study.config(job.arguments[1])
-        taught = cfg.TEACHER.CACHE and cfg.KD.MODE != "none"
-        if (taught or cfg.STUDENT.CACHE) and not (folder / job.name).is_dir():
+        stored = cfg.STUDENT.CACHE or (cfg.TEACHER.CACHE and cfg.KD.MODE != "none")
+        if stored and not (folder / job.name).is_dir():
             caches = cfg.TEACHER.CACHE, cfg.STUDENT.CACHE
             rank = ("none", "output", "feature", "hybrid").index(cfg.KD.MODE)  # the later, the more is stored
             best[caches] = max(best.get(caches, (-1, job)), (rank, job), key=lambda each: each[0])
