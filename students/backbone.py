@@ -188,8 +188,11 @@ class Backbone(nn.Module):
             maps = [features.permute(0, 3, 1, 2) for features in maps]
         last = self.end(maps[-1])
         tapped = [last if index == len(maps) - 1 else maps[index] for index in self.tapped]
-        size = min((features.shape[-2:] for features in tapped), key=lambda each: each[0] * each[1])
-        averaged = [each if each.shape[-2:] == size else adaptive_avg_pool2d(each, size) for each in tapped]
+        height, width = min((each.shape[-2], each.shape[-1]) for each in tapped)
+        averaged = [
+            each if each.shape[-2:] == (height, width) else adaptive_avg_pool2d(each, (height, width))
+            for each in tapped
+        ]
         return averaged[0] if len(averaged) == 1 else torch.cat(averaged, 1), last
 
 

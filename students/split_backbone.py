@@ -59,20 +59,23 @@ class TrainedStages:
         backbone.eval()
         try:
             with torch.no_grad():
-                expected, found = backbone(example), self(FrozenStages(backbone)(example))
+                same = _close(self(FrozenStages(backbone)(example)), backbone(example))
         except (RuntimeError, IndexError):
-            found = ()
+            same = False
         finally:
             backbone.train(mode)
-        pairs = zip(found, expected, strict=False)
-        same = [a.shape == b.shape and torch.dist(a, b, torch.inf) <= TOLERANCE * b.abs().max() for a, b in pairs]
-        if not same or not all(same):
+        if not same:
             raise ValueError(
                 f"{backbone.name} cannot be run from the end of stage {backbone.frozen_stages}: leave STUDENT.CACHE out"
             )
 
     def __call__(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         return self.backbone.read_out(self.network(maps.permute(0, 2, 3, 1) if self.backbone.channels_last else maps))
+
+
+def _close(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
+    pairs = list(zip(found, expected, strict=True))
+    return all(a.shape == b.shape and torch.dist(a, b, torch.inf) <= TOLERANCE * b.abs().max() for a, b in pairs)
 
 
 def _outermost(backbone: Backbone) -> list[nn.Module]:
