@@ -188,11 +188,8 @@ class Backbone(nn.Module):
             maps = [features.permute(0, 3, 1, 2) for features in maps]
         last = self.end(maps[-1])
         tapped = [last if index == len(maps) - 1 else maps[index] for index in self.tapped]
-        height, width = min((each.shape[-2], each.shape[-1]) for each in tapped)
-        averaged = [
-            each if each.shape[-2:] == (height, width) else adaptive_avg_pool2d(each, (height, width))
-            for each in tapped
-        ]
+        grid = min((each.shape[-2], each.shape[-1]) for each in tapped)
+        averaged = [each if each.shape[-2:] == grid else adaptive_avg_pool2d(each, grid) for each in tapped]
         return averaged[0] if len(averaged) == 1 else torch.cat(averaged, 1), last
 
 
