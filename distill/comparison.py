@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fasthamer.camera import fit_weak_camera
+from fasthamer.camera import fit_weak_camera, turn_to_fit
 from fasthamer.render.overlay import MESH_COLOURS, crop_pixels, draw_keypoints, overlay_hand, sheet
 from fasthamer.types import Batch
 
@@ -42,6 +42,8 @@ def _truth(batch: Batch, index: int, image: NDArray[np.uint8], faces: NDArray) -
     one = Batch(*(each[index : index + 1].cpu() for each in batch))
     points, sure = one.keypoints_2d[..., :2], one.keypoints_2d[..., 2]
     if one.has_vertices.item() and sure.any():
-        camera = fit_weak_camera(one.joints[..., :3], points, sure)
-        return overlay_hand(image, one.vertices[0].numpy(), camera[0].numpy(), faces, MESH_COLOURS["truth"])
+        joints = one.joints[..., :3]
+        turn = torch.from_numpy(turn_to_fit(joints[0].numpy(), points[0].numpy(), sure[0].numpy())).to(joints)
+        camera = fit_weak_camera(joints @ turn.mT, points, sure)
+        return overlay_hand(image, (one.vertices @ turn.mT)[0].numpy(), camera[0].numpy(), faces, MESH_COLOURS["truth"])
     return draw_keypoints(image, crop_pixels(points[0].numpy(), image.shape[0]), visible=sure[0].numpy() > 0)

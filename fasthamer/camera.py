@@ -76,6 +76,36 @@ def fit_weak_camera(points: Tensor, keypoints: Tensor, weight: Tensor | None = N
     return torch.cat((2 * half, target_mean / half - source_mean), dim=-1)
 
 
+def turn_to_fit(points: np.ndarray, keypoints: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The turn, about an axis in the image plane, after which a hand looks as in the crop.
+
+    A label's frame is the camera's. Beside the camera's axis a hand is seen along its ray, so the crop shows it turned
+    by the ray's angle, which the weak perspective of `fit_weak_camera` cannot express.
+
+    Args:
+        points: (N, 3) metres, any origin.
+        keypoints: (N, 2) crop units.
+        weight: (N,) not negative; 0 drops a point.
+
+    Returns:
+        (3, 3) rotation of the points.
+    """
+    from scipy.optimize import least_squares
+    from scipy.spatial.transform import Rotation
+
+    root = np.sqrt(weight)[:, None]
+    centre = (root**2 * points).sum(0) / (root**2).sum()
+
+    def apart(axis: np.ndarray) -> np.ndarray:
+        turned = Rotation.from_rotvec([*axis, 0.0]).apply(points - centre)
+        flat = np.hstack([turned[:, :2].reshape(-1, 1), np.tile(np.eye(2), (len(turned), 1))])
+        both = np.repeat(root, 2, axis=0)
+        camera = np.linalg.lstsq(both * flat, both[:, 0] * keypoints.ravel(), rcond=None)[0]
+        return both[:, 0] * (flat @ camera - keypoints.ravel())
+
+    return Rotation.from_rotvec([*least_squares(apart, np.zeros(2)).x, 0.0]).as_matrix()
+
+
 def full_image_focal(width: float, height: float) -> float:
     """The focal length in pixels that HaMeR assumes for an image without intrinsics."""
     return CROP_FOCAL * max(width, height)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from fasthamer.camera import (
     CROP_FOCAL,
@@ -11,6 +12,7 @@ from fasthamer.camera import (
     full_image_translation,
     project,
     project_pixels,
+    turn_to_fit,
     weak_to_translation,
 )
 
@@ -89,3 +91,16 @@ def test_pixels_come_from_intrinsics_by_hand(kind):
 
 def test_the_focal_length_is_five_thousand_crop_pixels():
     assert CROP_FOCAL * 256 == 5000
+
+
+def test_a_hand_beside_the_cameras_axis_is_turned_as_its_crop_shows_it():
+    random = np.random.default_rng(0)
+    points = random.normal(scale=0.05, size=(21, 3))
+    true = Rotation.from_rotvec(np.radians([15.0, -20.0, 0.0])).as_matrix()
+    keypoints = (points @ true.T)[:, :2] * 3.0 + [0.1, -0.2]
+    keypoints[4] += 1.0  # a wrong point, of which nobody is sure
+    weight = np.ones(21)
+    weight[4] = 0
+    np.testing.assert_allclose(turn_to_fit(points + 0.3, keypoints, weight), true, atol=1e-5)
+    straight = points[:, :2] * 3.0
+    np.testing.assert_allclose(turn_to_fit(points, straight, np.ones(21)), np.eye(3), atol=1e-6)
