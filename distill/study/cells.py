@@ -2,7 +2,7 @@
 
 RUNS/STUDY/CELL/       the run directory of a cell, as of any training
 RUNS/STUDY/CELL.json   its record, written last
-RUNS/STUDY/scores of TEACHER,SEED.json
+RUNS/STUDY/scores of TEACHER.json
 OUT/STUDY.json         all records; what is in it is done, wherever it ran
 """
 

@@ -42,7 +42,7 @@ def score_teacher(study: Study, cell: Cell, out: Path) -> dict[str, Scores]:
 
     Args:
         study: which sets there are.
-        cell: names teacher and seed, which the recipe's own evaluation set depends on.
+        cell: names the teacher.
         out: gets the files of the evaluations.
     """
     cfg = study.config(cell)
@@ -52,8 +52,8 @@ def score_teacher(study: Study, cell: Cell, out: Path) -> dict[str, Scores]:
 
 
 def teacher_of(study: Study, cell: Cell) -> str:
-    """Names a cell's teacher, or the one it does without, and the seed, as that chooses the evaluation set."""
-    return f"{Path(study.config(cell).TEACHER.NAME).name},seed{cell.seed}"
+    """Names a cell's teacher, or the one it does without."""
+    return Path(study.config(cell).TEACHER.NAME).name
 
 
 def _scored(model: nn.Module, cfg: CfgNode, name: str, out: Path) -> Scores:

@@ -79,7 +79,7 @@ def gains(
 def beside_teacher(
     study: Study, records: dict[str, Record], teachers: dict[str, dict[str, Scores]]
 ) -> dict[Levels, Estimate]:
-    """A student's PA-MPVPE in units of its teacher's on the same images, over the seeds whose teacher is scored."""
+    """A student's PA-MPVPE in units of its teacher's on the same images, where the teacher is scored."""
     ratios: dict[Levels, list[float]] = {}
     for cell in study.cells():
         teacher = teachers.get(teacher_of(study, cell), {}).get(OWN_SET, {})
