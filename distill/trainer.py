@@ -67,8 +67,7 @@ class DistillTrainer:
         if cfg.TRAIN.COMPILE:
             student.backbone.compile()  # type: ignore[operator, union-attr]
         trained = [each for each in self.learner.parameters() if each.requires_grad]  # all but frozen stages
-        fused = accelerator.device.type in ("cpu", "cuda")  # on a CPU a third of the time
-        optimizer = torch.optim.AdamW(trained, cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY, fused=fused)
+        optimizer = torch.optim.AdamW(trained, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
         self.shared, self.optimizer = accelerator.prepare(self.learner, optimizer)
         self.guard = StepGuard(accelerator, self.learner, [self.optimizer], cfg.TRAIN.CLIP)
         self.adversarial = _adversarial(cfg, accelerator)

@@ -111,7 +111,7 @@ def test_labels_are_read_once_and_images_never_again(tmp_path):
         ("output", {"TEACHER__CACHE": ""}, r"set TEACHER\.CACHE, too"),
     ],
 )
-def test_a_run_that_cannot_use_stored_maps_is_told_why(tmp_path, mode, changes, message):
+def test_a_run_that_cannot_use_stored_maps_is_refused_with_the_reason(tmp_path, mode, changes, message):
     with pytest.raises(ValueError, match=message):
         prepare(config(tmp_path, mode, STUDENT__CACHE=str(tmp_path / "maps"), **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()

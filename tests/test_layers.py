@@ -17,6 +17,7 @@ FOLDERS = ("fasthamer", *SIBLINGS)
 LAYERS = (
     ("plain_yaml", "one_line"),
     ("setting_values",),
+    ("recipes",),
     ("", "registry", "types", "config", "device"),
     ("camera", "files"),
     ("hand",),

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasthamer.config import RENAMED_RECIPES, load_config
+from fasthamer.config import load_config
 from fasthamer.distill.objective import Objective
 from fasthamer.nn.mano_head import SIZES
+from fasthamer.recipes import RENAMED_RECIPES
 from fasthamer.students.backbone import Backbone
 from fasthamer.students.fast_hamer import PREFIX, fast_hamer_backbone
 from fasthamer.students.zoo import DECODERS, STUDENTS

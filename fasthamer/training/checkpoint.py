@@ -55,6 +55,8 @@ def save_checkpoint(
         with replacing(target) as draft:
             _write(draft, step, state, facts or {})
     except (OSError, SafetensorError, RuntimeError) as error:  # the last is how torch.save reports a full disk
+        if str(error).startswith("DataLoader worker"):  # the death of a loader process is raised wherever we just are
+            raise
         raise OSError(_no_space(folder, step, size, keep, error)) from error
     found = checkpoints(folder)
     earlier = [path for path in found if _step_of(path) < step]

@@ -23,7 +23,7 @@ class MovingAverage:
         self.decay = decay
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         self._trained = [(average, current) for average, current in pairs if current.requires_grad]
-        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
+        self._model = model
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -31,5 +31,6 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         averages, current = zip(*self._trained, strict=True)
         torch._foreach_lerp_(averages, current, 1 - decay)
-        for average, buffer in self._buffers:
+        # Looked up anew: a move to another device replaces a module's buffers, though never its parameters.
+        for average, buffer in zip(self.model.buffers(), self._model.buffers(), strict=True):
             average.copy_(buffer)
