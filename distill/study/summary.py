@@ -109,14 +109,14 @@ def markdown(study: Study, records: dict[str, Record], teachers: dict[str, dict[
     ]
     if done:
         blocks += [f"![{MAIN} of every setting]({study.name}.png)", _settings_table(study, records, teachers)]
-        blocks += [_gains_table(study, records, axis) for axis, levels in study.axes.items() if len(levels) > 1]
+        blocks += [_gains_table(study, records, axis) for axis in study.axes if gains(study, records, axis)]
         blocks += [_laws_table(laws)] if (laws := power_laws(records)) else []
     return "\n\n".join(blocks) + "\n"
 
 
 def _settings_table(study: Study, records: dict[str, Record], teachers: dict[str, dict[str, Scores]]) -> str:
     sets = list(dict.fromkeys(name for record in records.values() for name in record["scores"]))
-    columns = [(name, metric) for name in sets for metric in ("pa_mpjpe_mm", MAIN)]
+    columns = [(name, metric) for name in sets for metric in ("pa_mpjpe_mm", MAIN) if scores(records, name, metric)]
     found = [scores(records, *column) for column in columns]
     speed: dict[Levels, list[float]] = {}
     for record in records.values():
