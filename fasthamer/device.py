@@ -37,7 +37,7 @@ def keep_freed_memory() -> None:
     """Lets the process reuse the memory of freed tensors, where the C library is glibc.
 
     By default glibc gives a large block back to the system when it is freed, and each new map of a network costs as
-    much in page faults as in arithmetic: on a CPU, MobileNetV3-L trains 1.2 times and the embedded teacher answers 1.8
+    much in page faults as in arithmetic: on a CPU, MobileNetV3-L trains 1.2 times and the embedded teacher answers 1.6
     times as fast with this (`tools/assets/measure_memory.py`). The process keeps the most memory it has used.
     """
     if sys.platform != "linux":
