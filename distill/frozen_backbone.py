@@ -145,13 +145,13 @@ class Chosen(HandDataset):
 
 
 def frozen_maps(cfg: CfgNode, student: Student, hand: Hand) -> tuple[CachedTeacher, HandDataset]:
-    """The stored maps STUDENT.CACHE of a student's backbone, and the set to train on with them.
+    """The stored maps STUDENT.CACHE of a student's frozen stages, and the set to train on with them.
 
     One cache serves runs with few labels and with many, and runs with and without a teacher.
 
     Args:
         cfg: the resolved config.
-        student: with a frozen backbone.
+        student: with frozen stages.
         hand: the hand model.
 
     Raises:
@@ -164,7 +164,7 @@ def frozen_maps(cfg: CfgNode, student: Student, hand: Hand) -> tuple[CachedTeach
             "STUDENT.CACHE needs a set whose samples have numbers; this one is read in an order of its own"
         )
     views, folder = Views(whole, cfg.TEACHER.CACHE_VIEWS), Path(cfg.STUDENT.CACHE)
-    wanted = CacheRequest(maps=True, channels=0, title="cache of the frozen backbone")
+    wanted = CacheRequest(maps=True, channels=0, title="cache of the frozen stages")
     cached = CachedTeacher(folder, Teacher(FrozenBackbone(student), "fp32"), views, wanted)
     images = StoredLabels(views, folder / "labels.npy")
     if cfg.DATA.LABELLED == 1.0:

@@ -114,9 +114,9 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
             teacher, images = cached_teacher(cfg, live, hand, images, keeps_maps=objective.features > 0)
             described += f"; its outputs are cached in {cfg.TEACHER.CACHE}"
     frozen: CachedTeacher | None = None
-    read: HandDataset | HandStream = images
+    fed: HandDataset | HandStream = images
     if cfg.STUDENT.CACHE:
-        frozen, read = frozen_maps(cfg, student, hand)
+        frozen, fed = frozen_maps(cfg, student, hand)
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     if tokenizer is not None:
@@ -130,7 +130,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
     trainer = DistillTrainer(cfg, student, teacher, objective, accelerator, frozen)
     rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
-    feed = Feed(read, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin, cfg.DATA.FAULTS)
+    feed = Feed(fed, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin, cfg.DATA.FAULTS)
     announcement = _announce(cfg, student, described, trainer, images, held_out, run)
     return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement, resume)
 

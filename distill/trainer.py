@@ -46,7 +46,7 @@ class DistillTrainer:
             teacher: frozen and in eval mode, or a `CachedTeacher`; None without distillation.
             objective: the loss; with the token targets of a token student, on the accelerator's device.
             accelerator: devices, precision, accumulation, processes.
-            frozen: the stored maps of the student's frozen backbone, see `fasthamer.distill.frozen_backbone`.
+            frozen: the stored maps of the student's frozen stages, see `fasthamer.distill.frozen_backbone`.
         """
         self.cfg, self.accelerator, self.objective, self.frozen = cfg, accelerator, objective, frozen
         self.teacher = None if teacher is None else self._placed_teacher(teacher)

@@ -54,7 +54,8 @@ class TrainedStages:
     def __init__(self, backbone: Backbone, image_size: int) -> None:
         self.backbone = backbone
         self.network = _without(backbone.network, {id(part) for part in _outermost(backbone)})
-        example = torch.rand(1, 3, image_size, image_size, device=next(backbone.parameters()).device)
+        seeded = torch.Generator().manual_seed(0)  # the global one goes on to draw initial weights
+        example = torch.rand(1, 3, image_size, image_size, generator=seeded).to(next(backbone.parameters()).device)
         mode = backbone.training
         backbone.eval()
         try:

@@ -109,20 +109,25 @@ class CachedTeacher(nn.Module):
         Raises:
             BadSample: a feature map is damaged, or its crop is not the one that was cached.
         """
-        index = batch.index.cpu().numpy()
-        rows = self.rows[index]
-        motion = crop_motion(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
+        index, rows, motion = self._found(batch)
         if not self.maps:
             features = torch.zeros(len(rows), self.feature_channels, 0, 0, device=device)
         else:
-            features = self.recall_maps(batch, device)
+            features = self._maps(index, rows, motion, device)
         return move_output(self._outputs(rows, features, device), Motion(*(each.to(device) for each in motion)))
 
     def recall_maps(self, batch: Batch, device: torch.device | str = "cpu") -> Tensor:
         """The feature maps alone, (B, C, h, w); arguments and errors as of `recall`."""
+        return self._maps(*self._found(batch), device)
+
+    def _found(self, batch: Batch) -> tuple[NDArray, NDArray, Motion]:
+        """A batch's numbers, its rows, and how its crops differ from the cached ones."""
         index = batch.index.cpu().numpy()
         rows = self.rows[index]
-        motion = crop_motion(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
+        return index, rows, crop_motion(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
+
+    def _maps(self, index: NDArray, rows: NDArray, motion: Motion, device: torch.device | str) -> Tensor:
+        """(B, C, h, w) float32, all channels."""
         features = self._features(index, rows, motion).to(device, non_blocking=True).float()
         return self.components.expand(features) if self.components else features
 
