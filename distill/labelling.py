@@ -28,6 +28,7 @@ from fasthamer.files.atomic import remove_drafts
 from fasthamer.files.images import read_image
 from fasthamer.hand.mano import load_hand
 from fasthamer.teachers import build_teacher, hand_for, mediapipe, notice_of, resolve_teacher, weights_of
+from fasthamer.teachers.ensemble import JOINED
 from fasthamer.teachers.labellers import Labeller, Labelling, MeshLabeller
 from fasthamer.teachers.mediapipe import PointLabeller
 
@@ -89,7 +90,7 @@ def labeller_of(cfg: CfgNode) -> tuple[Labeller, dict[str, Any]]:
     name, _ = resolve_teacher(name, checkpoint)
     hand = load_hand(hand_for(name, checkpoint) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
     teacher = build_teacher(name, checkpoint, hand, cfg.TEACHER.PRECISION).to(device)
-    about: dict[str, Any] = {"teacher": name, "teacher_file": _digest(weights_of(name, checkpoint))}
+    about: dict[str, Any] = {"teacher": name, "teacher_file": JOINED.join(map(_digest, weights_of(name, checkpoint)))}
     if notice := notice_of(name):
         about["notice"] = notice
     return MeshLabeller(teacher, device), about

@@ -61,6 +61,22 @@ def squared_error(predicted: Tensor, target: Tensor, present: Tensor | None = No
     return error if present is None else error * present
 
 
+def agreeing(predicted: Tensor, labels: Tensor, most: float) -> Tensor:
+    """1 for a sample whose predicted keypoints agree with its labels, 0 for another; 1 for one without labels.
+
+    Args:
+        predicted: (B, N, 2) crop units.
+        labels: (B, N, 3) crop units and confidence.
+        most: crop units, the largest distance of an agreeing sample, a mean over its points weighted by confidence.
+
+    Returns:
+        (B,)
+    """
+    distance = (predicted - labels[..., :2]).norm(dim=-1)
+    confidence = labels[..., 2]
+    return ((distance * confidence).sum(-1) <= most * confidence.sum(-1)).to(distance.dtype)
+
+
 def token_cross_entropy(logits: Tensor, labels: Tensor, present: Tensor | None = None) -> Tensor:
     """Cross entropy of the tokens' classes, a mean over tokens (TokenHand, stage II).
 

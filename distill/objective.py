@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 from fasthamer.distill.feature_losses import FEATURE_LOSSES, same_shape
 from fasthamer.distill.learner import LearnerOutput
 from fasthamer.distill.losses import (
+    agreeing,
     points_l1,
     rooted_l1,
     squared_error,
@@ -58,6 +59,7 @@ class Objective(NamedTuple):
     features: float  # feature distillation, w_kd included; 0 = off
     feature_loss: str = "mse"  # of `FEATURE_LOSSES`
     schedule: str = "constant"  # of the weight of all of the teacher's terms
+    gate: float = 0.0  # crop units, see `agreeing`; 0 = every sample learns from the teacher
     token_targets: TokenTargetEncoder | None = None  # of a student that predicts tokens
 
     @classmethod
@@ -66,7 +68,7 @@ class Objective(NamedTuple):
 
         Raises:
             KeyError: KD.MODE, KD.FEATURE_LOSS or KD.SCHEDULE has no such value.
-            ValueError: the feature loss needs the other direction.
+            ValueError: the feature loss needs the other direction; a negative gate.
         """
         if cfg.KD.MODE not in MODES:
             raise KeyError(unknown("distillation mode", cfg.KD.MODE, MODES))
@@ -76,6 +78,8 @@ class Objective(NamedTuple):
             raise KeyError(unknown("schedule of distillation", cfg.KD.SCHEDULE, SCHEDULES))
         if cfg.KD.FEATURE_LOSS == "vkd" and cfg.KD.DIRECTION != "student_to_teacher":
             raise ValueError("KD.FEATURE_LOSS vkd projects the student's map: set KD.DIRECTION student_to_teacher")
+        if cfg.KD.GATE < 0:
+            raise ValueError(f"KD.GATE is {cfg.KD.GATE}: it is a distance in crop units, or 0 for none")
         outputs = Weights(*(cfg.KD.WEIGHT * weight for weight in Weights.of(cfg.KD)))
         return cls(
             labels=Weights.of(cfg.LOSS),
@@ -83,6 +87,7 @@ class Objective(NamedTuple):
             features=cfg.KD.WEIGHT * cfg.KD.FEATURES if cfg.KD.MODE in ("feature", "hybrid") else 0.0,
             feature_loss=cfg.KD.FEATURE_LOSS,
             schedule=cfg.KD.SCHEDULE,
+            gate=cfg.KD.GATE,
         )
 
     def teacher_share(self, step: int, steps: int) -> float:
@@ -110,17 +115,20 @@ class Objective(NamedTuple):
         terms = _label_terms(output.hand, batch)
         terms |= self._token_terms(output.hand, batch.vertices, self.labels, batch.has_vertices)
         samples = _weighted(terms, self.labels)
+        trust: Tensor | float = share
+        if self.gate and teacher is not None:
+            trust = share * agreeing(teacher.keypoints_2d, batch.keypoints_2d, self.gate)
         if self.outputs is not None:
             assert teacher is not None
             terms = _teacher_terms(output.hand, teacher)
             terms |= self._token_terms(output.hand, teacher.vertices, self.outputs)
-            samples |= {f"kd_{name}": share * term for name, term in _weighted(terms, self.outputs).items()}
+            samples |= {f"kd_{name}": trust * term for name, term in _weighted(terms, self.outputs).items()}
         reduced = {name: REFERENCE_BATCH * term.mean() for name, term in samples.items()}
         if self.features:
             assert output.student_map is not None and output.teacher_map is not None
             same_shape(output.student_map, output.teacher_map)
             term = FEATURE_LOSSES[self.feature_loss](output.student_map, output.teacher_map)
-            reduced["kd_features"] = share * self.features * term.mean()
+            reduced["kd_features"] = self.features * (trust * term).mean()
         return reduced | {"total": sum(reduced.values(), start=output.hand.joints.new_zeros(()))}
 
     def _token_terms(

@@ -106,7 +106,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     if objective.outputs is not None or objective.features:
         live = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         if cfg.TEACHER.COMPILE:
-            live.model.backbone.compile()  # type: ignore[operator, union-attr]
+            for backbone in live.backbones():
+                backbone.compile()
         teacher, described = live, f"{name}: {why}"
         if notice := notice_of(name):
             described += f"; {notice}"

@@ -82,7 +82,7 @@ _C.TOKENIZER.HANDS = 40000  # sampled poses
 _C.TOKENIZER.HELD_OUT = 1024  # poses to score on, at most a tenth
 
 _C.TEACHER = CN()
-_C.TEACHER.NAME = "auto"  # auto = hamer if a checkpoint is configured, else embedded; hamer, wilor, or a student's file
+_C.TEACHER.NAME = "auto"  # auto = hamer if configured, else embedded; hamer, wilor, a student's file; several: a+b
 _C.TEACHER.CHECKPOINT = ""  # hamer.ckpt or wilor_final.ckpt; or set FASTHAMER_HAMER_CKPT, FASTHAMER_WILOR_CKPT
 _C.TEACHER.PRECISION = "auto"  # fp32, bf16; auto = bf16 on cuda, else fp32
 _C.TEACHER.COMPILE = False  # torch.compile its backbone
@@ -117,6 +117,7 @@ _C.KD.TOKEN_SOFT = 0.125
 _C.KD.TOKEN_RELATIONS = 0.0
 _C.KD.TEMPERATURE = 0.1  # of soft labels of tokens: softmax(-d^2 / (D T)) over the codes, also in LOSS
 _C.KD.SCHEDULE = "constant"  # of KD.WEIGHT: constant, or linear: falls to 0 at the end (DWPose)
+_C.KD.GATE = 0.0  # crop units; the teacher is not believed where its keypoints are farther from the labels; 0 = always
 _C.KD.FEATURES = 6.0  # feature KD
 _C.KD.FEATURE_LOSS = "mse"  # mse, pkd, cwd or vkd: see docs/distillation.md
 _C.KD.DIRECTION = "teacher_to_student"  # which map the 1x1 projection moves; or student_to_teacher

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fasthamer.data.crop import shape_for
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import unknown
+from fasthamer.teachers.ensemble import Ensemble
 from fasthamer.types import HandOutput, View
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -51,9 +52,14 @@ class Teacher(nn.Module):
         """Whether it computes in bf16 on a device; if so its matrices are converted now, unless they have been."""
         half = self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
         if half and not self.halved:
-            backbone: nn.Module = self.model.backbone  # type: ignore[assignment]
-            for layer in backbone.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
-                    layer.to(torch.bfloat16)
+            for backbone in self.backbones():
+                for layer in backbone.modules():
+                    if isinstance(layer, nn.Linear | nn.Conv2d):
+                        layer.to(torch.bfloat16)
             self.halved = True
         return half
+
+    def backbones(self) -> list[nn.Module]:
+        """The backbone of the model, or of each member of an ensemble."""
+        members = self.model.members if isinstance(self.model, Ensemble) else [self.model]
+        return [member.backbone for member in members]  # type: ignore[misc]

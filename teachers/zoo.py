@@ -17,6 +17,7 @@ from fasthamer.students.files import STUDENT_FILE, box_shape_of, load_student
 from fasthamer.students.shipped import shipped_students
 from fasthamer.teachers.embedded import FILE, load_embedded
 from fasthamer.teachers.embedded import FILE as EMBEDDED_FILE
+from fasthamer.teachers.ensemble import JOINED, Ensemble
 from fasthamer.teachers.hamer_checkpoint import load_hamer
 from fasthamer.teachers.mediapipe import NAME as POINTS_ONLY
 from fasthamer.teachers.teacher import Teacher
@@ -87,7 +88,8 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
     """A frozen teacher.
 
     Args:
-        name: one of `TEACHERS`, auto, or the path of a student's file, run directory or Fast-HaMeR checkpoint.
+        name: one of `TEACHERS`, auto, or the path of a student's file, run directory or Fast-HaMeR checkpoint; or
+            several of them, joined by +: an `Ensemble`.
         checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at the variables FASTHAMER_HAMER_CKPT and
             FASTHAMER_WILOR_CKPT.
         hand: the hand model; None is the teacher's own.
@@ -98,10 +100,15 @@ def build_teacher(name: str, checkpoint: str = "", hand: Hand | None = None, pre
         FileNotFoundError: its file is not there; the message names the source.
         ValueError: its file is not usable.
     """
-    name, _ = resolve_teacher(name, checkpoint)
-    if name in TEACHERS:
-        return Teacher(TEACHERS.build(name, checkpoint, hand), precision)
-    return Teacher(load_student(name, hand), precision)
+    models = []
+    for member in members_of(resolve_teacher(name, checkpoint)[0]):
+        models.append(TEACHERS.build(member, checkpoint, hand) if member in TEACHERS else load_student(member, hand))
+    return Teacher(Ensemble(models) if len(models) > 1 else models[0], precision)
+
+
+def members_of(name: str) -> list[str]:
+    """The names in an ensemble's name, which are not checked; a single teacher's name alone."""
+    return [name] if Path(name).exists() else name.split(JOINED)
 
 
 def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
@@ -115,6 +122,8 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
         KeyError: neither a teacher's name nor a file.
         ValueError: a teacher that gives no meshes.
     """
+    if len(members := members_of(name)) > 1:
+        return JOINED.join(resolve_teacher(member, checkpoint)[0] for member in members), "as given, an ensemble"
     if name == POINTS_ONLY:
         raise ValueError(
             f"the teacher {name} gives points only, no mesh to distil: label images with it first "
@@ -136,7 +145,8 @@ def resolve_teacher(name: str, checkpoint: str = "") -> tuple[str, str]:
     path = shipped.get(name, Path(name) / STUDENT_FILE if Path(name).is_dir() else Path(name))
     if path.is_file():
         return str(path), "as given, a student's file"
-    raise KeyError(unknown("teacher", name, ["auto", *TEACHERS, *shipped]) + "; or a student's file or run directory")
+    other = "; or a student's file or run directory, or several of these joined by +"
+    raise KeyError(unknown("teacher", name, ["auto", *TEACHERS, *shipped]) + other)
 
 
 def box_shape_for(model: str) -> str:
@@ -145,6 +155,7 @@ def box_shape_for(model: str) -> str:
     Args:
         model: a resolved teacher's name, or a student's file.
     """
+    model = members_of(model)[0]  # an ensemble's members agree
     if model == "embedded":
         return box_shape_of(FILE)
     return "hamer" if model in TEACHERS else box_shape_of(model)
@@ -157,6 +168,7 @@ def hand_for(teacher: str, checkpoint: str = "") -> str:
         teacher: a resolved name.
         checkpoint: hamer.ckpt or wilor_final.ckpt, if configured; MANO is in it.
     """
+    teacher = members_of(teacher)[0]
     if Path(teacher).suffix in SUFFIXES:
         return hand_of_checkpoint(teacher)
     return checkpoint_of(teacher, checkpoint) or "embedded"
@@ -168,7 +180,8 @@ def notice_of(teacher: str) -> str:
     Args:
         teacher: a resolved name.
     """
-    return PUBLISHED[teacher].notice if teacher in PUBLISHED else ""
+    notices = [PUBLISHED[member].notice for member in members_of(teacher) if member in PUBLISHED]
+    return "; ".join(filter(None, notices))
 
 
 def checkpoint_of(teacher: str, checkpoint: str = "") -> str:
@@ -176,14 +189,17 @@ def checkpoint_of(teacher: str, checkpoint: str = "") -> str:
     return (checkpoint or os.environ.get(PUBLISHED[teacher].variable, "")) if teacher in PUBLISHED else ""
 
 
-def weights_of(teacher: str, checkpoint: str = "") -> Path:
-    """The file of a teacher's weights.
+def weights_of(teacher: str, checkpoint: str = "") -> list[Path]:
+    """The files of a teacher's weights, one for each member of an ensemble.
 
     Args:
         teacher: a resolved name.
         checkpoint: hamer.ckpt or wilor_final.ckpt, if configured.
     """
-    return EMBEDDED_FILE if teacher == "embedded" else Path(checkpoint_of(teacher, checkpoint) or teacher)
+    return [
+        EMBEDDED_FILE if member == "embedded" else Path(checkpoint_of(member, checkpoint) or member)
+        for member in members_of(teacher)
+    ]
 
 
 def _load_published(name: str, checkpoint: str, hand: Hand | None) -> nn.Module:

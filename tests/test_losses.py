@@ -180,3 +180,41 @@ def test_the_objective_does_not_depend_on_the_batch_size(copies):
 def test_an_unknown_mode_names_the_nearest():
     with pytest.raises(KeyError, match="did you mean 'hybrid'"):
         objective("KD.MODE", "hybird")
+
+
+def test_a_gate_drops_the_teacher_where_its_keypoints_are_far_from_the_labels():
+    batch, teacher, student = labels(4, seed=1), hand(4, seed=2), hand(4, seed=3)
+    keypoints = batch.keypoints_2d[..., :2].clone()
+    keypoints[0] += torch.tensor([0.03, 0.04])  # 0.05 from the labels: agrees
+    keypoints[1] += torch.tensor([0.03, 0.05])  # farther
+    keypoints[2, :10] += 9.0  # far, but where labels are sure it agrees
+    keypoints[3] += 9.0  # far, but not labelled
+    batch.keypoints_2d[2, :10, 2] = 0
+    batch.keypoints_2d[3, :, 2] = 0
+    teacher = teacher._replace(keypoints_2d=keypoints)
+    output = learner_output(student, teacher)
+    terms = objective("KD.MODE", "hybrid", "KD.GATE", "0.0501")(output, batch, teacher)
+    plain = objective("KD.MODE", "hybrid")
+    for name, term in terms.items():
+        if name.startswith("kd_"):
+            trusted = [0, 2, 3]
+            alone = _part(plain, student, teacher, batch, trusted)[name] * 3 / 4  # means over 3 and over 4 samples
+            torch.testing.assert_close(term, alone, msg=name)
+    labels_alone = plain(output, batch, teacher)
+    assert all(terms[name] == labels_alone[name] for name in terms if name != "total" and not name.startswith("kd_"))
+
+
+def _part(target: Objective, student: HandOutput, teacher: HandOutput, batch: Batch, rows: list[int]) -> dict:
+    student, teacher = (
+        each._replace(
+            **{name: part[rows] for name, part in each._asdict().items() if isinstance(part, Tensor)},
+            mano=ManoParams(*(part[rows] for part in each.mano or ())),
+        )
+        for each in (student, teacher)
+    )
+    return target(learner_output(student, teacher), Batch(*(part[rows] for part in batch)), teacher)
+
+
+def test_a_negative_gate_is_refused():
+    with pytest.raises(ValueError, match=r"KD\.GATE is -0\.1"):
+        objective("KD.GATE", "-0.1")

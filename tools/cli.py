@@ -14,7 +14,8 @@ FLAGS = {  # flag: (config key, help)
     "--kd": ("KD.MODE", "none, output, feature or hybrid"),
     "--teacher": (
         "TEACHER.NAME",
-        "auto, hamer, wilor, embedded, or a student's file or run directory; to label images also mediapipe",
+        "auto, hamer, wilor, embedded, or a student's file or run directory; several joined by +; to label images also "
+        "mediapipe",
     ),
     "--teacher-ckpt": ("TEACHER.CHECKPOINT", "hamer.ckpt or wilor_final.ckpt, for hamer or wilor"),
     "--teacher-cache": ("TEACHER.CACHE", "folder of the teacher's outputs, filled where it is incomplete"),

@@ -10,7 +10,13 @@ from torch import Tensor
 from fasthamer.hand.conventions import MANO_PARENTS
 from fasthamer.hand.kinematics import forward_kinematics, rest_bones
 from fasthamer.hand.mano import Hand
-from fasthamer.hand.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rot6d, rot6d_to_matrix
+from fasthamer.hand.rotation import (
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    matrix_to_rot6d,
+    nearest_rotation,
+    rot6d_to_matrix,
+)
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_VERTICES, ManoParams
 
 CHUNK = 8  # hands at once: the derivatives of more fall out of a CPU's cache
@@ -124,9 +130,7 @@ class MeshFitter:
         share = self.weights / self.weights.sum(1, keepdim=True).clamp(min=1e-6)
         rest = self.template - (share @ self.template.T)[..., None]  # (16, 3, V)
         spread = target[:, None] @ (rest * share[:, None]).mT  # (B, 16, 3, 3)
-        u, _, vt = torch.linalg.svd(spread)
-        u = torch.cat((u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[..., None, None]), -1)
-        turned = u @ vt
+        turned = nearest_rotation(spread)
         return torch.cat((turned[:, :1], turned[:, MANO_PARENTS[1:]].mT @ turned[:, 1:]), 1)
 
     def step(self, local: Tensor, betas: Tensor, target: Tensor, correlated: float) -> tuple[Tensor, Tensor]:

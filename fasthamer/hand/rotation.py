@@ -96,6 +96,13 @@ def _matrix_to_quaternion(m: Tensor) -> Tensor:
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotation nearest to any (..., 3, 3), such as a mean of rotations: U V^T of its SVD, never a reflection."""
+    u, _, vt = torch.linalg.svd(matrix)
+    u = torch.cat((u[..., :2], u[..., 2:] * torch.linalg.det(u @ vt)[..., None, None]), -1)
+    return u @ vt
+
+
 def random_rotations(number: int, generator: torch.Generator) -> Tensor:
     """(number, 3, 3), each orientation as likely as any: quaternions uniform on the sphere (Shoemake 1992)."""
     real, *vector = F.normalize(torch.randn(number, 4, generator=generator), dim=-1).unbind(-1)

@@ -46,7 +46,8 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
 
     Args:
         source: a shipped student (`fasthamer zoo`), embedded (the teacher that fasthamer ships), hamer, wilor, a
-            student's file, a run directory, or a checkpoint of Fast-HaMeR (.ckpt).
+            student's file, a run directory, or a checkpoint of Fast-HaMeR (.ckpt); or several, joined by +, whose mean
+            is the answer.
         hand: embedded or a MANO file; None is the embedded hand, for checkpoints the one inside.
         checkpoint: hamer.ckpt or wilor_final.ckpt; empty looks at FASTHAMER_HAMER_CKPT or FASTHAMER_WILOR_CKPT.
 
@@ -56,10 +57,10 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     from fasthamer.hand.mano import load_hand
     from fasthamer.students import load_student
     from fasthamer.students.shipped import shipped_students
-    from fasthamer.teachers import TEACHERS, build_teacher
+    from fasthamer.teachers import TEACHERS, build_teacher, members_of
 
     shipped = shipped_students()
-    if str(source) in TEACHERS:
+    if str(source) in TEACHERS or len(members_of(str(source))) > 1:
         return build_teacher(str(source), checkpoint, None if hand is None else load_hand(hand), "fp32")
     path = shipped.get(str(source), Path(source))
     path = path / STUDENT_FILE if path.is_dir() else path
