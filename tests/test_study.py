@@ -178,6 +178,7 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
         json.loads((run / "eval" / "scores.json").read_text())["pa_mpvpe_mm"]
     )
     assert cells["output,seed3"]["scores"]["life"]["pa_mpjpe_mm"] > 0 and cells["output,seed3"]["crops"] == 4
+    assert cells["none,seed3"]["teacher_share"] == 0 < cells["output,seed3"]["teacher_share"] < 1
     assert (tmp_path / "tiny.png").is_file() and "| output |" in (tmp_path / "tiny.md").read_text()
     capsys.readouterr()
     assert command.main(call) == 0  # nothing to do

@@ -19,6 +19,7 @@ from fasthamer.config import replaced
 from fasthamer.device import pick_device
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs, usable_cores
 from fasthamer.distill.run import execute, fill_cache, prepare
+from fasthamer.distill.study.costs import TeacherClock, images_per_second
 from fasthamer.distill.study.faults import with_fault
 from fasthamer.distill.study.grid import FAULT, Cell, Study
 from fasthamer.distill.study.scores import Scores, score_cell, score_teacher, teacher_of
@@ -165,23 +166,25 @@ def _fill(study: Study, cell: Cell, folder: Path) -> None:
 def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
     """Trains and scores one cell, in a process of its own, and writes its record."""
     run = folder / cell.name
+    costs: Record = {}
     if not (run / "eval" / "scores.json").is_file():
         prepared = prepare(study.config(cell), run, resume=(run / "config.yaml").is_file())
+        clock = TeacherClock(prepared)
         execute(with_fault(prepared, cell.settings.get(FAULT, "")))
-    write_json(folder / f"{cell.name}.json", _record(study, cell, run, score_cell(study, cell, run)))
+        costs["teacher_share"] = clock.share(prepared.cfg.TRAIN.BATCH / images_per_second(run))
+    record = _record(study, cell, run, score_cell(study, cell, run)) | costs
+    write_json(folder / f"{cell.name}.json", record)
 
 
 def _record(study: Study, cell: Cell, run: Path, scores: dict[str, Scores]) -> Record:
     cfg = study.config(cell)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    speeds = [line["images_per_second"] for line in lines if line["phase"] == "train"]
     return {
         "levels": cell.levels,
         "seed": cell.seed,
         "settings": cell.settings,
         "command": study.command(cell),
         "crops": cfg.TRAIN.STEPS * cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE,
-        "images_per_second": statistics.median(speeds),
+        "images_per_second": images_per_second(run),
         "scores": scores,
         "revision": revision(),
         "machine": machine(pick_device(cfg.DEVICE)),

@@ -105,7 +105,8 @@ def markdown(study: Study, records: dict[str, Record], teachers: dict[str, dict[
     blocks = [
         f"# Study {study.name}",
         f"{len(done)} of {len(cells)} trainings, seeds {', '.join(map(str, study.seeds))}. Errors in mm, means over "
-        "seeds with 95 % intervals (Student's t). Teacher: the student's PA-MPVPE divided by its teacher's.",
+        "seeds with 95 % intervals (Student's t). Teacher: the student's PA-MPVPE divided by its teacher's. Its share: "
+        "of the time of a training step, what its answers take.",
     ]
     if done:
         blocks += [f"![{MAIN} of every setting]({study.name}.png)", _settings_table(study, records, teachers)]
@@ -118,20 +119,28 @@ def _settings_table(study: Study, records: dict[str, Record], teachers: dict[str
     sets = list(dict.fromkeys(name for record in records.values() for name in record["scores"]))
     columns = [(name, metric) for name in sets for metric in ("pa_mpjpe_mm", MAIN) if scores(records, name, metric)]
     found = [scores(records, *column) for column in columns]
-    speed: dict[Levels, list[float]] = {}
-    for record in records.values():
-        speed.setdefault(tuple(record["levels"].values()), []).append(record["images_per_second"])
+    speed, shares = _costs(records, "images_per_second"), _costs(records, "teacher_share")
     heads = [f"{name} {'PA-MPJPE' if metric == 'pa_mpjpe_mm' else 'PA-MPVPE'}" for name, metric in columns]
     ratios = beside_teacher(study, records, teachers)
     lines = [
-        _cells([*study.axes, *heads, "teacher", "images/s"]),
-        _cells(["---"] * (len(study.axes) + len(heads) + 2)),
+        _cells([*study.axes, *heads, "teacher", "images/s", "its share"]),
+        _cells(["---"] * (len(study.axes) + len(heads) + 3)),
     ]
     for levels, speeds in speed.items():
         values = [str(estimate(list(each[levels].values()))) if levels in each else "" for each in found]
         ratio = f"{ratios[levels].mean:.2f}" if levels in ratios else ""
-        lines.append(_cells([*levels, *values, ratio, f"{np.median(speeds):.0f}"]))
+        share = f"{np.median(shares[levels]):.0%}" if levels in shares else ""
+        lines.append(_cells([*levels, *values, ratio, f"{np.median(speeds):.0f}", share]))
     return "\n".join(lines)
+
+
+def _costs(records: dict[str, Record], name: str) -> dict[Levels, list[float]]:
+    """By levels, one number a seed."""
+    found: dict[Levels, list[float]] = {}
+    for record in records.values():
+        if name in record:
+            found.setdefault(tuple(record["levels"].values()), []).append(record[name])
+    return found
 
 
 def _gains_table(study: Study, records: dict[str, Record], axis: str) -> str:
