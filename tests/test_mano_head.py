@@ -174,3 +174,16 @@ def test_the_flat_decoder_starts_from_the_mean_hand_and_learns_from_every_cell(h
     torch.testing.assert_close(output.mano.hand_pose[0], mean, atol=1e-5, rtol=0)
     output.camera.sum().backward()
     assert (features.grad.abs().sum(1) > 0).all(), "a cell does not reach the read-out"
+
+
+def test_training_computes_the_same_as_use_and_the_same_gradients():
+    torch.manual_seed(0)
+    head = ManoHead(24, SIZES["tiny"], (3, 5)).double()
+    features, found = torch.randn(4, 24, 3, 5, dtype=torch.float64), {}
+    for training in (False, True):
+        head.train(training).zero_grad()
+        summary = head.summarise(features)
+        summary.square().sum().backward()
+        found[training] = [summary.detach(), *(each.grad.clone() for each in head.transformer.parameters())]
+    for trained, used in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(trained, used, rtol=1e-9, atol=1e-12)

@@ -23,7 +23,8 @@ class MovingAverage:
         self.decay = decay
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         self._trained = [(average, current) for average, current in pairs if current.requires_grad]
-        self._model = model
+        modules = zip(self.model.modules(), model.modules(), strict=True)
+        self._buffered = [(average, current) for average, current in modules if [*current.buffers(recurse=False)]]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -32,5 +33,6 @@ class MovingAverage:
         averages, current = zip(*self._trained, strict=True)
         torch._foreach_lerp_(averages, current, 1 - decay)
         # Looked up anew: a move to another device replaces a module's buffers, though never its parameters.
-        for average, buffer in zip(self.model.buffers(), self._model.buffers(), strict=True):
-            average.copy_(buffer)
+        for average_module, module in self._buffered:
+            for average, buffer in zip(average_module.buffers(False), module.buffers(False), strict=True):
+                average.copy_(buffer)
