@@ -7,7 +7,6 @@ those stages.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from yacs.config import CfgNode
 
 from fasthamer.data.build import training_set_of, training_spec
 from fasthamer.data.dataset import HandDataset, HandStream
+from fasthamer.data.stored import StoredSamples
 from fasthamer.data.subsets import PartlyLabelled, Views, choose_labelled
 from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.hand.mano import Hand
-from fasthamer.one_line import one_line
 from fasthamer.students import Student
 from fasthamer.students.backbone import Backbone
 from fasthamer.students.split_backbone import FrozenStages
@@ -29,23 +28,6 @@ from fasthamer.teachers import Teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.teachers.cache.manifest import CacheRequest
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch, HandOutput, ManoParams
-
-LABELS = [name for name in Batch._fields if name != "image"]
-ROW = np.dtype(  # of the file of labels
-    [
-        ("there", "u1"),  # 1 once the row is written
-        ("size", "<i4"),  # pixels of the image
-        ("keypoints_2d", "<f4", (N_JOINTS, 3)),
-        ("joints", "<f4", (N_JOINTS, 4)),
-        ("vertices", "<f4", (N_VERTICES, 3)),
-        ("global_orient", "<f4", (1, 3, 3)),
-        ("hand_pose", "<f4", (N_HAND_JOINTS, 3, 3)),
-        ("betas", "<f4", (N_BETAS,)),
-        *((name, "<f4") for name in ("has_vertices", "has_pose", "has_betas", "mirrored")),
-        ("crop", "<f4", (2, 3)),
-        ("index", "<i8"),
-    ]
-)
 
 SHAPES = {
     "vertices": (N_VERTICES, 3),
@@ -74,53 +56,6 @@ class FrozenBackbone(nn.Module):
         nothing = {name: maps.new_zeros(len(maps), *shape) for name, shape in SHAPES.items()}
         mano = ManoParams(*(nothing.pop(name) for name in ManoParams._fields))
         return HandOutput(**nothing, features=maps, mano=mano)
-
-
-class StoredLabels(HandDataset):
-    """A dataset of fixed crops whose images are black and whose labels are read once: the next time from a file.
-
-    Args:
-        dataset: whose items do not depend on the epoch.
-        path: of the file, which all processes that train on the set share; made at the first use.
-    """
-
-    def __init__(self, dataset: HandDataset, path: Path) -> None:
-        self.dataset, self.info, self.path = dataset, dataset.info, path
-        self._rows: NDArray | None = None  # opened at first use, in each process
-        self._black = torch.zeros((), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        index = key[1]
-        if self._rows is None:
-            self._rows = self._open()
-        row = self._rows[index]
-        if not row["there"]:
-            item = self.dataset[key]
-            for name in LABELS:
-                row[name] = getattr(item, name).numpy()
-            row["size"], row["there"] = item.image.shape[-1], 1
-        size = int(row["size"])
-        fields = {name: torch.from_numpy(np.array(row[name])) for name in LABELS}
-        return Batch(image=self._black.expand(3, size, size), **fields)
-
-    def describe(self, index: int) -> str:
-        return self.dataset.describe(index)
-
-    def _open(self) -> NDArray:
-        if not self.path.is_file():
-            draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            np.lib.format.open_memmap(draft, "w+", ROW, (len(self),)).flush()
-            os.replace(draft, self.path)
-        try:
-            rows: NDArray = np.load(self.path, mmap_mode="r+")
-        except Exception as error:  # NumPy's parser of headers raises anything
-            raise ValueError(f"{self.path}: damaged ({one_line(error)}); remove it") from None
-        if rows.dtype != ROW or len(rows) != len(self):
-            raise ValueError(f"{self.path}: labels of another set or form; remove it")
-        return rows
 
 
 class Chosen(HandDataset):
@@ -166,7 +101,7 @@ def frozen_maps(cfg: CfgNode, student: Student, hand: Hand) -> tuple[CachedTeach
     views, folder = Views(whole, cfg.TEACHER.CACHE_VIEWS), Path(cfg.STUDENT.CACHE)
     wanted = CacheRequest(maps=True, channels=0, title="cache of the frozen stages")
     cached = CachedTeacher(folder, Teacher(FrozenBackbone(student), "fp32"), views, wanted)
-    images = StoredLabels(views, folder / "labels.npy")
+    images = StoredSamples(views, folder / "labels.npy")
     if cfg.DATA.LABELLED == 1.0:
         return cached, images
     labelled = choose_labelled(len(whole), cfg.DATA.LABELLED, cfg.SEED)

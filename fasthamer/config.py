@@ -36,7 +36,7 @@ _C.DATA.LABELLED = 1.0  # fraction of the training images whose labels are kept 
 _C.DATA.WORKERS = 2  # loader processes
 _C.DATA.FAULTS = 0.05  # largest share of samples that may be unreadable; more stop a training or evaluation
 _C.DATA.SYNTHETIC_SIZE = 100000  # images in the synthetic training set
-_C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic images are kept once drawn; empty = each is drawn for every epoch
+_C.DATA.SYNTHETIC_FOLDER = ""  # where synthetic images are kept once drawn; empty = they are drawn at every use
 _C.DATA.SYNTHETIC_EVAL_SIZE = 512  # images in the synthetic evaluation set
 _C.DATA.MIX_SYNTHETIC = 0.0  # fraction of each epoch drawn from synthetic hands when DATA.NAME is another set
 _C.DATA.MIX_SPLIT = "hard"  # of these: hard, life, gestures or varied

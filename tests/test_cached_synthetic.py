@@ -6,11 +6,14 @@ import torch
 from torch.nn import functional
 
 from fasthamer.camera import project_pixels
+from fasthamer.config import load_config
 from fasthamer.data.augment import Strength
+from fasthamer.data.build import build_dataset
+from fasthamer.data.dataset import fingerprint
 from fasthamer.data.synthetic.cached import CachedSyntheticDataset
 from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.hand.mano import load_hand
-from fasthamer.types import ManoParams
+from fasthamer.types import Batch, ManoParams
 
 NOTHING = Strength(scale=0.0, rotation=0.0, rotation_probability=0.0, shift=0.0, colour=0.0)
 
@@ -87,3 +90,21 @@ def test_a_damaged_image_is_named(hands, tmp_path):
     image.write_bytes(image.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"00000001\.jpg"):
         cached[(0, 1)]
+
+
+def test_evaluation_images_are_drawn_once_and_kept_as_they_are(hand, tmp_path, monkeypatch):
+    pairs = ["IMAGE_SIZE", "64", "DATA.SYNTHETIC_EVAL_SIZE", "3", "DATA.SYNTHETIC_FOLDER", str(tmp_path / "images")]
+    drawn = build_dataset(load_config("quickstart", [*pairs[:4], "DATA.SYNTHETIC_FOLDER", ""]), hand, train=False)
+    plain = [drawn[(0, index)] for index in range(3)]
+    first = build_dataset(load_config("quickstart", pairs), hand, train=False)
+    assert [*map(same, plain, [first[(0, index)] for index in range(3)])] == [True] * 3
+    kept = build_dataset(load_config("quickstart", pairs), hand, train=False)
+    assert fingerprint(kept) == fingerprint(drawn)
+    monkeypatch.setattr(SyntheticDataset, "draw", None)
+    assert [*map(same, plain, [kept[(1, index)] for index in range(3)])] == [True] * 3
+    with pytest.raises(IndexError, match="sample 3 of 3"):
+        kept[(0, 3)]
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in zip(one, other, strict=True))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fasthamer.config import load_config
-from fasthamer.distill.frozen_backbone import StoredLabels
+from fasthamer.data.stored import StoredSamples
 from fasthamer.distill.run import execute, prepare
 from fasthamer.students import load_student
 from fasthamer.students.backbone import Backbone
@@ -89,8 +89,8 @@ def test_labels_are_read_once_and_images_never_again(tmp_path):
     counted = object.__new__(Counted)
     counted.__dict__ = whole.__dict__
     path = tmp_path / "labels.npy"
-    first = StoredLabels(counted, path)[(0, 1)]
-    again = StoredLabels(counted, path)[(7, 1)]
+    first = StoredSamples(counted, path)[(0, 1)]
+    again = StoredSamples(counted, path)[(7, 1)]
     assert reads == [(0, 1)]
     for name, value in whole[(0, 1)]._asdict().items():
         for found in (first, again):
@@ -99,7 +99,7 @@ def test_labels_are_read_once_and_images_never_again(tmp_path):
             assert torch.equal(got, value) == (name != "image"), name
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match=r"labels\.npy: damaged"):
-        StoredLabels(counted, path)[(0, 1)]
+        StoredSamples(counted, path)[(0, 1)]
 
 
 @pytest.mark.parametrize(

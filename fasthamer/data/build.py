@@ -111,7 +111,6 @@ def evaluation_spec(cfg: CfgNode, find: FindBoxes | None = None) -> DatasetSpec:
         labelled_only=False,
         labelled=1.0,
         synthetic_size=cfg.DATA.SYNTHETIC_EVAL_SIZE,
-        synthetic_folder="",
         synthetic_fraction=0.0,
     )
 

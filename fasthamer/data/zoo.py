@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fasthamer.data.augment import UNCHANGED, Strength
 from fasthamer.data.crop import CROPPING, Cropping
 from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
+from fasthamer.data.stored import StoredSamples
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import Registry, unknown
@@ -76,7 +77,10 @@ def synthetic(spec: DatasetSpec, hand: Hand) -> HandDataset:
     size, pixels, shape = spec.synthetic_size, spec.image_size, spec.cropping.shape
     kind = spec.split if spec.split not in ("training", "evaluation") else "hard"
     if not spec.train:
-        return SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape, distribution=kind)
+        held_out = SyntheticDataset(hand, size, EVALUATION_SEED, pixels, 0.0, 0.0, shape, distribution=kind)
+        if not spec.synthetic_folder:
+            return held_out
+        return StoredSamples(held_out, Path(spec.synthetic_folder) / f"evaluation_{fingerprint(held_out)}.npy", pixels)
     strength = spec.strength or UNCHANGED
     if spec.synthetic_folder:
         from fasthamer.data.synthetic.cached import CachedSyntheticDataset
