@@ -32,6 +32,7 @@ from fasthamer.types import Batch, ManoParams
 
 LARGEST = 512  # pixels
 VIRTUAL_FOCAL = 1000.0  # pixels; focal length of the full image, which is never rendered: only ratios matter
+_TEXTURES: dict[str, HandTexture] = {}  # by the hand's fingerprint: a second to make, and a run has several datasets
 THUMB_NAIL = np.array([0.25, 0.62, 0.74])  # direction of the thumb's nail in the rest pose
 
 
@@ -99,7 +100,9 @@ class SyntheticDataset(HandDataset):
         self.faces = np.asarray(hand.faces, np.int64)
         self.loop = boundary_loop(self.faces)
         self.poser = Poser.of(hand)
-        self.texture = _hand_texture(self.poser, self.faces)
+        if hand.fingerprint not in _TEXTURES:
+            _TEXTURES[hand.fingerprint] = _hand_texture(self.poser, self.faces)
+        self.texture = _TEXTURES[hand.fingerprint]
 
     def __len__(self) -> int:
         return self.size
