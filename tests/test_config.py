@@ -193,8 +193,8 @@ def test_every_section_or_setting_says_what_it_means():
 
 def test_a_replaced_config_is_a_frozen_copy_with_checked_values():
     cfg = defaults()
-    other = replaced(cfg, {"TRAIN.BATCH": 3, "KD.MODE": "output", "TRAIN.CHANNELS_LAST": False})
-    assert differing(cfg, other) == {"TRAIN.BATCH": 3, "KD.MODE": "output", "TRAIN.CHANNELS_LAST": False}
+    other = replaced(cfg, {"TRAIN.BATCH": 3, "KD.MODE": "none", "TRAIN.CHANNELS_LAST": False})
+    assert differing(cfg, other) == {"TRAIN.BATCH": 3, "KD.MODE": "none", "TRAIN.CHANNELS_LAST": False}
     assert other.is_frozen() and not cfg.is_frozen()
     with pytest.raises(ValueError, match=r"unknown key TRAIN\.BACH; did you mean TRAIN\.BATCH"):
         replaced(cfg, {"TRAIN.BACH": 3})

@@ -51,7 +51,7 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
     for text in (
         "timm:test_resnet, 0.4 M parameters; decoder mano tiny",
         teacher_file,
-        "hybrid, weight 0.3",
+        "hybrid, weight 1",
         "cpu, fp32",
         "pa_mpjpe_mm",
     ):
@@ -179,7 +179,7 @@ def test_a_broken_evaluation_does_not_cost_the_training(tmp_path):
         (["DEVICE", "cuda:99"], "device 'cuda:99'"),
         (["TRAIN.PRECISION", "fp16"], "needs a GPU"),
         (["EVAL.PROTOCOL", "frihand"], "did you mean 'freihand'"),
-        (["KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
+        (["--kd", "feature", "KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
         (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),
     ],
 )
