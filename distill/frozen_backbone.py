@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from fasthamer.data.build import training_set_of, training_spec
-from fasthamer.data.dataset import HandDataset, HandStream
+from fasthamer.data.dataset import HandDataset, HandStream, Wrapped
 from fasthamer.data.stored import StoredSamples
 from fasthamer.data.subsets import PartlyLabelled, Views, choose_labelled
 from fasthamer.detect.boxes import mediapipe_boxes
@@ -58,8 +58,8 @@ class FrozenBackbone(nn.Module):
         return HandOutput(**nothing, features=maps, mano=mano)
 
 
-class Chosen(HandDataset):
-    """Some samples of a dataset, under their own `index`.
+class Chosen(Wrapped):
+    """Some samples of a dataset, which keep their own `index`.
 
     Args:
         dataset: the whole.
@@ -67,16 +67,14 @@ class Chosen(HandDataset):
     """
 
     def __init__(self, dataset: HandDataset, numbers: NDArray[np.int64]) -> None:
-        self.dataset, self.info, self.numbers = dataset, dataset.info, numbers
+        super().__init__(dataset)
+        self.numbers = numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         return self.dataset[(key[0], int(self.numbers[key[1]]))]
-
-    def describe(self, index: int) -> str:
-        return self.dataset.describe(index)
 
 
 def frozen_maps(cfg: CfgNode, student: Student, hand: Hand) -> tuple[CachedTeacher, HandDataset]:

@@ -63,6 +63,36 @@ class HandDataset(Dataset, ABC):
         return None
 
 
+class Wrapped(HandDataset):
+    """A dataset made of another; whatever is asked of sample `index` is asked of the other's sample `inner(index)`.
+
+    Args:
+        dataset: the other.
+    """
+
+    def __init__(self, dataset: HandDataset) -> None:
+        self.dataset, self.info = dataset, dataset.info
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def inner(self, index: int) -> int:
+        """The number that sample `index` has in the other dataset."""
+        return index
+
+    def camera(self, index: int) -> NDArray[np.float64]:
+        return self.dataset.camera(self.inner(index))
+
+    def sample_name(self, index: int) -> str:
+        return self.dataset.sample_name(self.inner(index))
+
+    def describe(self, index: int) -> str:
+        return self.dataset.describe(self.inner(index))
+
+    def articulation(self, index: int) -> Articulation | None:
+        return self.dataset.articulation(self.inner(index))
+
+
 class HandStream(Dataset, ABC):
     """A dataset that is read sequentially, for example from tar shards, and cannot be indexed.
 

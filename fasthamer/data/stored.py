@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fasthamer.data.articulation import Articulation
-from fasthamer.data.dataset import HandDataset
+from fasthamer.data.dataset import HandDataset, Wrapped
 from fasthamer.one_line import one_line
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch
 
@@ -31,7 +30,7 @@ ROW = np.dtype(  # of the file
 )
 
 
-class StoredSamples(HandDataset):
+class StoredSamples(Wrapped):
     """A dataset of fixed samples, each made at its first use: the next time it is read from a file.
 
     Args:
@@ -44,14 +43,13 @@ class StoredSamples(HandDataset):
     """
 
     def __init__(self, dataset: HandDataset, path: Path, image_size: int = 0) -> None:
-        self.dataset, self.info, self.path = dataset, dataset.info, path
+        super().__init__(dataset)
+        self.path = path
         image = [("image", "u1", (3, image_size, image_size))] if image_size else []
         self._type = np.dtype([*ROW.descr, *image])
+        self._fields = [name for name in self._type.names or () if name in Batch._fields]
         self._rows: NDArray | None = None  # opened at first use, in each process
         self._black = torch.zeros((), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         index = key[1]
@@ -59,27 +57,15 @@ class StoredSamples(HandDataset):
             self._rows = self._open()
         if not 0 <= index < len(self._rows):
             raise IndexError(f"sample {index} of {len(self._rows)}")
-        row, names = self._rows[index], set(self._type.names or ()) - {"there", "size"}
+        row = self._rows[index]
         if not row["there"]:
             item = self.dataset[key]
-            for name in names:
+            for name in self._fields:
                 row[name] = getattr(item, name).numpy()
             row["size"], row["there"] = item.image.shape[-1], 1
         size = int(row["size"])
         fields = {"image": self._black.expand(3, size, size)}
-        return Batch(**fields | {name: torch.from_numpy(np.array(row[name])) for name in names})
-
-    def camera(self, index: int) -> NDArray[np.float64]:
-        return self.dataset.camera(index)
-
-    def sample_name(self, index: int) -> str:
-        return self.dataset.sample_name(index)
-
-    def describe(self, index: int) -> str:
-        return self.dataset.describe(index)
-
-    def articulation(self, index: int) -> Articulation | None:
-        return self.dataset.articulation(index)
+        return Batch(**fields | {name: torch.from_numpy(np.array(row[name])) for name in self._fields})
 
     def _open(self) -> NDArray:
         if not self.path.is_file():

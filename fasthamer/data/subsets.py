@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 from fasthamer.data.articulation import Articulation
-from fasthamer.data.dataset import DatasetInfo, HandDataset
+from fasthamer.data.dataset import DatasetInfo, HandDataset, Wrapped
 from fasthamer.data.sample import without_labels
 from fasthamer.types import Batch
 
 
-class PartlyLabelled(HandDataset):
+class PartlyLabelled(Wrapped):
     """A dataset of which only some samples keep their labels; the others keep their image alone.
 
     Args:
@@ -21,31 +21,20 @@ class PartlyLabelled(HandDataset):
     """
 
     def __init__(self, dataset: HandDataset, labelled: NDArray[np.int64]) -> None:
-        self.dataset, self.info = dataset, dataset.info._replace(name="PartlyLabelled")
+        super().__init__(dataset)
+        self.info = dataset.info._replace(name="PartlyLabelled")
         self.labelled = np.zeros(len(dataset), dtype=bool)
         self.labelled[labelled] = True
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         item = self.dataset[key]
         return item if self.labelled[key[1]] else without_labels(item)
 
-    def camera(self, index: int) -> NDArray[np.float64]:
-        return self.dataset.camera(index)
-
-    def sample_name(self, index: int) -> str:
-        return self.dataset.sample_name(index)
-
-    def describe(self, index: int) -> str:
-        return self.dataset.describe(index)
-
     def articulation(self, index: int) -> Articulation | None:
-        return self.dataset.articulation(index) if self.labelled[index] else None
+        return super().articulation(index) if self.labelled[index] else None
 
 
-class LabelledOnly(HandDataset):
+class LabelledOnly(Wrapped):
     """The labelled samples of a dataset: all that is of use without a teacher.
 
     Args:
@@ -54,7 +43,8 @@ class LabelledOnly(HandDataset):
     """
 
     def __init__(self, dataset: HandDataset, labelled: NDArray[np.int64]) -> None:
-        self.dataset, self.info = dataset, dataset.info._replace(name="LabelledOnly")
+        super().__init__(dataset)
+        self.info = dataset.info._replace(name="LabelledOnly")
         self.labelled = labelled
 
     def __len__(self) -> int:
@@ -62,19 +52,10 @@ class LabelledOnly(HandDataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
-        return self.dataset[(epoch, int(self.labelled[index]))]._replace(index=torch.tensor(index))
+        return self.dataset[(epoch, self.inner(index))]._replace(index=torch.tensor(index))
 
-    def camera(self, index: int) -> NDArray[np.float64]:
-        return self.dataset.camera(int(self.labelled[index]))
-
-    def sample_name(self, index: int) -> str:
-        return self.dataset.sample_name(int(self.labelled[index]))
-
-    def describe(self, index: int) -> str:
-        return self.dataset.describe(int(self.labelled[index]))
-
-    def articulation(self, index: int) -> Articulation | None:
-        return self.dataset.articulation(int(self.labelled[index]))
+    def inner(self, index: int) -> int:
+        return int(self.labelled[index])
 
 
 def choose_labelled(length: int, fraction: float, seed: int) -> NDArray[np.int64]:
@@ -129,7 +110,7 @@ class WithSynthetic(HandDataset):
         return self.images.describe(index) if index < len(self.images) else synthetic
 
 
-class Views(HandDataset):
+class Views(Wrapped):
     """The first `views` epochs of a dataset as one: `dataset[(epoch, index)]` no longer depends on the epoch.
 
     Args:
@@ -145,7 +126,8 @@ class Views(HandDataset):
     def __init__(self, dataset: HandDataset, views: int) -> None:
         if views < 1:
             raise ValueError(f"TEACHER.CACHE_VIEWS is {views}: at least one crop of each image, or 0")
-        self.dataset, self.views = dataset, views
+        super().__init__(dataset)
+        self.info, self.views = Views.info, views
 
     def __len__(self) -> int:
         return self.views * len(self.dataset)
@@ -156,5 +138,5 @@ class Views(HandDataset):
             raise IndexError(f"sample {index} of {len(self)}")
         return self.dataset[divmod(index, len(self.dataset))]._replace(index=torch.tensor(index))
 
-    def describe(self, index: int) -> str:
-        return self.dataset.describe(index % len(self.dataset))
+    def inner(self, index: int) -> int:
+        return index % len(self.dataset)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fasthamer.hand.mano import Hand
+from fasthamer.hand.rotation import nearest_rotation
 
 
 class PalmAligned(NamedTuple):
@@ -49,9 +50,6 @@ class PalmFrame(nn.Module):
         vertices = vertices.float()
         centred = vertices - (self.weights * vertices).sum(1, keepdim=True)
         covariance = (self.weights * centred).transpose(1, 2) @ self.template  # (B, 3, 3)
-        u, _, vh = torch.linalg.svd(covariance)
-        sign = torch.ones_like(u[:, 0])
-        sign[:, 2] = torch.linalg.det(u @ vh).sign()  # a rotation, not a reflection
-        rotation = (u * sign[:, None]) @ vh
+        rotation = nearest_rotation(covariance)
         wrist = self.wrist @ vertices  # (B, 1, 3)
         return PalmAligned((vertices - wrist) @ rotation, rotation, wrist[:, 0])
