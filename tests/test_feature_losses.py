@@ -80,8 +80,8 @@ def test_an_orthogonal_projection_stays_orthogonal_while_it_trains(inputs, outpu
 
 @pytest.mark.parametrize("name", FEATURE_LOSSES)
 def test_every_loss_trains_a_student(tmp_path, name):
-    direction = ("KD.DIRECTION", "student_to_teacher", "KD.FEATURE_LOSS", name)
-    train_student(tmp_path, "KD.MODE", "feature", *direction, "TRAIN.STEPS", "2", "TRAIN.LOG_EVERY", "1")
+    options = ("KD.FEATURE_LOSS", name, "TRAIN.STEPS", "2", "TRAIN.LOG_EVERY", "1")
+    train_student(tmp_path, "KD.MODE", "feature", *options)
     assert all(line["kd_features"] > 0 for line in lines(tmp_path))
 
 
@@ -100,7 +100,7 @@ def test_a_linear_schedule_lets_the_teachers_terms_fall_to_nothing(tmp_path):
     [
         (["KD.FEATURE_LOSS", "pkdd"], "did you mean 'pkd'"),
         (["KD.SCHEDULE", "linaer"], "did you mean 'linear'"),
-        (["KD.FEATURE_LOSS", "vkd"], "KD.DIRECTION student_to_teacher"),
+        (["KD.FEATURE_LOSS", "vkd", "KD.DIRECTION", "teacher_to_student"], "KD.DIRECTION student_to_teacher"),
     ],
 )
 def test_a_choice_of_no_use_is_refused(options, message):
