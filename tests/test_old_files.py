@@ -32,7 +32,7 @@ RUN = [  # the settings of every training in expected.json
     *("STUDENT.IMAGE_SIZE", "32", "STUDENT.PRETRAINED", "False", "STUDENT.FREEZE", "4", "DATA.SYNTHETIC_SIZE", "4"),
     *("DATA.SYNTHETIC_EVAL_SIZE", "2", "DATA.SYNTHETIC_FOLDER", "drawn", "DATA.WORKERS", "0", "DEVICE", "cpu"),
     *("TRAIN.BATCH", "2", "TRAIN.LR", "1e-3", "TRAIN.LOG_EVERY", "1", "TRAIN.CHECKPOINT_EVERY", "2"),
-    *("KD.WEIGHT", "0.3"),  # the default of that time
+    *("KD.WEIGHT", "0.3", "KD.DIRECTION", "teacher_to_student"),  # the defaults of that time
 ]
 
 
