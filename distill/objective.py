@@ -7,8 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 from yacs.config import CfgNode
 
+from fasthamer.distill.alignment import ALIGNMENTS
 from fasthamer.distill.feature_losses import FEATURE_LOSSES, same_shape
-from fasthamer.distill.learner import LearnerOutput
+from fasthamer.distill.learner import DIRECTIONS, LearnerOutput
 from fasthamer.distill.losses import (
     agreeing,
     points_l1,
@@ -25,6 +26,13 @@ from fasthamer.types import Batch, HandOutput
 REFERENCE_BATCH = 8  # the papers' weights multiply sums over this many samples
 MODES = ("none", "output", "feature", "hybrid")
 SCHEDULES = ("constant", "linear")
+CHOICES = {  # setting of KD: what it chooses, and among which names
+    "MODE": ("distillation mode", MODES),
+    "FEATURE_LOSS": ("feature loss", FEATURE_LOSSES),
+    "SCHEDULE": ("schedule of distillation", SCHEDULES),
+    "DIRECTION": ("direction", DIRECTIONS),
+    "ALIGNMENT": ("alignment", ALIGNMENTS),
+}
 
 
 class Weights(NamedTuple):
@@ -67,15 +75,12 @@ class Objective(NamedTuple):
         """From a config, without the token targets: these need the tokenizer.
 
         Raises:
-            KeyError: KD.MODE, KD.FEATURE_LOSS or KD.SCHEDULE has no such value.
+            KeyError: a setting of `CHOICES` has no such value, used by this mode or not.
             ValueError: the feature loss needs the other direction; a negative gate.
         """
-        if cfg.KD.MODE not in MODES:
-            raise KeyError(unknown("distillation mode", cfg.KD.MODE, MODES))
-        if cfg.KD.FEATURE_LOSS not in FEATURE_LOSSES:
-            raise KeyError(unknown("feature loss", cfg.KD.FEATURE_LOSS, FEATURE_LOSSES))
-        if cfg.KD.SCHEDULE not in SCHEDULES:
-            raise KeyError(unknown("schedule of distillation", cfg.KD.SCHEDULE, SCHEDULES))
+        for key, (kind, names) in CHOICES.items():
+            if cfg.KD[key] not in names:
+                raise KeyError(unknown(kind, cfg.KD[key], names))
         if cfg.KD.FEATURE_LOSS == "vkd" and cfg.KD.DIRECTION != "student_to_teacher":
             raise ValueError("KD.FEATURE_LOSS vkd projects the student's map: set KD.DIRECTION student_to_teacher")
         if cfg.KD.GATE < 0:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -83,7 +84,16 @@ def _alone(job: Job, threads: int, log: Path) -> None:
         for stream in (1, 2):  # output and errors, also of what is not Python
             os.dup2(file.fileno(), stream)
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     job.call(*job.arguments)
+
+
+def _end_with_the_parent() -> None:
+    """One that was killed cannot pass on a signal, and the same command again would train in the same folders."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _log(logs: Path, job: Job) -> Path:

@@ -100,6 +100,8 @@ def test_a_linear_schedule_lets_the_teachers_terms_fall_to_nothing(tmp_path):
     [
         (["KD.FEATURE_LOSS", "pkdd"], "did you mean 'pkd'"),
         (["KD.SCHEDULE", "linaer"], "did you mean 'linear'"),
+        (["KD.MODE", "output", "KD.ALIGNMENT", "streched"], "did you mean 'stretch'"),
+        (["KD.MODE", "none", "KD.DIRECTION", "student_to_techer"], "did you mean 'student_to_teacher'"),
         (["KD.FEATURE_LOSS", "vkd", "KD.DIRECTION", "teacher_to_student"], "KD.DIRECTION student_to_teacher"),
     ],
 )

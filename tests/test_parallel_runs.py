@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import operator
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+
+import psutil
 
 from fasthamer.distill.parallel_runs import Job, run_jobs
 from fasthamer.training.interrupt import InterruptHandler
@@ -32,3 +37,36 @@ def test_an_interrupt_is_passed_on_and_no_further_job_begins(tmp_path):
             found.append((result.job.name, result.trouble))
             interrupt.requested = True
     assert found == [("short", ""), ("long", f"exit code -15 ({tmp_path / 'long.log'})")]
+
+
+PARENT = """
+import runpy
+from pathlib import Path
+from fasthamer.distill.parallel_runs import Job, run_jobs
+from fasthamer.training.interrupt import InterruptHandler
+
+if __name__ == "__main__":
+    with InterruptHandler() as interrupt:
+        list(run_jobs([Job("long", runpy.run_path, ("job.py",))], 1, Path("."), interrupt))
+"""
+JOB = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+
+
+def test_jobs_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    (tmp_path / "job.py").write_text(JOB)
+    log = tmp_path / "long.log"
+    with subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path) as parent:
+        within(120, lambda: log.is_file() and log.read_text().endswith("\n"))
+        job = psutil.Process(int(log.read_text()))
+        assert job.ppid() == parent.pid
+        parent.kill()
+    within(60, lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE)
+
+
+def within(seconds: float, happens: Callable[[], bool]) -> None:
+    """Waits for something to happen, at most so long."""
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.1)
