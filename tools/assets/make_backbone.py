@@ -77,17 +77,20 @@ class Learner(nn.Module):
         """The error of each map (5,): mean squares, in variances of the source's channel.
 
         Args:
-            image: (B, 3, S, S), 0 to 255.
+            image: (B, 3, IMAGE, IMAGE), 0 to 255.
             apart: feed each stage with the source's maps.
         """
+        margin = (IMAGE - VIEW) // 2
+        middle = image[:, :, margin : margin + VIEW, margin : margin + VIEW]
         with torch.no_grad():
-            target = self.source.maps(image)
-        found = self.network.maps(image, target if apart else None)
+            target = self.source.maps(middle)
+        found = self.network.maps(middle, target if apart else None)
         found[-1] = self.projection(found[-1])
-        return torch.stack([_error(*pair) for pair in zip(found, target, strict=True)])
+        return torch.stack([error_of_map(*pair) for pair in zip(found, target, strict=True)])
 
 
-def _error(found: Tensor, target: Tensor) -> Tensor:
+def error_of_map(found: Tensor, target: Tensor) -> Tensor:
+    """The mean square, in variances of the target's channel."""
     variance = target.var((0, 2, 3), keepdim=True) + 1e-6
     return ((found - target).square() / variance).mean()
 
@@ -107,13 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.source.is_file():
         parser.error(f"no file {args.source}; tools/assets/convert_lite0.py makes it")
     torch.manual_seed(0)
-    hands = SyntheticDataset(load_hand("embedded"), args.size, image_size=IMAGE, scale=0.0, shift=0.0)
-    stream = Stream(args.size, args.batch, seed=0)
-    loader = DataLoader(
-        CachedSyntheticDataset(hands, args.images, Strength()),  # type: ignore[arg-type]
-        batch_sampler=stream,  # type: ignore[arg-type]
-        num_workers=args.workers,
-    )
+    loader = hands_loader(args.images, args.size, args.batch, args.workers)
     learner = Learner(Stages(SOURCE, load_file(args.source))).to(memory_format=torch.channels_last)
     errors = learn(learner, loader, args.steps, args.lr)
     with replacing(args.out) as draft:
@@ -124,17 +121,26 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def learn(learner: Learner, loader: DataLoader, steps: int, rate: float) -> list[float]:
-    """Trains; gives the errors of the maps over the last hundred steps."""
+def hands_loader(folder: Path, size: int, batch: int, workers: int) -> DataLoader:
+    """Batches of synthetic hands without end, images of `IMAGE` pixels; `folder` keeps them."""
+    hands = SyntheticDataset(load_hand("embedded"), size, image_size=IMAGE, scale=0.0, shift=0.0)
+    return DataLoader(
+        CachedSyntheticDataset(hands, folder, Strength()),  # type: ignore[arg-type]
+        batch_sampler=Stream(size, batch, seed=0),  # type: ignore[arg-type]
+        num_workers=workers,
+    )
+
+
+def learn(learner: nn.Module, loader: DataLoader, steps: int, rate: float) -> list[float]:
+    """Trains `learner(image, apart=...)`; gives the errors of the maps over the last hundred steps."""
     trained = [p for p in learner.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    margin = (IMAGE - VIEW) // 2
     history = []
     bar = tqdm(islice(loader, steps), total=steps, unit="step")
     for step, batch in enumerate(bar):
-        image = batch[0][:, :, margin : margin + VIEW, margin : margin + VIEW].float()
-        errors = learner(image.contiguous(memory_format=torch.channels_last), apart=step < APART * steps)
+        image = batch[0].float().contiguous(memory_format=torch.channels_last)
+        errors = learner(image, apart=step < APART * steps)
         optimizer.zero_grad()
         errors.sum().backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
