@@ -1,4 +1,4 @@
-"""The MobileNetV3-L weights in the package, and the tool that makes such weights."""
+"""The MobileNetV3-L weights in the package, and the tools that make such weights."""
 
 import pytest
 import timm
@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from fasthamer.predict import open_model
 from fasthamer.students.backbone import SHIPPED, Backbone, Hub
-from fasthamer.tools.assets import make_backbone
+from fasthamer.tools.assets import copy_features, make_backbone
 
 NAME = "mobilenetv3_large_100"
 
@@ -68,3 +68,28 @@ def test_a_missing_source_is_one_line(tmp_path, capsys):
         make_backbone.main(["--source", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
     assert "convert_lite0" in capsys.readouterr().err
+
+
+def test_copied_features_are_the_sources_where_both_networks_are_one():
+    torch.manual_seed(0)
+    copy = copy_features.Copy(NAME, bf16=False).eval()
+    copy.backbone.load_state_dict(copy.source.state_dict())
+    for projection in copy.projections:
+        torch.nn.init.dirac_(projection.weight)
+        torch.nn.init.zeros_(projection.bias)
+    image = torch.rand(2, 3, 192, 192) * 255
+    with torch.no_grad():
+        torch.testing.assert_close(copy(image, apart=True), torch.zeros(5))
+        copy.projections[1].bias.fill_(1)
+        assert copy(image, apart=True).gt(0).tolist() == [False, True, False, False, False]
+
+
+def test_any_student_starts_from_copied_features(tmp_path):
+    out = tmp_path / "copied.safetensors"
+    sizes = ["--size", "4", "--steps", "2", "--batch", "2", "--bf16"]
+    assert copy_features.main(["resnet18", "--out", str(out), "--images", str(tmp_path / "drawn"), *sizes]) == 0
+    stored, loaded = load_file(out), Backbone("resnet18", 96, weights=out).state_dict()
+    assert all(torch.equal(stored[f"backbone.{name}"], value) for name, value in loaded.items())
+    assert not torch.equal(
+        loaded["network.conv1.weight"], Backbone("resnet18", 96).state_dict()["network.conv1.weight"]
+    )

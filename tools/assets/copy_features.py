@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -33,7 +34,8 @@ class Copy(nn.Module):
         self.bf16 = bf16
         self.source = Backbone(TARGET, IMAGE, weights="shipped").eval().requires_grad_(False)
         self.backbone = Backbone(name, IMAGE)
-        of_source, own = self.source.network.feature_info, self.backbone.network.feature_info
+        of_source: Any = self.source.network.feature_info
+        own: Any = self.backbone.network.feature_info
         places = {stride: place for place, stride in enumerate(of_source.reduction())}
         self.pairs = [(place, places[stride]) for place, stride in enumerate(own.reduction()) if stride in places]
         self.projections = nn.ModuleList(
