@@ -118,7 +118,7 @@ _C.KD.TOKEN_RELATIONS = 0.0
 _C.KD.TEMPERATURE = 0.1  # of soft labels of tokens: softmax(-d^2 / (D T)) over the codes, also in LOSS
 _C.KD.SCHEDULE = "constant"  # of KD.WEIGHT: constant, or linear: falls to 0 at the end (DWPose)
 _C.KD.GATE = 0.0  # crop units; the teacher is not believed where its keypoints are farther from the labels; 0 = always
-_C.KD.FEATURES = 6.0  # feature KD
+_C.KD.FEATURES = 2.0  # feature KD; Fast-HaMeR has 6, times its w_kd 0.3
 _C.KD.FEATURE_LOSS = "mse"  # mse, pkd, cwd or vkd: see docs/distillation.md
 _C.KD.DIRECTION = "student_to_teacher"  # which map the 1x1 projection moves; or teacher_to_student, the paper's
 _C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch: the paper's

@@ -132,7 +132,8 @@ def test_unlabelled_images_still_learn_from_the_teacher():
 
 def test_at_a_batch_of_eight_the_objective_is_the_papers_formula():
     output, teacher, truth = hand(8, seed=0), hand(8, seed=1), labels(8, seed=2)
-    terms = objective("KD.MODE", "hybrid", "KD.WEIGHT", "0.3")(learner_output(output, teacher), truth, teacher)
+    papers = ("KD.WEIGHT", "0.3", "KD.FEATURES", "6")
+    terms = objective("KD.MODE", "hybrid", *papers)(learner_output(output, teacher), truth, teacher)
 
     def hamer(other_joints, other_points, other_orient, other_pose, other_betas):
         """HaMeR's terms: sums over the batch."""
