@@ -93,3 +93,10 @@ def test_any_student_starts_from_copied_features(tmp_path):
     assert not torch.equal(
         loaded["network.conv1.weight"], Backbone("resnet18", 96).state_dict()["network.conv1.weight"]
     )
+
+
+def test_an_unknown_student_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        copy_features.main(["resnet81", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "timm has no network named 'resnet81'" in capsys.readouterr().err

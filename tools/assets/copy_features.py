@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from fasthamer.files.atomic import replacing
+from fasthamer.one_line import one_line
 from fasthamer.students.backbone import Backbone, normalisation
 from fasthamer.tools.assets.make_backbone import TARGET, error_of_map, hands_loader, learn
 
@@ -67,7 +68,7 @@ def normalised(image: Tensor, name: str) -> Tensor:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done."""
+    """0 done, 2 the user's mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("student", help="timm's name")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
@@ -79,7 +80,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--bf16", action="store_true", help="bfloat16: faster for ResNets where the processor has it")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
-    copy = Copy(args.student, args.bf16).to(memory_format=torch.channels_last)
+    try:
+        copy = Copy(args.student, args.bf16).to(memory_format=torch.channels_last)
+    except (KeyError, ValueError) as error:
+        parser.error(one_line(error))
     errors = learn(copy, hands_loader(args.images, args.size, args.batch, 0), args.steps, args.lr)
     with replacing(args.out) as draft:
         save_file({f"backbone.{name}": each.contiguous() for name, each in copy.backbone.state_dict().items()}, draft)
