@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_an_error_is_one_line(error, line, capsys):
     assert cli.one_line(error) == line
     assert cli.failed("tool", error) == 1
     assert capsys.readouterr().err == f"tool: {line}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    program = "from fasthamer.tools import cli; cli.print_lines(str(number) for number in range(200_000))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as listing:
+        assert listing.stdout.readline() == "0\n"
+        listing.stdout.close()
+        errors = listing.stderr.read()
+    assert (listing.returncode, errors) == (0, "")
 
 
 def test_the_list_of_commands_has_commands_only():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 FLAGS = {  # flag: (config key, help)
     "--student": ("STUDENT.NAME", "see `tools/distill.py --list`, or timm:<name>"),
@@ -80,6 +81,16 @@ def one_line(error: BaseException) -> str:
     """An error's message; `str` would put a KeyError's in quotes."""
     message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return message.strip().splitlines()[-1] if message.strip() else type(error).__name__
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints a long list; a reader that has seen enough, as `| head` has, is no error."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter flushes once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def failed(name: str, error: BaseException | str) -> int:

@@ -36,8 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     except cli.MISTAKES as error:
         parser.error(cli.one_line(error))
     if arguments.list:
-        for cell in cells:
-            print(f"{'done' if cell.name in records else 'to do'}\t{cell.name}\t{study.command(cell)}")
+        cli.print_lines(
+            f"{'done' if cell.name in records else 'to do'}\t{cell.name}\t{study.command(cell)}" for cell in cells
+        )
         return 0
     print(f"{len(cells)} cells, {sum(cell.name in records for cell in cells)} of them done", flush=True)
     failed = []
