@@ -103,8 +103,8 @@ _C.LOSS.TOKEN_RELATIONS = 0.0  # DIST: correlations with the soft labels
 _C.LOSS.ADVERSARIAL = 0.0  # HaMeR's pose prior: 0.0005 in its recipe; 0 = no discriminator
 _C.LOSS.MOCAP = ""  # .npz of real hand_pose (N, 48) and betas (N, 10) for the prior; empty = the hand's own sampler
 
-_C.KD = CN()  # docs/study.md: DIRECTION and SCHEDULE won, MODE is 2 % from the winner, WEIGHT amid equals
-_C.KD.MODE = "output"  # none, output, feature or hybrid
+_C.KD = CN()  # docs/study.md: MODE, DIRECTION and SCHEDULE won, WEIGHT is amid equals
+_C.KD.MODE = "hybrid"  # none, output, feature or hybrid
 _C.KD.WEIGHT = 1.0  # w_kd: multiplies all terms below; Fast-HaMeR has 0.3
 _C.KD.KEYPOINTS_2D = 0.01  # output KD, as in LOSS
 _C.KD.JOINTS = 0.05

@@ -77,7 +77,10 @@ def read_manifest(folder: Path, key: CacheKey, request: CacheRequest) -> dict[st
     if not _are_sizes(maps):
         raise ValueError(f"{path}: damaged, its maps are {one_line(maps)}; remove the folder or name another")
     if request.maps and maps is None:
-        raise ValueError(f"{folder} keeps outputs only, but KD.MODE compares features: name another folder")
+        raise ValueError(
+            f"{folder} keeps outputs only, but KD.MODE compares features: name another folder, or distil outputs alone "
+            "(--kd output)"
+        )
     if request.maps and maps["kept"] != (request.channels or maps["channels"]):
         raise ValueError(
             f"{folder} keeps {maps['kept']} of {maps['channels']} feature channels, TEACHER.CACHE_CHANNELS asks for "
