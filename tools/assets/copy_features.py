@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from fasthamer.files.atomic import replacing
-from fasthamer.one_line import one_line
 from fasthamer.students.backbone import Backbone, normalisation
+from fasthamer.tools import cli
 from fasthamer.tools.assets.make_backbone import TARGET, error_of_map, hands_loader, learn
 
 IMAGE = 96  # pixels that both networks see, half of an image
@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(0)
     try:
         copy = Copy(args.student, args.bf16).to(memory_format=torch.channels_last)
-    except (KeyError, ValueError) as error:
-        parser.error(one_line(error))
+    except cli.MISTAKES as error:
+        parser.error(cli.one_line(error))
     errors = learn(copy, hands_loader(args.images, args.size, args.batch, 0), args.steps, args.lr)
     with replacing(args.out) as draft:
         save_file({f"backbone.{name}": each.contiguous() for name, each in copy.backbone.state_dict().items()}, draft)
