@@ -11,12 +11,13 @@ from scipy import stats
 
 from fasthamer.config import load_config
 from fasthamer.distill.run import execute, prepare
-from fasthamer.distill.study.cells import read_records
+from fasthamer.distill.study.cells import read_records, run_study
 from fasthamer.distill.study.faults import with_fault
 from fasthamer.distill.study.grid import chosen, read_study
 from fasthamer.distill.study.scaling import power_law
 from fasthamer.distill.study.summary import beside_teacher, estimate, gains, markdown, power_laws
 from fasthamer.tools import study as command
+from fasthamer.training.interrupt import InterruptHandler
 
 TEXT = """
 RECIPE: quickstart
@@ -186,6 +187,33 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
     study = read_study(file, [*settings, "TRAIN.LR", "1"])
     with pytest.raises(ValueError, match=r"none,seed3 with TRAIN\.LR None, now it is 1"):
         read_records(study, tmp_path)
+
+
+def test_commands_side_by_side_keep_each_others_records(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY[: TINY.index("SETS")])
+    settings = {**TINY_SETTINGS, "DATA.SYNTHETIC_FOLDER": str(tmp_path / "images")}
+    study = read_study(file, [text for pair in settings.items() for text in pair])
+    none, output, _ = study.cells()
+    with InterruptHandler() as interrupt:
+
+        def run(cells):
+            return run_study(study, cells, tmp_path / "runs", tmp_path, 1, interrupt, print)
+
+        first = run([none, output])
+        assert next(first).job.name == "none,seed3"
+        assert [result.job.name for result in run([output])] == ["output,seed3"]  # another command, meanwhile
+        (tmp_path / "tiny.json").unlink()  # as if both had written at once
+        assert [result.trouble for result in first] == [""]
+    assert list(read_records(study, tmp_path)) == ["none,seed3", "output,seed3"]
+    (tmp_path / "tiny.json").unlink()  # as if a command had been killed before it wrote
+    with InterruptHandler() as interrupt:
+        assert not list(run([none, output])), "both are done"
+        assert list(read_records(study, tmp_path)) == ["none,seed3", "output,seed3"]
+        (tmp_path / "tiny.json").unlink()
+        study = read_study(file, [text for pair in {**settings, "TRAIN.STEPS": "3"}.items() for text in pair])
+        (result,) = run([study.cells()[0]])
+    assert "none,seed3 was started with TRAIN.STEPS 2, now it is 3" in result.trouble
 
 
 def feature_run(tmp_path, mode: str, name: str):

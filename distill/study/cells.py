@@ -4,6 +4,8 @@ RUNS/STUDY/CELL/       the run directory of a cell, as of any training
 RUNS/STUDY/CELL.json   its record, written last
 RUNS/STUDY/scores of TEACHER.json
 OUT/STUDY.json         all records; what is in it is done, wherever it ran
+
+Several commands may run cells of one study side by side: each adds its records to those of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fasthamer.benchmark.timing import machine
-from fasthamer.config import replaced
+from fasthamer.config import differing, load_config, replaced
 from fasthamer.device import pick_device
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs, usable_cores
 from fasthamer.distill.run import execute, fill_cache, prepare
@@ -71,12 +73,25 @@ def _results(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _write(study: Study, records: dict[str, Record], folder: Path, file: Path) -> None:
-    teachers = _results(file).get("teachers", {}) if file.is_file() else {}
-    for found in sorted(folder.glob(f"{TEACHER}*.json")):
-        teachers[found.stem.removeprefix(TEACHER)] = _results(found)
+def _recorded(cell: Cell, folder: Path) -> Record:
+    """The record of a cell with these settings in `folder`; empty if there is none."""
+    file = folder / f"{cell.name}.json"
+    found = _results(file) if file.is_file() else {}
+    return found if found.get("settings") == cell.settings else {}
+
+
+def _gather(study: Study, folder: Path, out: Path) -> dict[str, Record]:
+    """The records in OUT/STUDY.json and, written into it, those of `folder` that it lacks: another command's."""
+    records, file = read_records(study, out), results_file(study, out)
+    for cell in study.cells():
+        if cell.name not in records and (own := _recorded(cell, folder)):
+            records[cell.name] = own
+    teachers = read_teachers(study, out)
+    teachers |= {found.stem.removeprefix(TEACHER): _results(found) for found in sorted(folder.glob(f"{TEACHER}*.json"))}
     cells = {cell.name: records[cell.name] for cell in study.cells() if cell.name in records}
-    write_json(file, {"study": study.name, "recipe": study.recipe, "teachers": teachers, "cells": cells})
+    if cells:
+        write_json(file, {"study": study.name, "recipe": study.recipe, "teachers": teachers, "cells": cells})
+    return cells
 
 
 def run_study(
@@ -102,16 +117,15 @@ def run_study(
     Yields:
         Each cell that has ended, well or not; its record is written by then.
     """
-    records = read_records(study, out)
     folder = runs / study.name
+    records = _gather(study, folder, out)
     missing = sorted((cell for cell in cells if cell.name not in records), key=lambda cell: cell.seed)
     queue = [Job(cell.name, _run_cell, (study, cell, folder)) for cell in missing]  # first a seed of every setting
     took: list[float] = []
     for result in _ended(study, queue, folder, jobs, interrupt, say):
         name, ahead = result.job.name, ""
         if not result.trouble:
-            records[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            _write(study, records, folder, results_file(study, out))
+            _gather(study, folder, out)
             took.append(result.seconds)
             left = len(queue) - len(took)
             ahead = f"; {left} left, about {duration(left * statistics.mean(took) / jobs)}" if left else ""
@@ -165,7 +179,10 @@ def _fill(study: Study, cell: Cell, folder: Path) -> None:
 
 def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
     """Trains and scores one cell, in a process of its own, and writes its record."""
+    if _recorded(cell, folder):
+        return  # another command was faster
     run = folder / cell.name
+    _refuse_mixture(study, cell, run)
     costs: Record = {}
     if not (run / "eval" / "scores.json").is_file():
         prepared = prepare(study.config(cell), run, resume=(run / "config.yaml").is_file())
@@ -174,6 +191,19 @@ def _run_cell(study: Study, cell: Cell, folder: Path) -> None:
         costs["teacher_share"] = clock.share(prepared.cfg.TRAIN.BATCH / images_per_second(run))
     record = _record(study, cell, run, score_cell(study, cell, run)) | costs
     write_json(folder / f"{cell.name}.json", record)
+
+
+def _refuse_mixture(study: Study, cell: Cell, run: Path) -> None:
+    """Raises ValueError if the cell began with other settings: going on would record a mixture of both."""
+    if not (run / "config.yaml").is_file():
+        return
+    begun, asked = load_config(run / "config.yaml"), study.config(cell)
+    before = differing(asked, begun)
+    for key, now in differing(begun, asked).items():
+        if now != "auto":  # which a run has resolved
+            raise ValueError(
+                f"{run} was started with {key} {before[key]}, now it is {now}: remove it, or choose another --runs"
+            )
 
 
 def _record(study: Study, cell: Cell, run: Path, scores: dict[str, Scores]) -> Record:
