@@ -189,7 +189,7 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
         read_records(study, tmp_path)
 
 
-def test_commands_side_by_side_keep_each_others_records(tmp_path):
+def test_commands_keep_each_others_records_and_mix_no_settings(tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY[: TINY.index("SETS")])
     settings = {**TINY_SETTINGS, "DATA.SYNTHETIC_FOLDER": str(tmp_path / "images")}

@@ -58,7 +58,7 @@ def read_records(study: Study, out: Path) -> dict[str, Record]:
             keys = sorted(key for key in before.keys() | cell.settings if before.get(key) != cell.settings.get(key))
             raise ValueError(
                 f"{file} has {cell.name} with {keys[0]} {before.get(keys[0])}, now it is {cell.settings.get(keys[0])}: "
-                "the cells would not compare; choose another --out, or another name for the study"
+                "the cells would not compare; choose another --out and --runs, or another name for the study"
             )
     return records
 
