@@ -21,7 +21,7 @@ quickstart: $(READY)
 
 # As many processes as cores, but no more than four: a test with the full HaMeR takes 3 GB.
 test: $(READY) lint typecheck
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The tests with the oldest, and with the newest dependencies within setup.py's bounds, in .venv-oldest and .venv-newest;
 # another Python: make test-newest PYTHON=python3.13; some files: make test-oldest TESTS="tests/test_export.py".
@@ -30,7 +30,7 @@ test-newest: RESOLUTION := highest
 test-oldest test-newest: test-%: $(READY)
 	$(BIN)/uv venv --quiet --clear --python "$(PYTHON)" $(VENV)-$*
 	$(BIN)/uv pip install --quiet --python $(VENV)-$* --resolution $(RESOLUTION) --editable '.[dev]'
-	$(VENV)-$*/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	$(VENV)-$*/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # constraints.txt again: the newest versions within the bounds, for every platform and Python. `make test` proves them.
 constraints: $(READY)

@@ -50,7 +50,8 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8.2,<10",
-            "pytest-xdist>=3.6,<4",  # make test runs two processes
+            "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.7,<4",  # make test runs two processes
             "hypothesis>=6.100,<7",
             "ruff>=0.8,<0.18",
             "mypy>=1.13,<3",
