@@ -12,7 +12,8 @@ if WORKER:
 SLOW = (
     "test_many_processes.py",
     *("test_students.py", "test_export.py", "test_token_runtime.py", "test_distill_tokens.py", "test_quickstart.py"),
-    *("test_old_files.py", "test_resume.py", "test_mixes.py", "test_ablation.py", "test_train_tokenizer.py"),
+    *("test_study.py", "test_old_files.py", "test_resume.py", "test_mixes.py", "test_ablation.py"),
+    *("test_train_tokenizer.py", "test_wilor_teacher.py"),
     *("test_web_in_browser.py", "test_notebook.py", "test_video_tracking.py", "test_video_predict.py"),
     *("test_benchmark_command.py", "test_eval_command.py", "test_benchmark_group.py", "test_teacher_cache_command.py"),
 )

@@ -1,5 +1,7 @@
 """The machine's peaks and the lower bounds that follow from them, worked by hand."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -37,6 +39,14 @@ def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds():
     measured = probes.peaks({("product", "fp32"): [[0.5, 0.1], [0.2, 0.9], [0.4]], ("read", 4): [[0.004]]})
     assert measured.gflops["fp32"] * 1e9 == pytest.approx(2 * 100**3 / 0.2)  # of 0.1, 0.2, 0.4
     assert measured.read_gbs[4] == pytest.approx(0.004 / 0.004)  # 4e6 bytes in 4 ms
+
+
+@pytest.mark.parametrize(("tick", "largest"), [(0.01, 64), (1.0, 32)])
+def test_no_product_is_tried_that_would_take_long(tick, largest):
+    """A clock that advances by a tick whenever it is read: the larger of two products has the higher rate."""
+    clock = itertools.count(0.0, tick).__next__
+    probes = PeakProbes(torch.device("cpu"), ["fp32"], sides=(64, 32), read_mb=(1,), clock=clock)
+    assert probes.peaks({("product", "fp32"): [[1.0]], ("read", 1): [[1.0]]}).gflops["fp32"] * 1e9 == 2 * largest**3
 
 
 def test_every_precision_has_a_product_that_runs():

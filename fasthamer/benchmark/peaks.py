@@ -23,6 +23,7 @@ SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matric
 READ_MB = (8, 64, 512)  # 1e6 bytes of the matrices in the matrix-vector products
 _ROW = 1000  # float32 numbers
 _TRIES = 3
+LONG = 0.1  # seconds of a product after which no larger one is tried: the next takes at least eight times as long
 
 Probe = tuple[str, str | int]  # ("product", precision) or ("read", megabytes)
 
@@ -75,7 +76,7 @@ class PeakProbes:
     Args:
         device: of the matrices.
         precisions: keys of `BYTES`; one product is measured for each.
-        sides: of the square matrices; the size with the highest rate is used. Empty: `SIDES` of the device.
+        sides: of the square matrices; the one with the highest rate is used. Empty: `SIDES` of the device.
         read_mb: 1e6 bytes of the matrices that are read. Empty: `READ_MB`.
         clock: seconds.
     """
@@ -114,12 +115,17 @@ class PeakProbes:
 def _best_product(
     device: torch.device, precision: str, sides: Sequence[int], clock: Clock
 ) -> tuple[Callable[[], object], float]:
-    """The square product with the highest rate, and its number of operations."""
+    """The square product with the highest rate, and its number of operations.
+
+    Processors without arithmetic in a precision emulate it: there fp16 numbers with a side of 2048 take minutes.
+    """
     product = torch._int_mm if precision == "int8" else torch.matmul
-    calls = {}
-    for side in sides:
+    calls: dict[int, Callable[[], object]] = {}
+    for side in sorted(sides):
         left, right = (_numbers(side, _DTYPES[precision], device) for _ in range(2))
-        calls[side] = _synchronised(product, left, right, device)
+        call = calls[side] = _synchronised(product, left, right, device)
+        if min(interleaved({side: call}, 1, warmup=1, clock=clock)[side]) > LONG:
+            break
     times = interleaved(calls, _TRIES, warmup=1, clock=clock)
     best = max(calls, key=lambda side: side**3 / min(times[side]))
     return calls[best], 2.0 * best**3
