@@ -1,7 +1,5 @@
 """The machine's peaks and the lower bounds that follow from them, worked by hand."""
 
-import itertools
-
 import pytest
 import torch
 
@@ -41,12 +39,22 @@ def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds():
     assert measured.read_gbs[4] == pytest.approx(0.004 / 0.004)  # 4e6 bytes in 4 ms
 
 
-@pytest.mark.parametrize(("tick", "largest"), [(0.01, 64), (1.0, 32)])
-def test_no_product_is_tried_that_would_take_long(tick, largest):
-    """A clock that advances by a tick whenever it is read: the larger of two products has the higher rate."""
-    clock = itertools.count(0.0, tick).__next__
-    probes = PeakProbes(torch.device("cpu"), ["fp32"], sides=(64, 32), read_mb=(1,), clock=clock)
-    assert probes.peaks({("product", "fp32"): [[1.0]], ("read", 1): [[1.0]]}).gflops["fp32"] * 1e9 == 2 * largest**3
+@pytest.mark.parametrize(("fp16", "fastest", "tried"), [(0.5e-9, torch.float16, {48, 64}), (1e-6, torch.float32, {48})])
+def test_an_emulated_precision_has_the_peak_of_fp32_and_no_long_product_is_tried(fp16, fastest, tried, monkeypatch):
+    """A call takes 10 us, an operation a nanosecond in fp32 and half of it, or a thousand times as long, in fp16."""
+    now, calls = 0.0, []
+
+    def multiply(left, right):
+        nonlocal now
+        calls.append((left.dtype, len(left)))
+        now += 1e-5 + 2 * len(left) ** 3 * (fp16 if left.dtype == torch.float16 else 1e-9)
+
+    monkeypatch.setattr(torch, "matmul", multiply)
+    probes = PeakProbes(torch.device("cpu"), ["fp16"], sides=(64, 48), read_mb=(1,), clock=lambda: now)
+    assert {side for dtype, side in calls if dtype == torch.float16} == tried  # 48: 0.2 s when emulated
+    probes.calls["product", "fp16"]()
+    assert calls[-1] == (fastest, 64)
+    assert probes.peaks({("product", "fp16"): [[1.0]], ("read", 1): [[1.0]]}).gflops["fp16"] * 1e9 == 2 * 64**3
 
 
 def test_every_precision_has_a_product_that_runs():

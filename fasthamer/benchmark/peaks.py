@@ -1,8 +1,9 @@
 """The machine's peak rates, measured beside the models: matrix products and reading from memory.
 
 A model's time is compared with two lower bounds. *Arithmetic*: its operations at the best rate of a square matrix
-product in the same precision on the same threads. *Weights*: reading every weight once at the rate of a matrix-vector
-product whose matrix has as many bytes (small weights stay in caches and are read faster).
+product in the same precision on the same threads, or in fp32 where that is faster. *Weights*: reading every weight
+once at the rate of a matrix-vector product whose matrix has as many bytes (small weights stay in caches and are read
+faster).
 """
 
 from __future__ import annotations
@@ -117,18 +118,20 @@ def _best_product(
 ) -> tuple[Callable[[], object], float]:
     """The square product with the highest rate, and its number of operations.
 
-    Processors without arithmetic in a precision emulate it: there fp16 numbers with a side of 2048 take minutes.
+    Processors without arithmetic in a precision emulate it (with fp16 numbers, a side of 2048 takes minutes), and
+    programs for them compute in fp32: it competes.
     """
-    product = torch._int_mm if precision == "int8" else torch.matmul
-    calls: dict[int, Callable[[], object]] = {}
-    for side in sorted(sides):
-        left, right = (_numbers(side, _DTYPES[precision], device) for _ in range(2))
-        call = calls[side] = _synchronised(product, left, right, device)
-        if min(interleaved({side: call}, 1, warmup=1, clock=clock)[side]) > LONG:
-            break
+    calls: dict[tuple[torch.dtype, int], Callable[[], object]] = {}
+    for dtype in dict.fromkeys((_DTYPES[precision], torch.float32)):
+        product = torch._int_mm if dtype == torch.int8 else torch.matmul
+        for side in sorted(sides):
+            left, right = (_numbers(side, dtype, device) for _ in range(2))
+            call = calls[dtype, side] = _synchronised(product, left, right, device)
+            if min(interleaved({side: call}, 1, warmup=1, clock=clock)[side]) > LONG:
+                break
     times = interleaved(calls, _TRIES, warmup=1, clock=clock)
-    best = max(calls, key=lambda side: side**3 / min(times[side]))
-    return calls[best], 2.0 * best**3
+    best = max(calls, key=lambda key: key[1] ** 3 / min(times[key]))
+    return calls[best], 2.0 * best[1] ** 3
 
 
 def _numbers(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:

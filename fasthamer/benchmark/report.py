@@ -59,7 +59,7 @@ _MEANINGS = {  # of the columns, printed below the tables that have them
     "peak_mb": "*peak MB*: in torch, weights and the largest total of activations in a pass; of an exported graph, "
     "the memory of a separate process that runs it.",
     "peak_fraction": "*of peak*: the rate of these operations, as a share of that of the best square matrix product "
-    "in the same precision on the same threads, measured in the same rounds.",
+    "in the same precision (in fp32 where that is faster) on the same threads, measured in the same rounds.",
     "bound": "*bound by*: the largest of three parts of the median. *Arithmetic*: operations at that peak. *Weights*: "
     "reading every weight once at the rate of a matrix-vector product over as many bytes. *Overhead*: the rest "
     "beyond the larger of these two: starting kernels, kernels that run below the peak (depthwise convolutions, "
