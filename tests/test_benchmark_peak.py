@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from fasthamer.benchmark.peaks import BYTES, PeakProbes, Peaks
 from fasthamer.benchmark.timing import in_blocks
@@ -39,21 +40,28 @@ def test_a_peak_is_the_best_of_each_block_and_the_median_over_rounds():
     assert measured.read_gbs[4] == pytest.approx(0.004 / 0.004)  # 4e6 bytes in 4 ms
 
 
+class SlowInFp16(TorchFunctionMode):
+    """A processor with its clock: 10 us a product, and a nanosecond an operation in fp32, `fp16` seconds in fp16."""
+
+    def __init__(self, fp16: float) -> None:
+        super().__init__()
+        self.fp16, self.now, self.products = fp16, 0.0, []
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function is not torch.matmul:
+            return function(*arguments, **(options or {}))
+        left = arguments[0]
+        self.products.append((left.dtype, len(left)))
+        self.now += 1e-5 + 2 * len(left) ** 3 * (self.fp16 if left.dtype == torch.float16 else 1e-9)
+
+
 @pytest.mark.parametrize(("fp16", "fastest", "tried"), [(0.5e-9, torch.float16, {48, 64}), (1e-6, torch.float32, {48})])
-def test_an_emulated_precision_has_the_peak_of_fp32_and_no_long_product_is_tried(fp16, fastest, tried, monkeypatch):
-    """A call takes 10 us, an operation a nanosecond in fp32 and half of it, or a thousand times as long, in fp16."""
-    now, calls = 0.0, []
-
-    def multiply(left, right):
-        nonlocal now
-        calls.append((left.dtype, len(left)))
-        now += 1e-5 + 2 * len(left) ** 3 * (fp16 if left.dtype == torch.float16 else 1e-9)
-
-    monkeypatch.setattr(torch, "matmul", multiply)
-    probes = PeakProbes(torch.device("cpu"), ["fp16"], sides=(64, 48), read_mb=(1,), clock=lambda: now)
-    assert {side for dtype, side in calls if dtype == torch.float16} == tried  # 48: 0.2 s when emulated
-    probes.calls["product", "fp16"]()
-    assert calls[-1] == (fastest, 64)
+def test_an_emulated_precision_has_the_peak_of_fp32_and_no_long_product_is_tried(fp16, fastest, tried):
+    with SlowInFp16(fp16) as processor:
+        probes = PeakProbes(torch.device("cpu"), ["fp16"], (64, 48), (1,), clock=lambda: processor.now)
+        assert {side for dtype, side in processor.products if dtype == torch.float16} == tried  # emulated, 48: 0.2 s
+        probes.calls["product", "fp16"]()
+        assert processor.products[-1] == (fastest, 64)
     assert probes.peaks({("product", "fp16"): [[1.0]], ("read", 1): [[1.0]]}).gflops["fp16"] * 1e9 == 2 * 64**3
 
 
