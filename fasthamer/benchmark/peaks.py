@@ -24,7 +24,7 @@ SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matric
 READ_MB = (8, 64, 512)  # 1e6 bytes of the matrices in the matrix-vector products
 _ROW = 1000  # float32 numbers
 _TRIES = 3
-LONG = 0.1  # seconds of a product after which no larger one is tried: the next takes at least eight times as long
+_LONG = 0.1  # seconds of a product after which no larger one is tried
 
 Probe = tuple[str, str | int]  # ("product", precision) or ("read", megabytes)
 
@@ -127,7 +127,7 @@ def _best_product(
         for side in sorted(sides):
             left, right = (_numbers(side, dtype, device) for _ in range(2))
             call = calls[dtype, side] = _synchronised(product, left, right, device)
-            if min(interleaved({side: call}, 1, warmup=1, clock=clock)[side]) > LONG:
+            if min(interleaved({side: call}, 1, warmup=1, clock=clock)[side]) > _LONG:
                 break
     times = interleaved(calls, _TRIES, warmup=1, clock=clock)
     best = max(calls, key=lambda key: key[1] ** 3 / min(times[key]))
