@@ -216,8 +216,8 @@ def test_commands_keep_each_others_records_and_mix_no_settings(tmp_path):
     assert "none,seed3 was started with TRAIN.STEPS 2, now it is 3" in result.trouble
 
 
-def feature_run(tmp_path, mode: str, name: str):
-    settings = {**TINY_SETTINGS, "KD.MODE": mode, "TRAIN.STEPS": "3", "TRAIN.WARMUP": "0"}
+def feature_run(tmp_path, mode: str, name: str, batch: int = 2):
+    settings = {**TINY_SETTINGS, "KD.MODE": mode, "TRAIN.STEPS": "3", "TRAIN.WARMUP": "0", "TRAIN.BATCH": str(batch)}
     cfg = load_config("quickstart", [text for pair in settings.items() for text in pair])
     return prepare(cfg, tmp_path / name)
 
@@ -233,12 +233,28 @@ def test_a_frozen_projection_stays_as_it_was_drawn(tmp_path):
     assert moved == {"": True, "frozen_projection": False}
 
 
+@pytest.mark.parametrize("batch", [4, 16])
+def test_sums_beside_a_mean_keep_the_balance_of_one_batch_size_only(tmp_path, batch):
+    terms = {}
+    for fault in ("", "sums_beside_a_mean"):
+        prepared = with_fault(feature_run(tmp_path, "hybrid", f"run{fault}", batch), fault)
+        numbers = next(iter(prepared.feed.batches()))
+        prepared.trainer.begin(0, 3)
+        terms[fault] = {name: term.item() for name, term in prepared.trainer.training_step(numbers, 0).items()}
+    terms[""].pop("total"), terms["sums_beside_a_mean"].pop("total")
+    ratios = {name: terms["sums_beside_a_mean"][name] / term for name, term in terms[""].items()}
+    assert ratios.pop("kd_features") == pytest.approx(1)
+    assert ratios == pytest.approx(dict.fromkeys(ratios, batch / 8))
+
+
 def test_a_teacher_can_be_put_into_train_mode_for_a_study_only(tmp_path):
     prepared = with_fault(feature_run(tmp_path, "output", "run"), "teacher_in_train_mode")
     teacher = prepared.trainer.teacher
     assert all(part.training for part in teacher.modules())
     with pytest.raises(ValueError, match=r"frozen_projection is for KD\.MODE feature or hybrid"):
         with_fault(prepared, "frozen_projection")
+    with pytest.raises(ValueError, match=r"sums_beside_a_mean is for .* and a TRAIN\.BATCH other than 8"):
+        with_fault(prepared, "sums_beside_a_mean")
     with pytest.raises(KeyError, match="did you mean 'frozen_projection'"):
         with_fault(prepared, "frozen_projektion")
 

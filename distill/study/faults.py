@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fasthamer.distill.objective import REFERENCE_BATCH, Weights
 from fasthamer.distill.run import DistillRun
 from fasthamer.registry import unknown
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
@@ -37,8 +38,28 @@ def teacher_in_train_mode(prepared: DistillRun) -> None:
         part.training = True
 
 
+def sums_beside_a_mean(prepared: DistillRun) -> None:
+    """All terms are sums over the batch but that of the features, a mean: their balance follows the batch size.
+
+    Raises:
+        ValueError: the run compares no features, or its batch is the one at which nothing changes.
+    """
+    objective, batch = prepared.trainer.objective, prepared.cfg.TRAIN.BATCH
+    if not objective.features or batch == REFERENCE_BATCH:
+        raise ValueError(
+            f"FAULT sums_beside_a_mean is for KD.MODE feature or hybrid and a TRAIN.BATCH other than {REFERENCE_BATCH}"
+        )
+
+    def summed(weights: Weights) -> Weights:
+        return Weights(*(weight * batch / REFERENCE_BATCH for weight in weights))
+
+    outputs = None if objective.outputs is None else summed(objective.outputs)
+    prepared.trainer.objective = objective._replace(labels=summed(objective.labels), outputs=outputs)
+
+
 FAULTS: dict[str, Callable[[DistillRun], None]] = {
     "frozen_projection": frozen_projection,
+    "sums_beside_a_mean": sums_beside_a_mean,
     "teacher_in_train_mode": teacher_in_train_mode,
 }
 
