@@ -1,13 +1,12 @@
 """HaMeR's losses as pure functions: two tensors in, one number a sample (B,) out.
 
 Like HaMeR's own they sum over points and coordinates and never average, so its weights keep their meaning. A mask of
-zeros gives 0 *with* a gradient path: a sample without that label contributes nothing and breaks nothing. Feature and
-token terms are means, as in their papers.
+zeros gives 0 *with* a gradient path: a sample without that label contributes nothing and breaks nothing. Token terms
+are means, as in their papers, of samples that all have a target.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -77,37 +76,33 @@ def agreeing(predicted: Tensor, labels: Tensor, most: float) -> Tensor:
     return ((distance * confidence).sum(-1) <= most * confidence.sum(-1)).to(distance.dtype)
 
 
-def token_cross_entropy(logits: Tensor, labels: Tensor, present: Tensor | None = None) -> Tensor:
+def token_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of the tokens' classes, a mean over tokens (TokenHand, stage II).
 
     Args:
         logits: (B, M, K).
         labels: (B, M) int64.
-        present: (B,) 1 where there are labels, 0 where they are placeholders.
 
     Returns:
         (B,)
     """
-    entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
-    return entropy if present is None else entropy * present
+    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
 
 
-def token_divergence(logits: Tensor, target: Tensor, present: Tensor | None = None) -> Tensor:
+def token_divergence(logits: Tensor, target: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the predicted classes from soft labels, a mean over tokens.
 
     Args:
         logits: (B, M, K).
         target: (B, M, K) probabilities.
-        present: (B,) as above.
 
     Returns:
         (B,)
     """
-    divergence = F.kl_div(logits.log_softmax(-1), target, reduction="none").sum(-1).mean(1)
-    return divergence if present is None else divergence * present
+    return F.kl_div(logits.log_softmax(-1), target, reduction="none").sum(-1).mean(1)
 
 
-def token_relations(logits: Tensor, target: Tensor, present: Tensor | None = None) -> Tensor:
+def token_relations(logits: Tensor, target: Tensor) -> Tensor:
     """DIST's loss (Huang et al. 2022, eq. 8 to 10): 1 - Pearson's correlation of probabilities with soft labels.
 
     Once over the classes of each token, and once over the samples of each class of a token; the second is one number
@@ -116,24 +111,19 @@ def token_relations(logits: Tensor, target: Tensor, present: Tensor | None = Non
     Args:
         logits: (B, M, K).
         target: (B, M, K) probabilities.
-        present: (B,) 1 or 0; samples without labels are no part of the second.
 
     Returns:
         (B,) between 0 and 4.
     """
     predicted = logits.softmax(-1)
-    if present is None:
-        present = predicted.new_ones(len(predicted))
-    within = 1 - _correlation(predicted, target, torch.ones_like(present)[:, None, None], 2).mean(1)  # (B,)
-    across = 1 - _correlation(predicted, target, present[:, None, None], 0).mean()
-    return (within + across) * present
+    within = 1 - _correlation(predicted, target, 2).mean(1)  # (B,)
+    across = 1 - _correlation(predicted, target, 0).mean()
+    return within + across
 
 
-def _correlation(first: Tensor, second: Tensor, weight: Tensor, dim: int) -> Tensor:
+def _correlation(first: Tensor, second: Tensor, dim: int) -> Tensor:
     """Pearson's over one dimension, which goes."""
-    weight = weight.expand_as(first)
-    share = weight / weight.sum(dim, keepdim=True).clamp(min=1e-9)
-    first, second = (each - (share * each).sum(dim, keepdim=True) for each in (first, second))
-    together = (share * first * second).sum(dim)
-    spread = (share * first.square()).sum(dim) * (share * second.square()).sum(dim)
+    first, second = (each - each.mean(dim, keepdim=True) for each in (first, second))
+    together = (first * second).mean(dim)
+    spread = first.square().mean(dim) * second.square().mean(dim)
     return together / (spread + 1e-16).sqrt()

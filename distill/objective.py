@@ -139,20 +139,21 @@ class Objective(NamedTuple):
     def _token_terms(
         self, hand: HandOutput, vertices: Tensor, weights: Weights, present: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Those with a weight; without any the meshes are not encoded, which costs as much as a small decoder."""
+        """Those with a weight, 0 where no mesh is present. Only what is used is encoded, a large part of a step."""
         used = {name for name in ("tokens", "token_soft", "token_relations") if getattr(weights, name)}
         if self.token_targets is None or hand.logits is None or not used:
             return {}
-        target = self.token_targets(vertices)
+        rows = slice(None) if present is None else present.nonzero(as_tuple=True)[0]
+        logits, target = hand.logits[rows], self.token_targets(vertices[rows])
         terms = {}
         if "tokens" in used:
             finite = 0 * target.soft.sum((1, 2))  # NaN for a mesh that is not: its nearest codes do not show it
-            terms["tokens"] = token_cross_entropy(hand.logits, target.labels, present) + finite
+            terms["tokens"] = token_cross_entropy(logits, target.labels) + finite
         if "token_soft" in used:
-            terms["token_soft"] = token_divergence(hand.logits, target.soft, present)
+            terms["token_soft"] = token_divergence(logits, target.soft)
         if "token_relations" in used:
-            terms["token_relations"] = token_relations(hand.logits, target.soft, present)
-        return terms
+            terms["token_relations"] = token_relations(logits, target.soft)
+        return {name: _at(rows, term, len(vertices)) for name, term in terms.items()}
 
 
 def _label_terms(hand: HandOutput, batch: Batch) -> dict[str, Tensor]:
@@ -189,3 +190,10 @@ def _teacher_terms(hand: HandOutput, teacher: HandOutput) -> dict[str, Tensor]:
 def _weighted(terms: dict[str, Tensor], weights: Weights) -> dict[str, Tensor]:
     used = {name: weight for name, weight in weights._asdict().items() if weight and name in terms}
     return {name: weight * terms[name] for name, weight in used.items()}
+
+
+def _at(rows: Tensor | slice, term: Tensor, samples: int) -> Tensor:
+    """A term of some samples as one of all: (R,) to (B,), 0 for the others."""
+    spread = term.new_zeros(samples)
+    spread[rows] = term
+    return spread

@@ -83,35 +83,24 @@ def test_cross_entropy_is_minus_the_log_probability_of_the_label(logits):
     scores = log_softmax(logits.detach().double().numpy(), axis=-1)
     expected = [-np.mean([scores[b, m, labels[b, m]] for m in range(TOKENS)]) for b in range(SAMPLES)]
     np.testing.assert_allclose(token_cross_entropy(logits, labels).detach(), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        token_cross_entropy(logits, labels, PRESENT).detach(), expected * PRESENT.numpy(), rtol=1e-5
-    )
 
 
 def test_divergence_is_kullback_leiblers_from_the_soft_labels(logits, target):
     predicted = softmax(logits.detach().double().numpy(), axis=-1)
     expected = rel_entr(target.double().numpy(), predicted).sum(-1).mean(1)
     np.testing.assert_allclose(token_divergence(logits, target).detach(), expected, rtol=1e-4)
-    np.testing.assert_allclose(
-        token_divergence(logits, target, PRESENT).detach(), expected * PRESENT.numpy(), rtol=1e-4
-    )
     same = token_divergence(target.log(), target)
     torch.testing.assert_close(same, torch.zeros(SAMPLES), atol=1e-6, rtol=0)
     sure = torch.nn.functional.one_hot(target.argmax(-1), CODES).float()  # 0 log 0 is 0
     torch.testing.assert_close(token_divergence(logits, sure), token_cross_entropy(logits, target.argmax(-1)))
 
 
-@pytest.mark.parametrize("present", [None, PRESENT])
-def test_relations_are_one_minus_pearsons_over_codes_and_over_samples(logits, target, present):
+def test_relations_are_one_minus_pearsons_over_codes_and_over_samples(logits, target):
     predicted, truth = softmax(logits.detach().double().numpy(), axis=-1), target.double().numpy()
-    there = np.ones(SAMPLES) if present is None else present.numpy()
-    rows = np.flatnonzero(there)
     within = [np.mean([pearsonr(predicted[b, m], truth[b, m])[0] for m in range(TOKENS)]) for b in range(SAMPLES)]
-    across = np.mean(
-        [pearsonr(predicted[rows, m, k], truth[rows, m, k])[0] for m in range(TOKENS) for k in range(CODES)]
-    )
-    expected = (1 - np.array(within) + 1 - across) * there
-    np.testing.assert_allclose(token_relations(logits, target, present).detach(), expected, rtol=1e-3, atol=1e-6)
+    across = np.mean([pearsonr(predicted[:, m, k], truth[:, m, k])[0] for m in range(TOKENS) for k in range(CODES)])
+    expected = 1 - np.array(within) + 1 - across
+    np.testing.assert_allclose(token_relations(logits, target).detach(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_relations_of_the_same_are_zero_and_of_one_sample_finite(logits, target):
@@ -120,13 +109,6 @@ def test_relations_of_the_same_are_zero_and_of_one_sample_finite(logits, target)
     assert alone.isfinite().all()
     flat = torch.full_like(target, 1 / CODES)
     torch.testing.assert_close(token_relations(logits, flat), torch.full((SAMPLES,), 2.0))
-
-
-@pytest.mark.parametrize("loss", [token_cross_entropy, token_divergence, token_relations])
-def test_without_labels_a_term_is_zero_with_a_gradient(logits, target, loss):
-    labels = target.argmax(-1) if loss is token_cross_entropy else target
-    loss(logits, labels, torch.zeros(SAMPLES)).sum().backward()
-    assert logits.grad is not None and not logits.grad.any()
 
 
 @pytest.mark.parametrize("loss", [token_cross_entropy, token_divergence, token_relations])
@@ -179,14 +161,34 @@ def test_weights_reach_each_term_under_its_name(encoder, hand, posed, logits):
     output = LearnerOutput(hand_output(logits, hand, posed))
     terms = loss(output, labelled(posed, PRESENT), teacher)
     losses = (token_cross_entropy, token_divergence, token_relations)
-    targets, from_teacher = encoder(mesh * PRESENT[:, None, None]), encoder(teachers[0])
+    rows = PRESENT.bool()
+    targets, from_teacher = encoder(mesh[rows]), encoder(teachers[0])
     for number, (name, loss) in enumerate(zip(TERMS, losses, strict=True)):
         truth, target = ((each.labels if name == "tokens" else each.soft) for each in (targets, from_teacher))
-        expected = (number + 1) * 8 * loss(logits, truth, PRESENT).mean()
+        expected = (number + 1) * 8 * loss(logits[rows], truth).sum() / SAMPLES
         torch.testing.assert_close(terms[name], expected)
         torch.testing.assert_close(terms[f"kd_{name}"], 0.5 * (number + 4) * 8 * loss(logits, target).mean())
     total = sum(value for name, value in terms.items() if name != "total")
     torch.testing.assert_close(terms["total"], total)
+
+
+def test_without_a_labelled_mesh_every_term_is_zero_with_a_gradient(encoder, hand, posed, logits):
+    loss = objective(encoder, "KD.MODE", "none", *(text for name in TERMS for text in (f"LOSS.{name.upper()}", "1")))
+    terms = loss(LearnerOutput(hand_output(logits, hand, posed)), labelled(posed, torch.zeros(SAMPLES)), None)
+    sum(terms[name] for name in TERMS).backward()
+    assert [float(terms[name].detach()) for name in TERMS] == [0, 0, 0]
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_only_labelled_meshes_are_encoded(encoder, hand, posed, logits):
+    broken = posed[0].clone()
+    broken[PRESENT == 0] = float("nan")
+    batch = labelled((broken, posed[1]), torch.ones(SAMPLES))._replace(has_vertices=PRESENT)
+    terms = objective(encoder, "KD.MODE", "none")(LearnerOutput(hand_output(logits, hand, posed)), batch, None)
+    whole = objective(encoder, "KD.MODE", "none")(
+        LearnerOutput(hand_output(logits, hand, posed)), labelled(posed, PRESENT), None
+    )
+    torch.testing.assert_close(terms["tokens"], whole["tokens"])
 
 
 def test_the_teachers_mesh_gives_token_targets_where_the_batch_has_no_label(encoder, hand, posed, logits):
