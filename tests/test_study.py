@@ -12,10 +12,12 @@ from scipy import stats
 from fasthamer.config import load_config
 from fasthamer.distill.run import execute, prepare
 from fasthamer.distill.study.cells import read_records, run_study
+from fasthamer.distill.study.estimates import beside_teacher, estimate, gains, power_laws
 from fasthamer.distill.study.faults import with_fault
 from fasthamer.distill.study.grid import chosen, read_study
+from fasthamer.distill.study.plots import plot
 from fasthamer.distill.study.scaling import power_law
-from fasthamer.distill.study.summary import beside_teacher, estimate, gains, markdown, power_laws
+from fasthamer.distill.study.summary import markdown
 from fasthamer.tools import study as command
 from fasthamer.training.interrupt import InterruptHandler
 
@@ -145,6 +147,44 @@ def test_errors_are_given_in_units_of_the_teachers_own(file):
     assert ratio.mean == pytest.approx(1.3) and ratio.seeds == 3
     assert not beside_teacher(study, found, {}), "no teacher is scored yet"
     assert "| small | output | 20.0 ± 0.0 | 13.0 ± 2.5 | 1.30 | 100 |" in markdown(study, found, teachers)
+
+
+def drawn(axes) -> dict[str, np.ndarray]:
+    """The labelled lines of a plot: (N, 2) points by label."""
+    return {line.get_label(): line.get_xydata() for line in axes.get_lines() if not line.get_label().startswith("_")}
+
+
+def test_an_axis_of_numbers_is_drawn_as_curves_and_the_others_as_panels_and_colours(file):
+    file.write_text(TEXT + "  labels:\n    1 %: {DATA.LABELLED: 0.01}\n    10 %: {DATA.LABELLED: 0.1}\n")
+    study = read_study(file)
+    factor = {"1 %": 2.0, "10 %": 1.0, "none": 10.0, "output": 8.0, "small": 1.0, "large": 1.5}
+    found = records(study, lambda levels, seed: seed + np.prod([factor[level] for level in levels.values()]))
+    teachers = {"embedded": {"evaluation": {"pa_mpvpe_mm": 7.0}}}
+    small, large = plot(study, found, teachers).axes
+    assert (small.get_title(), large.get_title()) == ("small", "large")
+    curves = drawn(small)
+    assert list(curves) == ["none", "output", "teacher"]
+    np.testing.assert_allclose(curves["none"], [[1, 21], [10, 11]], rtol=0.1)  # moved apart a little
+    np.testing.assert_allclose(curves["output"][:, 1], [17, 9])
+    np.testing.assert_allclose(drawn(large)["output"][:, 1], [25, 13])
+    assert set(curves["teacher"][:, 1]) == {7.0}
+    assert [text.get_text() for text in small.get_xticklabels()] == ["1 %", "10 %"]
+
+
+def test_other_settings_are_drawn_as_rows_with_intervals_from_three_seeds_on(file):
+    study = read_study(file)
+    found = records(study, lambda levels, seed: 10.0 + seed)
+    del found["small,none,seed1"], found["large,output,seed0"], found["large,output,seed1"]
+    (axes,) = plot(study, found, {}).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "small, none",
+        "small, output",
+        "large, none",
+        "large, output",
+    ]
+    ends = [bar.get_segments()[0][:, 0] for _, _, (bar,) in axes.containers]
+    half = estimate([10.0, 11.0, 12.0]).half
+    np.testing.assert_allclose(ends, [[11, 11], [11 - half, 11 + half], [11 - half, 11 + half], [12, 12]])
 
 
 def test_settings_of_all_cells_may_hold_the_seed_and_sets_a_variable(file, monkeypatch):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
 FEWEST = 5  # numbers of crops: four determine the three parameters, the last is predicted
@@ -22,6 +23,10 @@ class PowerLaw(NamedTuple):
     exponent: float
     predicted: float  # mm, at the largest number of crops
     measured: float  # mm, there
+
+    def at(self, crops: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The error in mm after so many crops."""
+        return self.floor + (self.scale / crops) ** self.exponent
 
 
 def power_law(crops: Sequence[float], errors: Sequence[float]) -> PowerLaw:
