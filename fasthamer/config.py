@@ -103,7 +103,7 @@ _C.LOSS.TOKEN_RELATIONS = 0.0  # DIST: correlations with the soft labels
 _C.LOSS.ADVERSARIAL = 0.0  # HaMeR's pose prior: 0.0005 in its recipe; 0 = no discriminator
 _C.LOSS.MOCAP = ""  # .npz of real hand_pose (N, 48) and betas (N, 10) for the prior; empty = the hand's own sampler
 
-_C.KD = CN()  # docs/study.md: MODE, DIRECTION and SCHEDULE won, WEIGHT is amid equals
+_C.KD = CN()  # docs/study.md: MODE, DIRECTION, FEATURES and SCHEDULE won, WEIGHT is amid equals
 _C.KD.MODE = "hybrid"  # none, output, feature or hybrid
 _C.KD.WEIGHT = 1.0  # w_kd: multiplies all terms below; Fast-HaMeR has 0.3
 _C.KD.KEYPOINTS_2D = 0.01  # output KD, as in LOSS
@@ -118,7 +118,7 @@ _C.KD.TOKEN_RELATIONS = 0.0
 _C.KD.TEMPERATURE = 0.1  # of soft labels of tokens: softmax(-d^2 / (D T)) over the codes, also in LOSS
 _C.KD.SCHEDULE = "constant"  # of KD.WEIGHT: constant, or linear: falls to 0 at the end (DWPose)
 _C.KD.GATE = 0.0  # crop units; the teacher is not believed where its keypoints are farther from the labels; 0 = always
-_C.KD.FEATURES = 2.0  # feature KD; Fast-HaMeR has 6, times its w_kd 0.3
+_C.KD.FEATURES = 20.0  # feature KD; the least on the plateau; Fast-HaMeR has 6, times its w_kd 0.3
 _C.KD.FEATURE_LOSS = "mse"  # mse, pkd, cwd or vkd: see docs/distillation.md
 _C.KD.DIRECTION = "student_to_teacher"  # which map the 1x1 projection moves; or teacher_to_student, the paper's
 _C.KD.ALIGNMENT = "exact"  # exact: compare the same places of the crop; stretch: the paper's

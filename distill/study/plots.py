@@ -1,4 +1,4 @@
-"""A study as one picture: curves over an axis of numbers, or a row for every setting."""
+"""A study as one plot: curves over an axis of numbers, or a row for every setting."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from fasthamer.files.atomic import write_text
 from fasthamer.files.images import write_image
 from fasthamer.render.figure import pixels
 
-PICTURE = (
-    "In the picture: seeds (pale), their mean and, from three seeds on, its interval; dashed, the teacher; dotted, "
+CAPTION = (
+    "In the plot: seeds (pale), their mean and, from three seeds on, its interval; dashed, the teacher; dotted, "
     "fitted laws and, crossed, what they predict."
 )
 
@@ -45,7 +45,7 @@ def markdown(study: Study, records: dict[str, Record], teachers: dict[str, dict[
     if done:
         blocks += [
             f"![PA-MPVPE of every setting]({study.name}.png)",
-            PICTURE,
+            CAPTION,
             _settings_table(study, records, teachers),
         ]
         blocks += [_gains_table(study, records, axis) for axis in study.axes if gains(study, records, axis)]
