@@ -169,6 +169,12 @@ def test_an_axis_of_numbers_is_drawn_as_curves_and_the_others_as_panels_and_colo
     np.testing.assert_allclose(drawn(large)["output"][:, 1], [25, 13])
     assert set(curves["teacher"][:, 1]) == {7.0}
     assert [text.get_text() for text in small.get_xticklabels()] == ["1 %", "10 %"]
+    some = {name: record for name, record in found.items() if not name.startswith("large,none")}
+    colours = [
+        [line.get_color() for line in axes.get_lines() if line.get_label() == "output"]
+        for axes in plot(study, some, {}).axes
+    ]
+    assert colours[0] == colours[1], "a level keeps its colour where another has not run"
 
 
 def test_other_settings_are_drawn_as_rows_with_intervals_from_three_seeds_on(file):

@@ -81,8 +81,8 @@ def beside_teacher(
     return {levels: estimate(values) for levels, values in ratios.items()}
 
 
-def costs(records: dict[str, Record], name: str) -> dict[Levels, list[float]]:
-    """By levels, one number a seed."""
+def recorded(records: dict[str, Record], name: str) -> dict[Levels, list[float]]:
+    """An entry of the records, such as `images_per_second`, by levels: one number a seed that has it."""
     found: dict[Levels, list[float]] = {}
     for record in records.values():
         if name in record:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"(\d[\d ]*(?:\.\d+)?)(?: %)?")  # a level such as 0.3, 60 160 or 10 %
 ERROR = "PA-MPVPE, mm"
-FEWEST_SEEDS = 3  # of an interval that is drawn; that of two is 13 standard errors wide
+FEWEST_SEEDS = 3  # of an interval that is drawn; that of two is 13 standard errors to each side
 WIDTH, ROW, HEIGHT = 760, 26, 340  # pixels; of a row, of curves
 APART = 0.025  # of neighbouring curves, so that their intervals do not hide each other; log10 of the number
 
@@ -70,13 +70,16 @@ def _curves(study: Study, records: dict[str, Record], teachers: dict[str, dict[s
     ticks, curves = as_numbers(study.axes[axis]), _by_number(study, records, axis)
     laws = power_laws(records) if axis == CROPS else {}
     panels = list(dict.fromkeys(others[:-1] for others in curves))
+    rest = [levels for name, levels in study.axes.items() if name != axis]
+    coloured = list(rest[-1]) if rest else [""]
     known = {scored[OWN_SET][MAIN] for scored in teachers.values() if MAIN in scored.get(OWN_SET, {})}
     figure = new_figure(max(WIDTH, 260 * len(panels)), HEIGHT)
     for panel, axes in zip(panels, figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], strict=True):
         plain_axes(axes)
-        drawn = [others for others in curves if others[:-1] == panel]
-        for place, others in enumerate(drawn):
-            _draw_curve(axes, curves[others], "".join(others[-1:]), place, len(drawn))
+        for others in (each for each in curves if each[:-1] == panel):
+            label = "".join(others[-1:])
+            place = coloured.index(label)
+            _draw_curve(axes, curves[others], label, place, len(coloured))
             if others in laws:
                 _draw_law(axes, laws[others], sorted(curves[others]), _colour(place))
         if len(known) == 1:

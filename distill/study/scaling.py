@@ -26,7 +26,7 @@ class PowerLaw(NamedTuple):
 
     def at(self, crops: NDArray[np.float64]) -> NDArray[np.float64]:
         """The error in mm after so many crops."""
-        return self.floor + (self.scale / crops) ** self.exponent
+        return np.asarray(_law(crops, self.floor, np.log(self.scale), self.exponent))
 
 
 def power_law(crops: Sequence[float], errors: Sequence[float]) -> PowerLaw:

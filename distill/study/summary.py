@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from fasthamer.distill.study.cells import Record
-from fasthamer.distill.study.estimates import MAIN, Levels, beside_teacher, costs, estimate, gains, power_laws, scores
+from fasthamer.distill.study.estimates import (
+    MAIN,
+    Levels,
+    beside_teacher,
+    estimate,
+    gains,
+    power_laws,
+    recorded,
+    scores,
+)
 from fasthamer.distill.study.grid import OWN_SET, Study
 from fasthamer.distill.study.plots import plot
 from fasthamer.distill.study.scaling import PowerLaw
@@ -18,8 +27,8 @@ from fasthamer.files.images import write_image
 from fasthamer.render.figure import pixels
 
 CAPTION = (
-    "In the plot: seeds (pale), their mean and, from three seeds on, its interval; dashed, the teacher; dotted, "
-    "fitted laws and, crossed, what they predict."
+    "In the plot: seeds (pale), their mean and, from three seeds on, its interval; grey, the best; dashed, the "
+    "teacher; dotted, fitted laws and, crossed, what they predict."
 )
 
 
@@ -57,7 +66,7 @@ def _settings_table(study: Study, records: dict[str, Record], teachers: dict[str
     sets = list(dict.fromkeys(name for record in records.values() for name in record["scores"]))
     columns = [(name, metric) for name in sets for metric in ("pa_mpjpe_mm", MAIN) if scores(records, name, metric)]
     found = [scores(records, *column) for column in columns]
-    speed, shares = costs(records, "images_per_second"), costs(records, "teacher_share")
+    speed, shares = recorded(records, "images_per_second"), recorded(records, "teacher_share")
     heads = [f"{name} {'PA-MPJPE' if metric == 'pa_mpjpe_mm' else 'PA-MPVPE'}" for name, metric in columns]
     ratios = beside_teacher(study, records, teachers)
     lines = [
