@@ -264,7 +264,8 @@ def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted | No
         return None, {}
     list_unreadable(prepared.run / "eval", predicted)
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
-    return predicted, evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
+    scores = evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
+    return predicted, {"image_size": cfg.IMAGE_SIZE} | scores
 
 
 def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:

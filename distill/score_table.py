@@ -20,12 +20,13 @@ COLUMNS = {  # of comparisons: key and title
     "pck_10": "PCK@0.10",
     "pck_15": "PCK@0.15",
 }
-ABOUT = ("model", "data", "split", "protocol", "joints", "n")
+ABOUT = ("model", "data", "split", "protocol", "joints", "image_size", "n")
 
 
 def table(scores: dict[str, Any]) -> str:
     """The scores as lines with their confidence intervals."""
-    lines = [f"{scores['n']} samples, protocol {scores['protocol']}, joints {scores['joints']}"]
+    crops = f", crops of {scores['image_size']} pixels" if "image_size" in scores else ""
+    lines = [f"{scores['n']} samples{crops}, protocol {scores['protocol']}, joints {scores['joints']}"]
     if "detector_misses" in scores:
         lines += [f"  {scores['detector_misses']} hands not found by the detector: the crop was the whole image"]
     if "unreadable" in scores:

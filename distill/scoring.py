@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
     model: nn.Module  # on its device, in eval mode
     dataset: HandDataset
     cfg: CfgNode
-    about: dict[str, str]  # kept in scores.json: model, hand, data, split
+    about: dict[str, Any]  # kept in scores.json: model, hand, data, split, image_size
     rules: Rules
 
 
@@ -80,6 +80,7 @@ def prepare(cfg: CfgNode, model: nn.Module, name: str, protocol: str, joints: st
         cfg = replaced(cfg, {"DATA.BOX_SHAPE": shape_for(model)})
     dataset = build_dataset(cfg, hand, train=False, find=mediapipe_boxes())
     about = {"model": name, "hand": hand.name, "data": dataset_name(cfg, train=False), "split": cfg.DATA.EVAL_SPLIT}
+    about |= {"image_size": cfg.IMAGE_SIZE}
     return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 

@@ -54,6 +54,7 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
         "hybrid, weight 1",
         "cpu, fp32",
         "pa_mpjpe_mm",
+        "on 2 crops of 64 pixels",
     ):
         assert text in message
     kept = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}

@@ -111,7 +111,8 @@ def test_the_command_scores_a_student_on_synthetic_hands(student_file, tmp_path,
     assert read_predictions(out / "pred.json", 5).vertices.shape == (5, 778, 3)
     image = cv2.imread(str(out / "pictures" / "cases.png"))
     assert image.shape[1] > 5 * 256 and image.std() > 10
-    assert f"{scores['pa_mpjpe_mm']:.2f}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"{scores['pa_mpjpe_mm']:.2f}" in shown and "5 samples, crops of 64 pixels, " in shown
 
 
 def test_a_run_directory_is_a_model_and_keeps_its_results(student_file, capsys):

@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         return cli.failed("distill", error)
     if main_process:
         millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))
-        print(f"{run / 'student.safetensors'}: {millimetres}")
+        crops = f"on {scores['n']} crops of {scores['image_size']} pixels"
+        print(f"{run / 'student.safetensors'}: {millimetres} {crops}")
     return 0
 
 
