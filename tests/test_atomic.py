@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from full_disk import full_disk
+from safetensors.torch import save_file
 
 from fasthamer.files.atomic import DRAFT, remove_drafts, replacing, write_bytes, write_json, write_text
 from fasthamer.files.images import read_image, write_image
@@ -89,9 +91,11 @@ def test_permissions_are_those_of_any_new_file(tmp_path, mask, mode):
         write_bytes(tmp_path / "a", b"")
         with replacing(tmp_path / "folder") as draft:
             draft.mkdir()
+            save_file({"x": torch.zeros(1)}, draft / "b.safetensors")  # as it writes it, only for its owner
     finally:
         os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+    for file in ("a", "folder/b.safetensors"):
+        assert (tmp_path / file).stat().st_mode & 0o777 == mode
     assert (tmp_path / "folder").stat().st_mode & 0o777 == mode | (mode & 0o444) >> 2  # folders are searchable too
 
 

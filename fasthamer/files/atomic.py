@@ -39,11 +39,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=DRAFT, dir=path.parent))
     try:
+        mode = _mode_of_new_files(folder)
         yield folder / path.name
         made = sorted(folder.iterdir(), key=lambda each: each.name == path.name)  # the named one last
         assert made and made[-1].name == path.name, f"nothing was written for {path}"
         for each in made:
-            _flush(each)
+            _flush(each, mode)
         for each in made:
             target = path.parent / each.name
             if each.is_dir():  # a folder can only be renamed onto an empty one
@@ -88,13 +89,24 @@ def remove_drafts(folder: Path, older_than: float = 3600.0) -> None:
                 shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 
-def _flush(path: Path) -> None:
-    """Flushes a file, or everything in a folder, to the disk."""
+def _mode_of_new_files(folder: Path) -> int:
+    """The permissions that the umask gives to files in an empty folder; reading the umask itself would change it."""
+    probe = folder / "probe"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    return mode
+
+
+def _flush(path: Path, mode: int) -> None:
+    """Flushes a file, or everything in a folder, to the disk; each file gets these permissions."""
     if path.is_dir():
         for each in path.iterdir():
-            _flush(each)
+            _flush(each, mode)
         _flush_folder(path)
         return
+    with contextlib.suppress(OSError):  # some network file systems have no permissions
+        path.chmod(mode)  # some libraries (safetensors) write files that only their owner can read
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
