@@ -35,6 +35,7 @@ from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students import Student, build_student, load_student, save_student
 from fasthamer.students.files import student_metadata
+from fasthamer.students.shipped import student_file
 from fasthamer.students.tokenhand.files import load_tokenizer
 from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
@@ -286,7 +287,7 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
     if student.spec["decoder"] == "token" and cfg.LOSS.ADVERSARIAL:
         raise ValueError("LOSS.ADVERSARIAL needs MANO parameters, which decoder token does not predict: set it to 0")
     if cfg.STUDENT.INIT:
-        before = load_student(cfg.STUDENT.INIT, hand)
+        before = load_student(student_file(cfg.STUDENT.INIT), hand)
         for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):
             if before.spec.get(key) != student.spec.get(key):
                 raise ValueError(

@@ -58,7 +58,7 @@ _C.STUDENT.FREEZE = 0  # stages of the backbone, from the first, that keep their
 _C.STUDENT.CACHE = ""  # folder of the frozen stages' maps of fixed crops (TEACHER.CACHE_VIEWS); empty = none
 _C.STUDENT.PRETRAINED = True  # ImageNet weights for the backbone, where timm can load them
 _C.STUDENT.BACKBONE_FILE = ""  # instead: weights, a student (file or shipped name), `shipped`, `torchvision`
-_C.STUDENT.INIT = ""  # a student.safetensors, or Fast-HaMeR's .ckpt, to start from
+_C.STUDENT.INIT = ""  # a student.safetensors, shipped name or Fast-HaMeR's .ckpt to start from
 _C.STUDENT.TOKENIZER = "auto"  # of the decoder token: a tokenizer.safetensors; auto = the embedded hand's, shipped
 _C.STUDENT.GENERATOR = "upsampled"  # where it reads tokens: global, map, upsampled (TokenHand's A, 7x7, D)
 

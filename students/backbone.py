@@ -21,7 +21,7 @@ from fasthamer.files.weights import check_weights, shapes
 from fasthamer.one_line import one_line
 from fasthamer.students import landmark_maps
 from fasthamer.students.landmark_maps import LandmarkMaps
-from fasthamer.students.shipped import shipped_students
+from fasthamer.students.shipped import student_file
 
 logger = logging.getLogger(__name__)
 
@@ -287,8 +287,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 def _of_student(path: str | Path | None) -> dict[str, Tensor]:
     """The backbone's weights of a student, by its file or the name of a shipped one; empty for any other file."""
-    path = shipped_students().get(str(path), path)
-    if path is None or Path(path).suffix != ".safetensors" or not Path(path).is_file():
+    path = student_file(path or "")
+    if path.suffix != ".safetensors" or not path.is_file():
         return {}
     prefix = "backbone."
     try:

@@ -12,3 +12,8 @@ FOLDER = Path(fasthamer.__file__).parent / "assets" / "students"
 def shipped_students(folder: Path = FOLDER) -> dict[str, Path]:
     """The file of each, by name; the name is the file's."""
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def student_file(source: str | Path) -> Path:
+    """The file of a shipped student, by its name; any other source is a path already."""
+    return shipped_students().get(str(source), Path(source))

@@ -14,7 +14,7 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.registry import Registry, unknown
 from fasthamer.students.fast_hamer_checkpoint import SUFFIXES, hand_of_checkpoint
 from fasthamer.students.files import STUDENT_FILE, box_shape_of, load_student
-from fasthamer.students.shipped import shipped_students
+from fasthamer.students.shipped import shipped_students, student_file
 from fasthamer.teachers.embedded import FILE, load_embedded
 from fasthamer.teachers.embedded import FILE as EMBEDDED_FILE
 from fasthamer.teachers.ensemble import JOINED, Ensemble
@@ -153,12 +153,12 @@ def box_shape_for(model: str) -> str:
     """The box shape that DATA.BOX_SHAPE auto stands for: that of the model's own training.
 
     Args:
-        model: a resolved teacher's name, or a student's file.
+        model: a resolved teacher's name, a student's file, or a shipped student's name.
     """
     model = members_of(model)[0]  # an ensemble's members agree
     if model == "embedded":
         return box_shape_of(FILE)
-    return "hamer" if model in TEACHERS else box_shape_of(model)
+    return "hamer" if model in TEACHERS else box_shape_of(student_file(model))
 
 
 def hand_for(teacher: str, checkpoint: str = "") -> str:

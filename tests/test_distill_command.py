@@ -11,8 +11,9 @@ from noise_images import Noise
 from fasthamer.config import load_config
 from fasthamer.data.faults import BadSample
 from fasthamer.distill.run import execute, prepare
+from fasthamer.predict import open_model
 from fasthamer.students import load_student
-from fasthamer.students.files import save_student, student_metadata
+from fasthamer.students.files import box_shape_of, save_student, student_metadata
 from fasthamer.tools.distill import main
 
 SMALL = [
@@ -99,6 +100,16 @@ def test_a_second_run_may_start_from_the_first_ones_student(tmp_path, teacher_fi
     before, after = load_student(teacher_file).state_dict(), load_student(run / "student.safetensors").state_dict()
     weights = [name for name in before if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(before[name], after[name]) for name in weights)
+
+
+def test_a_run_may_start_from_a_shipped_student_by_its_name(tmp_path):
+    run, name = tmp_path / "run", "mobilenetv3_l"
+    options = ["--student", name, "--decoder-size", "small", "--kd", "none", "--init", name, "TRAIN.LR", "0.0"]
+    assert main([*SMALL, *options, "--out", str(run)]) == 0
+    before, after = open_model(name).state_dict(), load_student(run / "student.safetensors").state_dict()
+    weights = [key for key in before if "running" not in key and "num_batches" not in key]
+    assert all(torch.equal(before[key], after[key]) for key in weights)
+    assert box_shape_of(run / "student.safetensors") == "upright"
 
 
 def test_an_init_of_another_shape_is_refused(capsys, tmp_path, teacher_file):

@@ -29,7 +29,7 @@ FLAGS = {  # flag: (config key, help)
         "HAND.MODEL",
         "MANO_RIGHT.pkl, a converted .npz or a teacher's checkpoint; else the teacher's or embedded hand",
     ),
-    "--init": ("STUDENT.INIT", "a student.safetensors to start from"),
+    "--init": ("STUDENT.INIT", "a student.safetensors, or a shipped student's name, to start from"),
     "--steps": ("TRAIN.STEPS", "optimizer steps; without a recipe as many as fit into about 20 hours"),
     "--device": ("DEVICE", "auto = cuda, then mps, then cpu"),
     "--image-size": ("IMAGE_SIZE", "pixels; the side of the square crops"),

@@ -56,17 +56,16 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     """
     from fasthamer.hand.mano import load_hand
     from fasthamer.students import load_student
-    from fasthamer.students.shipped import shipped_students
+    from fasthamer.students.shipped import shipped_students, student_file
     from fasthamer.teachers import TEACHERS, build_teacher, members_of
 
-    shipped = shipped_students()
     if str(source) in TEACHERS or len(members_of(str(source))) > 1:
         return build_teacher(str(source), checkpoint, None if hand is None else load_hand(hand), "fp32")
-    path = shipped.get(str(source), Path(source))
+    path = student_file(source)
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
-            f"no model {str(source)!r}: give {', '.join([*shipped, *sorted(TEACHERS)])}, a {STUDENT_FILE}, a run "
+            f"no model {str(source)!r}: give {', '.join([*shipped_students(), *sorted(TEACHERS)])}, a {STUDENT_FILE}, a run "
             "directory or a checkpoint of Fast-HaMeR (.ckpt)"
         )
     return load_student(path, None if hand is None else load_hand(hand))
