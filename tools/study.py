@@ -1,8 +1,8 @@
 """A study: a grid of trainings over settings and seeds, with tables and a plot of what they found.
 
-    python tools/study.py docs/study/losses.yaml
-    python tools/study.py docs/study/losses.yaml --only mobilenetv3_l,pkd,seed0 --jobs 1
-    python tools/study.py docs/study/losses.yaml --list
+    python tools/study.py docs/study/features.yaml
+    python tools/study.py docs/study/features.yaml --only pkd,seed0 --jobs 1
+    python tools/study.py docs/study/features.yaml --list
 
 Each cell is an ordinary training run. Results go beside the study's file: NAME.json, NAME.md and NAME.png; what is in
 NAME.json is done and is skipped. Stopped halfway or failed in part, the same command goes on from there. Trailing KEY
