@@ -65,7 +65,7 @@ def open_model(source: str | Path, hand: str | Path | None = None, checkpoint: s
     path = path / STUDENT_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(
-            f"no model {str(source)!r}: give {', '.join([*shipped_students(), *sorted(TEACHERS)])}, a {STUDENT_FILE}, a run "
-            "directory or a checkpoint of Fast-HaMeR (.ckpt)"
+            f"no model {str(source)!r}: give {', '.join([*shipped_students(), *sorted(TEACHERS)])}, a "
+            f"{STUDENT_FILE}, a run directory or a checkpoint of Fast-HaMeR (.ckpt)"
         )
     return load_student(path, None if hand is None else load_hand(hand))
