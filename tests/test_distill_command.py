@@ -102,10 +102,12 @@ def test_a_second_run_may_start_from_the_first_ones_student(tmp_path, teacher_fi
     assert all(torch.equal(before[name], after[name]) for name in weights)
 
 
-def test_a_run_may_start_from_a_shipped_student_by_its_name(tmp_path):
+def test_a_run_may_start_from_a_shipped_student_by_its_name(tmp_path, capsys):
     run, name = tmp_path / "run", "mobilenetv3_l"
     options = ["--student", name, "--decoder-size", "small", "--kd", "none", "--init", name, "TRAIN.LR", "0.0"]
-    assert main([*SMALL, *options, "--out", str(run)]) == 0
+    refused = complaint(capsys, *options, "--out", str(run))
+    assert "for images of 128 pixels, whose decoder does not fit 64: it needs STUDENT.IMAGE_SIZE 128" in refused
+    assert main([*SMALL, *options, "--out", str(run), "STUDENT.IMAGE_SIZE", "128"]) == 0
     before, after = open_model(name).state_dict(), load_student(run / "student.safetensors").state_dict()
     weights = [key for key in before if "running" not in key and "num_batches" not in key]
     assert all(torch.equal(before[key], after[key]) for key in weights)

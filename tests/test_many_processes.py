@@ -122,7 +122,7 @@ def test_evaluations_by_two_processes_have_the_scores_of_one(two):
         return json.loads(json.dumps(evaluate(predicted, rules_for(held_out), hand.J_regressor.numpy())))
 
     of_tool, in_training = scores(torch.contiguous_format), scores(torch.channels_last)  # other kernels, other rounding
-    assert in_training == json.loads((run / "eval" / "scores.json").read_text())
+    assert {"image_size": 64} | in_training == json.loads((run / "eval" / "scores.json").read_text())
     found = json.loads((two / "scores_of_0" / "scores.json").read_text())
     assert found["n"] == 5 and {name: found[name] for name in of_tool} == of_tool
 
