@@ -293,28 +293,24 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
 
 
 def _start_from(init: str, student: Student, hand: Hand, tokenizer: Tokenizer | None) -> None:
-    """Fills a student with the weights of STUDENT.INIT.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: that student is another network, or sees images of another size and its decoder depends on that.
-    """
+    """Fills a student with the weights of STUDENT.INIT; raises ValueError if they are another network's."""
     before = load_student(student_file(init), hand)
+    had, has = before.spec, student.spec
     for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):
-        if before.spec.get(key) != student.spec.get(key):
+        if had.get(key) != has.get(key):
             raise ValueError(
-                f"{init} holds a student whose {key} is {before.spec.get(key)!r}; this run has "
-                f"{student.spec.get(key)!r}. It needs STUDENT.NAME {before.spec['name']}, STUDENT.DECODER "
-                f"{before.spec['decoder']}, STUDENT.DECODER_SIZE {before.spec['decoder_size']}"
+                f"{init} holds a student whose {key} is {had.get(key)!r}; this run has {has.get(key)!r}. It needs "
+                f"STUDENT.NAME {had['name']}, STUDENT.DECODER {had['decoder']}, "
+                f"STUDENT.DECODER_SIZE {had['decoder_size']}"
             )
     # Half precision, in which a student may be stored, moves codes by less than this.
     if tokenizer and not torch.allclose(before.decoder.codes, tokenizer.codebook.codes, atol=0.01):  # type: ignore[arg-type, union-attr]
         raise ValueError(f"{init} predicts tokens of another tokenizer: give its own (--tokenizer)")
-    weights, needed = before.state_dict(), student.state_dict()
-    if any(weights[name].shape != value.shape for name, value in needed.items()):
+    weights = before.state_dict()
+    if any(weights[name].shape != value.shape for name, value in student.state_dict().items()):
         raise ValueError(
-            f"{init} holds a student for images of {before.spec['image_size']} pixels, whose decoder does not fit "
-            f"{student.spec['image_size']}: it needs STUDENT.IMAGE_SIZE {before.spec['image_size']}"
+            f"{init} holds a student for images of {had['image_size']} pixels, whose decoder does not fit "
+            f"{has['image_size']}: it needs STUDENT.IMAGE_SIZE {had['image_size']}"
         )
     student.load_state_dict(weights)
 
