@@ -293,7 +293,7 @@ def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
 
 
 def _start_from(init: str, student: Student, hand: Hand, tokenizer: Tokenizer | None) -> None:
-    """Fills a student with the weights of STUDENT.INIT; raises ValueError if they are another network's."""
+    """Fills a student with the weights of STUDENT.INIT; raises ValueError if they do not fit it."""
     before = load_student(student_file(init), hand)
     had, has = before.spec, student.spec
     for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):

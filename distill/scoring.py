@@ -79,8 +79,13 @@ def prepare(cfg: CfgNode, model: nn.Module, name: str, protocol: str, joints: st
     if cfg.DATA.BOX_SHAPE == "auto":
         cfg = replaced(cfg, {"DATA.BOX_SHAPE": shape_for(model)})
     dataset = build_dataset(cfg, hand, train=False, find=mediapipe_boxes())
-    about = {"model": name, "hand": hand.name, "data": dataset_name(cfg, train=False), "split": cfg.DATA.EVAL_SPLIT}
-    about |= {"image_size": cfg.IMAGE_SIZE}
+    about = {
+        "model": name,
+        "hand": hand.name,
+        "data": dataset_name(cfg, train=False),
+        "split": cfg.DATA.EVAL_SPLIT,
+        "image_size": cfg.IMAGE_SIZE,
+    }
     return Evaluation(model, dataset, cfg, about, rules_for(dataset, protocol, joints))
 
 
