@@ -74,7 +74,8 @@ def _curves(study: Study, records: dict[str, Record], teachers: dict[str, dict[s
     coloured = list(rest[-1]) if rest else [""]
     known = {scored[OWN_SET][MAIN] for scored in teachers.values() if MAIN in scored.get(OWN_SET, {})}
     figure = new_figure(max(WIDTH, 260 * len(panels)), HEIGHT)
-    for panel, axes in zip(panels, figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], strict=True):
+    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, axes in zip(panels, row, strict=True):
         plain_axes(axes)
         for others in (each for each in curves if each[:-1] == panel):
             label = "".join(others[-1:])
@@ -89,9 +90,9 @@ def _curves(study: Study, records: dict[str, Record], teachers: dict[str, dict[s
         axes.set_xticks([], minor=True)
         axes.set_title(", ".join(panel), color=INK, fontsize=10)
         axes.set_xlabel(axis, color=INK)
-    first = figure.axes[0]
-    first.set_ylabel(ERROR, color=INK)
-    first.legend(frameon=False, fontsize=9)
+    row[0].set_ylabel(ERROR, color=INK)
+    named = {label: line for axes in row for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside upper center", ncols=len(named), frameon=False, fontsize=9)
     return figure
 
 
