@@ -31,6 +31,8 @@ from fasthamer.registry import unknown
 from fasthamer.training.accelerator import collected
 from fasthamer.types import Batch
 
+KNOWN = 0.5  # the confidence above which a keypoint counts
+
 
 class Predicted(NamedTuple):
     """A model's predictions for the samples of a dataset, in its order, and the labels. N = samples.
@@ -47,7 +49,7 @@ class Predicted(NamedTuple):
     true_vertices: NDArray | None  # (N, 778, 3); None unless all samples have them
     true_keypoints: NDArray  # (N, 21, 3) pixels of the image, confidence
     crop: NDArray  # (N, 2, 3) pixels of the image to pixels of the crop
-    crop_side: NDArray  # (N,) of the crop around the label, in pixels of the image
+    hand_size: NDArray  # (N,) pixels of the image; PCK is in parts of it, see `_hand_sizes`
     mirrored: NDArray  # (N,) 1 where the crop shows a mirrored left hand
     intrinsics: NDArray | None = None  # (N, 3, 3) of the images; None: the dataset does not know them
     missed: NDArray[np.bool_] | None = None  # (N,) hands that the detector did not find; None: boxes of the labels
@@ -163,9 +165,9 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
 
 def _scores(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
     if rules.protocol == "hint":
-        points, known = predicted.true_keypoints[..., :2], predicted.true_keypoints[..., 2] > 0.5
-        size = predicted.crop_side / 2  # HInt's crop is twice the longer side of the annotated box
-        return {**score_pck(predicted.keypoints, Annotated(points, known, size)), "joints": rules.joints}
+        points, known = predicted.true_keypoints[..., :2], predicted.true_keypoints[..., 2] > KNOWN
+        target = Annotated(points, known, predicted.hand_size)
+        return {**score_pck(predicted.keypoints, target), "joints": rules.joints}
     complete = (predicted.true_joints[..., 3] > 0).all(1)
     about = {"joints": rules.joints} | ({} if complete.all() else {"unlabelled": int((~complete).sum())})
     if not complete.any():
@@ -263,9 +265,8 @@ def _joined(dataset: HandDataset, parts: list[Part], faults: float) -> Predicted
         np.concatenate(each) for each in zip(*(part.arrays for part in parts if part.indices), strict=True)
     )
     size = int(sizes[0])
-    side, missed = size / np.sqrt(np.abs(np.linalg.det(crop[:, :, :2].astype(np.float64)))), None
-    if isinstance(dataset, ImageDataset) and dataset.cropping.find is not None:
-        side, missed = _compared_with_labels(dataset, indices, crop)
+    keypoints = np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1)
+    detected = isinstance(dataset, ImageDataset) and dataset.cropping.find is not None
     return Predicted(
         joints,
         vertices,
@@ -273,12 +274,12 @@ def _joined(dataset: HandDataset, parts: list[Part], faults: float) -> Predicted
         _in_image(points, crop, size),
         true_joints,
         true_vertices if has_vertices.all() else None,
-        np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1),
+        keypoints,
         crop,
-        side,
+        _hand_sizes(dataset, indices, keypoints),
         mirrored,
         _cameras(dataset, indices),
-        missed,
+        _missed(dataset, indices, crop) if detected else None,
         np.array(indices),
         tuple(counted.lines),
     )
@@ -291,17 +292,28 @@ def _cameras(dataset: HandDataset, indices: list[int]) -> NDArray[np.float64] | 
     return np.stack([dataset.camera(index) for index in indices])
 
 
-def _compared_with_labels(
-    dataset: ImageDataset, indices: list[int], crop: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(N,) sides of the labelled boxes, and whether each crop (N, 2, 3) is the whole image, as it is for a miss."""
-    sides, missed = np.zeros(len(indices)), np.zeros(len(indices), bool)
+def _hand_sizes(dataset: HandDataset, indices: list[int], keypoints: NDArray) -> NDArray[np.float64]:
+    """(N,) the longer side of the annotated box, else of that of the known keypoints (N, 21, 3), whatever was cropped.
+
+    A hand without two known keypoints has 1: none of its errors counts.
+    """
+    if dataset.info.boxes and isinstance(dataset, ImageDataset):
+        return np.array([dataset.raw_sample(index).box.side / 2 for index in indices])
+    known = keypoints[..., 2:] > KNOWN
+    low, high = (np.where(known, keypoints[..., :2], far) for far in (np.inf, -np.inf))
+    extent = (high.max(1) - low.min(1)).max(1)
+    return np.where(extent > 0, extent, 1.0)
+
+
+def _missed(dataset: ImageDataset, indices: list[int], crop: NDArray) -> NDArray[np.bool_]:
+    """Whether each crop (N, 2, 3) is the whole image, as it is for a hand that was not found."""
+    missed = np.zeros(len(indices), bool)
     for row, index in enumerate(indices):
         hand = dataset.raw_sample(index)
         whole = image_box(*read_image_size(hand.path, hand.upright), dataset.cropping.shape)
         affine = crop_affine(whole.centre, whole.side, dataset.image_size, mirror=hand.left)
-        sides[row], missed[row] = hand.box.side, np.allclose(affine, crop[row], rtol=1e-5, atol=1e-5)
-    return sides, missed
+        missed[row] = np.allclose(affine, crop[row], rtol=1e-5, atol=1e-5)
+    return missed
 
 
 def _in_axes(points: NDArray, predicted: Predicted) -> NDArray:

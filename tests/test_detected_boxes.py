@@ -8,14 +8,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from miniatures_2d import write_hint
+from miniatures_2d import write_coco, write_hint
 from miniatures_capture import write_freihand
 from miniatures_images import exact_output
 from torch import nn
 
 from fasthamer.config import load_config
 from fasthamer.data.build import build_dataset
-from fasthamer.data.crop import Box, chosen_box, hand_box, image_box, keypoint_box
+from fasthamer.data.crop import BOX_SHAPES, Box, chosen_box, hand_box, image_box, keypoint_box
 from fasthamer.detect.boxes import BoxFinder, hand_boxes
 from fasthamer.detect.detections import Detections
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
@@ -142,7 +142,17 @@ def test_pck_stays_relative_to_the_labelled_box(tmp_path, embedded):
     items = [first[(0, index)] for index in range(3)]
     predicted = predict(Perfect(items, embedded), second, batch=3)
     assert predicted.missed.tolist() == [False, True, False]
-    np.testing.assert_allclose(predicted.crop_side, [plain.raw_sample(index).box.side for index in range(3)])
+    np.testing.assert_allclose(predicted.hand_size, [plain.raw_sample(index).box.side / 2 for index in range(3)])
+
+
+@pytest.mark.parametrize("shape", BOX_SHAPES)
+def test_pck_is_relative_to_the_labelled_keypoints_whatever_the_model_crops(tmp_path, embedded, shape):
+    truth = write_coco(tmp_path, 3)
+    settings = ["DATA.NAME", "coco", "DATA.ROOT", str(tmp_path), "DATA.EVAL_SPLIT", "hands_train.json"]
+    dataset = build_dataset(load_config(None, [*settings, "DATA.BOX_SHAPE", shape]), embedded, train=False)
+    predicted = predict(Perfect([dataset[(0, index)] for index in range(3)], embedded), dataset, batch=3)
+    names = [dataset.image_path(index).name for index in range(3)]
+    np.testing.assert_allclose(predicted.hand_size, [np.ptp(truth[name], axis=0).max() for name in names], rtol=1e-4)
 
 
 def test_it_is_refused_where_there_is_no_image_to_search_or_no_detector(embedded, tmp_path):

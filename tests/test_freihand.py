@@ -246,6 +246,14 @@ def test_the_dataset_names_its_protocol_and_fingertips(miniature, mano, root, sh
     assert FreiHAND(shared_data("realhand"), "evaluation", mano).info.tips == "hamer"  # its own definition, no mesh
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_the_joints_of_the_secret_test_set_are_freihands(root, mano, given):
+    write_set(root, mano, split="evaluation")
+    for name in ("verts", "mano", *(() if given else ("xyz",))):
+        (root / f"evaluation_{name}.json").unlink()
+    assert FreiHAND(root, "evaluation", mano).info.tips == "freihand"
+
+
 def test_meshes_are_read_only_if_requested(miniature, mano):
     dataset = FreiHAND(miniature, "training", mano, meshes=False)
     assert "verts" not in dataset.records and dataset[(0, 0)].has_vertices == 0 and dataset[(0, 0)].has_pose == 1

@@ -238,7 +238,7 @@ def predicted_2d(count, visible=1.0, off=10.0):
         true_vertices=None,
         true_keypoints=true,
         crop=np.tile(np.eye(3)[:2], (count, 1, 1)),
-        crop_side=np.full(count, 200.0),
+        hand_size=np.full(count, 100.0),
         mirrored=np.zeros(count),
     )
 

@@ -144,7 +144,7 @@ def test_pck_is_measured_in_halves_of_the_crop_which_is_the_annotated_box(sets, 
     evaluation = opened("hint", sets["hint"], mano_like)
     predicted = predict(evaluation.model, evaluation.dataset, 8)
     target = read_annotated(sets["hint"] / "TEST_newdays_img_all.npz")
-    np.testing.assert_allclose(predicted.crop_side / 2, target.size, rtol=1e-5)
+    np.testing.assert_allclose(predicted.hand_size, target.size, rtol=1e-5)
     shifted = predicted._replace(keypoints=predicted.keypoints + np.array([0.12, 0.0]) * target.size[:, None, None])
     scores = evaluate(shifted, evaluation.rules, np.zeros((16, 778)))
     assert scores["pck_10"] == 0 and scores["pck_15"] == 1

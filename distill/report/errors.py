@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthamer.distill.evaluate import Predicted, Rules
+from fasthamer.distill.evaluate import KNOWN, Predicted, Rules
 from fasthamer.metrics.alignment import procrustes
 from fasthamer.metrics.intervals import interval, resampled_sums, summarise
 from fasthamer.metrics.points import AUC_THRESHOLDS, aligned_distances, distances, pck
@@ -60,8 +60,8 @@ def errors_of(predicted: Predicted, rules: Rules, joints: NDArray) -> Errors:
     conditions = _conditions(predicted, complete)
     if rules.protocol == "hint":
         off = np.linalg.norm(predicted.keypoints - predicted.true_keypoints[..., :2], axis=-1)
-        off = 100 * off / (predicted.crop_side / 2)[:, None]  # HInt's crop is twice the longer side of the box
-        known = predicted.true_keypoints[..., 2] > 0.5
+        off = 100 * off / predicted.hand_size[:, None]
+        known = predicted.true_keypoints[..., 2] > KNOWN
         return Errors(np.where(known, off, np.nan), "% of box", PERCENT_OF_BOX, None, conditions)
     errors = np.full((len(joints), N_JOINTS), np.nan)
     if complete.any():
@@ -76,7 +76,7 @@ def _conditions(predicted: Predicted, complete: NDArray[np.bool_]) -> dict[str, 
         true = predicted.true_joints[..., :3].astype(np.float64)
         pose = {FLEXION: flexion(true), PALM: palm_angle(true)}
         conditions = {name: np.where(complete, values, np.nan) for name, values in pose.items()}
-    visible = (predicted.true_keypoints[..., 2] > 0.5).mean(1)
+    visible = (predicted.true_keypoints[..., 2] > KNOWN).mean(1)
     return conditions | ({VISIBLE: visible} if len(np.unique(visible)) > 1 else {})
 
 

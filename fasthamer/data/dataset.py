@@ -26,6 +26,7 @@ class DatasetInfo(NamedTuple):
     tips: str = "hamer"  # where its labels put fingertips: one of `fasthamer.hand.conventions.TIPS`
     meshes: bool = False  # vertices are among the labels
     poses: bool = False  # `articulation` gives hand poses
+    boxes: bool = False  # annotated boxes whose longer side PCK is relative to: half of `raw_sample`'s box
     cameras: bool = False  # `camera` gives intrinsics; 3D labels are then in that camera's frame
     source: Path | None = None  # the annotation file that lists its samples, where there is one
     left_out: tuple[str, ...] = ()  # what the reader left out, a line each

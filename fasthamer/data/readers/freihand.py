@@ -77,12 +77,14 @@ class FreiHAND(ImageDataset):
         self.records = {
             name: self._open(name, cache) for name in names if name in required or self._path(name).is_file()
         }
-        # FreiHAND's joints are regressed from its meshes; other datasets in its layout have no meshes.
-        tips = "freihand" if self._path("verts").is_file() or self._path("mano").is_file() else "hamer"
+        # FreiHAND's joints are regressed from its meshes, those of its secret test set too; other datasets in its
+        # layout have joints without meshes.
+        meshes_of = [self.root / f"{part}_{name}.json" for part in (split, "training") for name in ("verts", "mano")]
+        own = any(path.is_file() for path in meshes_of) or not self._path("xyz").is_file()
         self.info = DatasetInfo(
             "FreiHAND",
             "freihand",
-            tips,
+            "freihand" if own else "hamer",
             meshes="verts" in self.records,
             poses="mano" in self.records,
             cameras="K" in self.records,

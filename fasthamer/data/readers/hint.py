@@ -77,7 +77,7 @@ class HInt(ImageDataset):
         if self._list is None:
             self._names, self.points, without_images = self._find(split)
         left_out = (f"{', '.join(without_images)} (folders without images)",) if without_images else ()
-        self.info = DatasetInfo("HInt", "hint", left_out=left_out)
+        self.info = DatasetInfo("HInt", "hint", boxes=True, left_out=left_out)
 
     def __len__(self) -> int:
         return len(self._names) if self._list is None else len(self._list)
