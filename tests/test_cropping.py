@@ -71,6 +71,24 @@ def test_blur_matters_only_where_the_image_shrinks_by_more_than_2_2_times(zoom, 
     assert np.array_equal(plain, blurred) is not differ
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["DATA.NAME", "synthetic", "DATA.BOX", "detectr"], r"DATA\.BOX is 'detectr', expected keypoints, detector"),
+        (["DATA.NAME", "coco", "DATA.BOX", "image"], r"DATA\.BOX image is for freihand, dexycb, ho3d; coco ignores it"),
+        (["DATA.NAME", "synthetic", "DATA.BOX", "ho3d_val.npz"], "synthetic ignores it"),
+    ],
+)
+def test_a_box_that_would_be_ignored_is_refused(embedded, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_dataset(load_config(None, settings), embedded, train=True)
+
+
+def test_a_box_of_the_evaluation_set_alone_is_taken(tmp_path):
+    evaluated = ["DATA.EVAL_NAME", "freihand", "DATA.EVAL_ROOT", str(tmp_path)]
+    assert training_spec(load_config(None, ["DATA.NAME", "coco", *evaluated, "DATA.BOX", "image"])).box == "image"
+
+
 def test_datasets_crop_as_hamers_training_and_evaluation_and_otherwise_as_asked(noise):
     root, image = noise
     middle = np.array([400.0, 400.0])

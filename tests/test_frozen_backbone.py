@@ -97,6 +97,7 @@ def test_labels_are_read_once_and_images_never_again(tmp_path):
             got = getattr(found, name)
             assert got.shape == value.shape and got.dtype == value.dtype, name
             assert torch.equal(got, value) == (name != "image"), name
+    assert path.stat().st_blocks * 512 >= path.stat().st_size, "a full disk would be a bus error"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match=r"labels\.npy: damaged"):
         StoredSamples(counted, path)[(0, 1)]

@@ -149,7 +149,7 @@ def test_hamers_boxes_are_used_if_given(root, hand, tmp_path):
     np.savez(path, imgname=names, center=[[300.0, 200], [310, 210]], scale=[[90.0, 100], [120, 100]])
     centre, side, _ = HO3D(root, "evaluation", hand, box=str(path)).raw_sample(0).box
     assert centre.tolist() == [310, 210] and side == pytest.approx(120 * 256 / 192)
-    with pytest.raises(KeyError, match="has no box for ABF10"):
+    with pytest.raises(ValueError, match="has no box for ABF10"):
         HO3D(root, "training", hand, box=str(path)).raw_sample(0)
 
 

@@ -152,10 +152,13 @@ def test_an_interrupted_packing_goes_on_and_gives_the_same_shards(tmp_path, frei
     assert sorted(path.name for path in parts.iterdir()) == [*(f"{i:06d}.tar" for i in range(3)), "pack.json"]
 
 
-def test_a_folder_of_other_shards_is_never_written_into(tmp_path, freihand):
+def test_a_folder_of_other_shards_is_never_written_into(tmp_path, freihand, mano):
     pack.pack(freihand, tmp_path / "a", "freihand", embedded=False, say=lambda text: None)
     with pytest.raises(ValueError, match="was packed with data freihand, now hint"):
         pack.pack(freihand, tmp_path / "a", "hint", embedded=False)
+    other = FreiHAND(freihand.root, "training", mano, 96, cropping=crop.Cropping("square"))
+    with pytest.raises(ValueError, match="was packed with crops_and_labels "):
+        pack.pack(other, tmp_path / "a", "freihand", embedded=False)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "000000.tar").touch()
     with pytest.raises(ValueError, match="holds other shards"):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +81,22 @@ def test_a_shard_that_never_comes_is_reported_and_the_others_are_read(root, embe
     skipped: list[str] = []
     assert len(list(dataset.epoch(0, 0, 1, skipped))) == 4
     assert len(skipped) == 1 and "gone.tar" in skipped[0] and "ended with 1: cat: " in skipped[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_a_command_ends_with_the_process_that_reads_it_even_with_signals_ignored(tmp_path):
+    endless = f"sh -c 'echo $$ > {tmp_path}/pid; exec yes'"
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    reading = f"{ignored}; from fasthamer.data.readers.piped_shard import PipedShard; PipedShard({endless!r}).open()"
+    reader = subprocess.Popen([sys.executable, "-c", reading], env={**os.environ, "TMPDIR": str(tmp_path)})
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert reader.poll() is None
+        time.sleep(0.05)
+    reader.kill()
+    reader.wait()
+    stat = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    while stat.exists() and stat.read_text().split(")")[-1].split()[0] != "Z":
+        time.sleep(0.05)  # the suite's own limit of time ends this test
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fasthamer.data.build import build_dataset
 from fasthamer.data.check import Report, check, contact_sheet, incomplete
 from fasthamer.data.crop import Box
 from fasthamer.data.label_checks import item_problems, reprojection, sample_problems, tips_apart
+from fasthamer.data.readers.coco import CocoHands
 from fasthamer.data.readers.freihand import FreiHAND
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.synthetic.dataset import SyntheticDataset
@@ -159,6 +160,20 @@ def test_a_mesh_that_is_not_the_joints_is_found(tmp_path):
     path.write_text(json.dumps([second, first]))
     found = check(FreiHAND(tmp_path, "training", mano, cache="none"), 8)
     assert len(found.problems) == 8 and all("mm off the labelled one" in line for line in found.problems)
+
+
+def test_an_image_counts_once_and_is_reported_once_wherever_its_hands_are(tmp_path):
+    write_image(tmp_path / "0.jpg", np.zeros((120, 120, 3), np.uint8))
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:200])
+    points = np.concatenate([np.random.default_rng(0).uniform(20, 100, (21, 2)), np.full((21, 1), 2.0)], 1)
+    hand = {"category_id": 0, "keypoints": points.ravel().tolist()}
+    annotations = [{"id": n, "image_id": n % 2, **hand} for n in range(6)]
+    images, categories = [{"id": n, "file_name": f"{n}.jpg"} for n in range(2)], [{"id": 0, "name": "hand"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    report = check(CocoHands(tmp_path, "training"), 8)
+    assert report.facts[0] == "6 hands (6 right, 0 left) in 2 images"
+    assert [f"{tmp_path / '1.jpg'}" in each for each in report.problems] == [True]
 
 
 def test_keypoints_in_another_order_are_found_without_depth(embedded, tmp_path, capsys):

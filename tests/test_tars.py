@@ -83,6 +83,13 @@ def test_hands_whose_fit_reprojects_badly_are_left_out(loss, kept):
     assert len(read(record(extra_info={}), filters=Filters())) == 1  # without a fitting loss
 
 
+def test_a_fitting_loss_in_brackets_is_one_and_several_are_refused():
+    filters = Filters(fitting_loss=5.0)
+    assert len(read(record(extra_info={"fitting_loss": {"reprojection_loss": np.array([4.0])}}), filters=filters)) == 1
+    with pytest.raises(ValueError, match="hand 0: the fitting loss is not one number"):
+        read(record(extra_info={"fitting_loss": {"reprojection_loss": np.ones(2)}}), filters=filters)
+
+
 @pytest.mark.parametrize(
     "changes", [{"betas": np.array([0, 3.1] + [0] * 8)}, {"has_betas": np.array(0.0)}, {"has_hand_pose": np.array(0.0)}]
 )

@@ -9,9 +9,10 @@ from yacs.config import CfgNode
 from fasthamer.data.augment import Strength
 from fasthamer.data.crop import BOX_SHAPES, Cropping, FindBoxes
 from fasthamer.data.dataset import HandDataset, HandStream
+from fasthamer.data.readers.boxes import check_choice
 from fasthamer.data.streams import Indexed, Mix
 from fasthamer.data.subsets import LabelledOnly, PartlyLabelled, WithSynthetic, choose_labelled
-from fasthamer.data.zoo import DATASETS, TRAINING_ONLY, DatasetSpec
+from fasthamer.data.zoo import BOXED, DATASETS, TRAINING_ONLY, DatasetSpec
 from fasthamer.hand.mano import Hand
 from fasthamer.registry import unknown
 
@@ -122,11 +123,19 @@ def _on_cpu(hand: Hand) -> Hand:
 
 def _cropping(cfg: CfgNode, find: FindBoxes | None) -> Cropping:
     shape, detected = cfg.DATA.BOX_SHAPE, cfg.DATA.BOX == "detector"
+    check_choice(cfg.DATA.BOX)
+    used = {dataset_name(cfg), dataset_name(cfg, train=False), *_names_in_mix(cfg)}
+    if cfg.DATA.BOX not in ("keypoints", "detector") and not used & set(BOXED):
+        raise ValueError(f"DATA.BOX {cfg.DATA.BOX} is for {', '.join(BOXED)}; {' and '.join(sorted(used))} ignores it")
     if shape != "auto" and shape not in BOX_SHAPES:
         raise KeyError(unknown("DATA.BOX_SHAPE", shape, ["auto", *BOX_SHAPES]))
     if detected and find is None:
         raise ValueError("DATA.BOX detector is for tools/distill.py and tools/eval.py")
     return Cropping("hamer" if shape == "auto" else shape, cfg.DATA.BLUR, find if detected else None)
+
+
+def _names_in_mix(cfg: CfgNode) -> list[str]:
+    return [str(entry.get("data")) for entry in cfg.DATA.MIX if isinstance(entry, dict)]
 
 
 def dataset_name(cfg: CfgNode, train: bool = True) -> str:

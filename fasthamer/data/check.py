@@ -99,14 +99,15 @@ def contact_sheet(report: Report) -> NDArray[np.uint8] | None:
 
 def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
     """Checks every image file; returns those with a problem."""
-    images, left = 0, 0
-    before, damaged, misfits, orientations = None, set(), set(), Orientations()
+    left = 0
+    seen: set[Path] = set()
+    damaged, misfits, orientations = set(), set(), Orientations()
     compared = type(dataset).image_problem is not ImageDataset.image_problem
     for index in range(len(dataset)):
         left += dataset.is_left(index)
         path = dataset.image_path(index)
-        if path != before:  # both hands of an image follow each other
-            images += 1
+        if path not in seen:
+            seen.add(path)
             if wrong := incomplete(path):
                 report.problems.append(f"{path} {wrong}")
                 damaged.add(path)
@@ -115,8 +116,7 @@ def _check_files(dataset: ImageDataset, report: Report) -> set[Path]:
         if compared and path not in damaged and (problem := dataset.image_problem(index, *shown_size(path))):
             report.problems.append(problem)
             misfits.add(path)
-        before = path
-    report.facts.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {images} images")
+    report.facts.append(f"{len(dataset)} hands ({len(dataset) - left} right, {left} left) in {len(seen)} images")
     report.problems += orientations.problems()
     report.facts += orientations.facts()
     report.facts += [f"left out by the reader: {line}" for line in dataset.info.left_out]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from fasthamer.data.dataset import fingerprint
 from fasthamer.data.readers.base import ImageDataset, RawSample
 from fasthamer.data.readers.tar_members import members
 from fasthamer.data.readers.tar_record import read_record, write_record
@@ -69,7 +70,14 @@ def pack(
         raise ValueError(f"nothing to pack: {name} has {len(dataset)} hands, {shard} go into a shard")
     out = Path(out)
     remove_drafts(out)
-    about = _begin(out, {"data": name, "hand": "embedded" if embedded else "mano", "of": len(dataset), "shard": shard})
+    settings = {
+        "data": name,
+        "hand": "embedded" if embedded else "mano",
+        "of": len(dataset),
+        "shard": shard,
+        "crops_and_labels": fingerprint(dataset),
+    }
+    about = _begin(out, settings)
     done: dict[str, dict[str, Any]] = about["shards"]
     for number, first in enumerate(range(0, len(dataset), shard)):
         file = f"{number:06d}.tar"

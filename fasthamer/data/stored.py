@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from fasthamer.data.dataset import HandDataset, Wrapped
+from fasthamer.files.atomic import replacing
+from fasthamer.files.mapped import new_rows
 from fasthamer.one_line import one_line
 from fasthamer.types import N_BETAS, N_HAND_JOINTS, N_JOINTS, N_VERTICES, Batch
 
@@ -69,10 +70,8 @@ class StoredSamples(Wrapped):
 
     def _open(self) -> NDArray:
         if not self.path.is_file():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            np.lib.format.open_memmap(draft, "w+", self._type, (len(self),)).flush()
-            os.replace(draft, self.path)
+            with replacing(self.path) as draft:
+                new_rows(draft, self._type, len(self))
         try:
             rows: NDArray = np.load(self.path, mmap_mode="r+")
         except Exception as error:  # NumPy's parser of headers raises anything

@@ -15,6 +15,7 @@ from fasthamer.registry import Registry, unknown
 
 DATASETS = Registry("dataset")
 TRAINING_ONLY = ("tars", "mix")  # datasets that cannot be evaluated on
+BOXED = ("freihand", "dexycb", "ho3d")  # datasets that have other boxes to choose than their labels' own
 EVALUATION_SEED = 77_003_917  # of the synthetic evaluation set: the same in every run, whatever its own seed
 MIX_KEYS = ("data", "root", "split", "weight", "shards")
 

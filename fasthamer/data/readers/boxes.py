@@ -27,13 +27,10 @@ class Boxes:
     """
 
     def __init__(self, choice: str, shape: str = "hamer") -> None:
+        check_choice(choice)
         self.choice, self.shape = "keypoints" if choice == "detector" else choice, shape
         if self.choice in ("keypoints", "image"):
             return
-        if not choice.endswith(".npz"):
-            raise ValueError(
-                f"DATA.BOX is {choice!r}, expected keypoints, detector, image or one of HaMeR's lists (.npz)"
-            )
         found = read_npz(Path(choice), {"imgname": (None,), "center": (None, 2), "scale": (None, 2)})
         if not len(found["imgname"]) == len(found["center"]) == len(found["scale"]) or (found["scale"] <= 0).any():
             raise ValueError(f"{choice}: every imgname needs a center and a scale above 0")
@@ -52,12 +49,12 @@ class Boxes:
             corners: (2, 2) pixels, of a box that is used instead of the keypoints' own. Neither: the whole image.
 
         Raises:
-            KeyError: the list has no such image.
+            ValueError: the list has no such image.
         """
         rotation = crop.shape_rotation(self.shape, keypoints)
         if self.choice not in ("keypoints", "image"):
             if name not in self.rows:
-                raise KeyError(f"{self.choice} has no box for {name}: it is the list of another set")
+                raise ValueError(f"{self.choice} has no box for {name}: it is the list of another set")
             row = self.rows[name]
             return crop.Box(self.centres[row], crop.box_side(self.extents[row], self.shape), rotation)
         if self.choice == "keypoints" and corners is not None:
@@ -65,3 +62,13 @@ class Boxes:
         if self.choice == "keypoints" and keypoints is not None:
             return crop.hand_box(keypoints, self.shape)
         return crop.image_box(*read_image_size(image, upright=False), self.shape)._replace(rotation=rotation)
+
+
+def check_choice(choice: str) -> None:
+    """Whether DATA.BOX can be this.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if choice not in ("keypoints", "detector", "image") and not choice.endswith(".npz"):
+        raise ValueError(f"DATA.BOX is {choice!r}, expected keypoints, detector, image or one of HaMeR's lists (.npz)")

@@ -6,6 +6,7 @@ The user names the command as DATA.ROOT, on the command line or in a recipe. No 
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
@@ -47,15 +48,31 @@ class PipedShard:
         for trial in range(TRIALS):
             time.sleep(PAUSE * trial)
             file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-            ended = subprocess.run(self.arguments, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE)
-            if ended.returncode == 0:
+            code, message = self._run_into(file)
+            if code == 0:
                 file.seek(0)
                 return file  # type: ignore[return-value]
             file.close()
-        lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise OSError(
-            f"{shlex.join(self.arguments)} ended with {ended.returncode}: {lines[-1] if lines else 'no message'}"
-        )
+        raise OSError(f"{shlex.join(self.arguments)} ended with {code}: {message}")
+
+    def _run_into(self, file: BinaryIO) -> tuple[int, str]:
+        """Runs the command; returns its exit status and the last line of its errors.
+
+        Its output goes through a pipe: if this process is killed, the next write ends the command. It could not be
+        ended otherwise, since it ignores the signals that a loader process ignores.
+        """
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        with tempfile.TemporaryFile() as errors:
+            with subprocess.Popen(self.arguments, stdin=none, stdout=pipe, stderr=errors) as running:
+                assert running.stdout is not None
+                try:
+                    shutil.copyfileobj(running.stdout, file)
+                except BaseException:  # Ctrl-C, a full disk
+                    running.kill()
+                    raise
+            errors.seek(0)
+            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+        return running.returncode, lines[-1] if lines else "no message"
 
 
 def piped_shards(root: str) -> list[PipedShard]:

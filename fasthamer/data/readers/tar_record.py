@@ -109,7 +109,7 @@ def _read_hand(hand: Any, where: str, filters: Filters | None, shape: str) -> Ta
         raise ValueError(f"{where}: right: {error}") from None
     if filters is not None:
         keypoints = np.where(keypoints[:, 2:] < filters.confidence, 0.0, keypoints)
-        if (keypoints[:, 2] > 0).sum() <= filters.keypoints or _fitting_loss(hand) >= filters.fitting_loss:
+        if (keypoints[:, 2] > 0).sum() <= filters.keypoints or _fitting_loss(hand, where) >= filters.fitting_loss:
             return None
         has_pose = has_betas = has_pose and has_betas and bool(np.abs(betas).max() <= filters.betas)
         if filters.regular_betas and not has_betas:
@@ -139,14 +139,19 @@ def _numbers(hand: dict, name: str, shape: tuple[int, ...], where: str) -> np.nd
     return values
 
 
-def _fitting_loss(hand: dict) -> float:
+def _fitting_loss(hand: dict, where: str) -> float:
     """The reprojection error of the fitted hand as measured by the authors of the labels; 0 if not given."""
     info = hand.get("extra_info")
     loss = info.get("fitting_loss") if isinstance(info, dict) else None
     if isinstance(loss, np.ndarray) and loss.dtype == object and loss.ndim == 0:
         loss = loss.item()
     value = loss.get("reprojection_loss") if isinstance(loss, dict) else None
-    return 0.0 if value is None else float(np.asarray(value, dtype=np.float64))
+    if value is None:
+        return 0.0
+    try:
+        return float(np.asarray(value, dtype=np.float64).reshape(()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{where}: the fitting loss is not one number") from None
 
 
 def _float32(values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

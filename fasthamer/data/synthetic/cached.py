@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ from fasthamer.data.dataset import DatasetInfo, HandDataset
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.synthetic.dataset import PlacedHand, SyntheticDataset
 from fasthamer.data.synthetic.viewpoints import Crop
-from fasthamer.files.atomic import write_text
+from fasthamer.files.atomic import replacing, write_text
 from fasthamer.files.images import read_image, write_image
+from fasthamer.files.mapped import new_rows
 from fasthamer.files.safe_json import read_json
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.one_line import one_line
@@ -121,11 +121,9 @@ class CachedSyntheticDataset(HandDataset):
             raise ValueError(f"{path}: labels in another form: name another folder or remove it")
         if len(old) >= len(self):
             return old
-        draft = path.with_name(f"{LABELS}.{os.getpid()}")
-        rows = np.lib.format.open_memmap(draft, "w+", STORED, (len(self),))
-        rows[: len(old)] = old
-        rows.flush()
-        os.replace(draft, path)  # a process that has the shorter one open goes on with it
+        with replacing(path) as draft:  # a process that has the shorter one open goes on with it
+            rows = new_rows(draft, STORED, len(self))
+            rows[: len(old)] = old
         return rows
 
     def articulation(self, index: int) -> Articulation:
