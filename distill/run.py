@@ -22,6 +22,7 @@ from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import Predicted, evaluate, predict_together, rules_for
 from fasthamer.distill.frozen_backbone import frozen_maps
+from fasthamer.distill.new_student import new_student
 from fasthamer.distill.objective import Objective
 from fasthamer.distill.report.entry import entry_of
 from fasthamer.distill.report.page import write_report
@@ -33,21 +34,20 @@ from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
 from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.students import Student, build_student, load_student, save_student
+from fasthamer.students import Student, save_student
 from fasthamer.students.files import student_metadata
-from fasthamer.students.shipped import student_file
 from fasthamer.students.tokenhand.files import load_tokenizer
-from fasthamer.students.tokenhand.tokenizer import Tokenizer
 from fasthamer.students.zoo import parameter_count
 from fasthamer.teachers import box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 from fasthamer.training.accelerator import accelerator_for, precision_of, sharding
 from fasthamer.training.best import improves
-from fasthamer.training.checkpoint import check_kept, read_facts
+from fasthamer.training.checkpoint import read_facts
 from fasthamer.training.loop import train
 from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
 from fasthamer.training.run_dir import continued, last_checkpoint, refuse_busy, refuse_foreign, writing
+from fasthamer.training.settings import check_settings
 from fasthamer.types import Batch
 
 BEST_FILE = "student_best.safetensors"  # in a run directory, beside STUDENT_FILE
@@ -84,7 +84,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     if not resume:
         refuse_foreign(run)
     check_steps(cfg.TRAIN.STEPS)
-    check_kept(cfg.TRAIN.KEEP)
+    check_settings(cfg)
     objective = Objective.of(cfg)
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
     if accelerator.is_main_process:
@@ -101,10 +101,11 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped protocol is refused now, not after the training
     torch.manual_seed(cfg.SEED)
     tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None
-    student = _student(cfg, hand, tokenizer)
+    student = new_student(cfg, hand, tokenizer)
     teacher: nn.Module | None = None
     described = "none: ground truth only"
     if objective.outputs is not None or objective.features:
+        cfg = replaced(cfg, {"TEACHER.NAME": name})  # a resumed run has the same one, whatever the variables say then
         live = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         if cfg.TEACHER.COMPILE:
             for backbone in live.backbones():
@@ -121,6 +122,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
         frozen, fed = frozen_maps(cfg, student, hand)
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
+    if teacher is not None:
+        origin["teacher"] = {"name": name, "notice": notice_of(name)}
     if tokenizer is not None:
         origin["tokenizer"] = tokenizer.digest
         targets = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE)
@@ -267,52 +270,6 @@ def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted | No
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
     scores = evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
     return predicted, {"image_size": cfg.IMAGE_SIZE} | scores
-
-
-def _student(cfg: CfgNode, hand: Hand, tokenizer: Tokenizer | None) -> Student:
-    student = build_student(
-        cfg.STUDENT.NAME,
-        cfg.STUDENT.DECODER,
-        cfg.STUDENT.DECODER_SIZE,
-        cfg.STUDENT.IMAGE_SIZE,
-        view=cfg.STUDENT.VIEW,
-        pretrained=cfg.STUDENT.PRETRAINED and not cfg.STUDENT.INIT,
-        hand=hand,
-        feature_layer=cfg.KD.LAYER,
-        backbone_file=cfg.STUDENT.BACKBONE_FILE or None,
-        tokenizer=tokenizer,
-        generator=cfg.STUDENT.GENERATOR,
-        box_shape=cfg.DATA.BOX_SHAPE,
-    )
-    if student.spec["decoder"] == "token" and cfg.LOSS.ADVERSARIAL:
-        raise ValueError("LOSS.ADVERSARIAL needs MANO parameters, which decoder token does not predict: set it to 0")
-    if cfg.STUDENT.INIT:
-        _start_from(cfg.STUDENT.INIT, student, hand, tokenizer)
-    student.backbone.freeze(cfg.STUDENT.FREEZE)
-    return student
-
-
-def _start_from(init: str, student: Student, hand: Hand, tokenizer: Tokenizer | None) -> None:
-    """Fills a student with the weights of STUDENT.INIT; raises ValueError if they do not fit it."""
-    before = load_student(student_file(init), hand)
-    had, has = before.spec, student.spec
-    for key in ("name", "decoder", "decoder_size", "tokenizer", "generator"):
-        if had.get(key) != has.get(key):
-            raise ValueError(
-                f"{init} holds a student whose {key} is {had.get(key)!r}; this run has {has.get(key)!r}. It needs "
-                f"STUDENT.NAME {had['name']}, STUDENT.DECODER {had['decoder']}, "
-                f"STUDENT.DECODER_SIZE {had['decoder_size']}"
-            )
-    # Half precision, in which a student may be stored, moves codes by less than this.
-    if tokenizer and not torch.allclose(before.decoder.codes, tokenizer.codebook.codes, atol=0.01):  # type: ignore[arg-type, union-attr]
-        raise ValueError(f"{init} predicts tokens of another tokenizer: give its own (--tokenizer)")
-    weights = before.state_dict()
-    if any(weights[name].shape != value.shape for name, value in student.state_dict().items()):
-        raise ValueError(
-            f"{init} holds a student for images of {had['image_size']} pixels, whose decoder does not fit "
-            f"{has['image_size']}: it needs STUDENT.IMAGE_SIZE {had['image_size']}"
-        )
-    student.load_state_dict(weights)
 
 
 def _announce(

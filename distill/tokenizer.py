@@ -22,11 +22,11 @@ from fasthamer.students.tokenhand.tokenizer import Tokenizer, check_spec, spec_o
 from fasthamer.students.zoo import parameter_count
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.best import improves
-from fasthamer.training.checkpoint import check_kept
 from fasthamer.training.loop import train
 from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
 from fasthamer.training.run_dir import continued, last_checkpoint, refuse_busy, refuse_foreign, writing
+from fasthamer.training.settings import check_settings
 
 FILE, BEST_FILE = "tokenizer.safetensors", "tokenizer_best.safetensors"
 
@@ -60,7 +60,7 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
     if not resume:
         refuse_foreign(run)
     check_steps(cfg.TRAIN.STEPS)
-    check_kept(cfg.TRAIN.KEEP)
+    check_settings(cfg)
     if cfg.TRAIN.PRECISION == "fp16":
         raise ValueError("TRAIN.PRECISION fp16 is too coarse for two optimizers on meshes: take fp32 (auto) or bf16")
     accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION.replace("auto", "fp32"), cfg.TRAIN.ACCUMULATE)

@@ -14,6 +14,7 @@ from fasthamer.distill.run import execute, prepare
 from fasthamer.predict import open_model
 from fasthamer.students import load_student
 from fasthamer.students.files import box_shape_of, save_student, student_metadata
+from fasthamer.teachers.zoo import HAMER_VARIABLE, WILOR_VARIABLE
 from fasthamer.tools.distill import main
 
 SMALL = [
@@ -68,6 +69,7 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
     assert (config.STUDENT.NAME, config.TRAIN.STEPS, config.KD.MODE) == ("timm:test_resnet", 2, "hybrid")
     origin = json.loads((run / "provenance.json").read_text())
     assert origin["seed"] == 0
+    assert origin["teacher"] == {"name": teacher_file, "notice": ""}
     assert origin["packages"]["torch"]
     assert set(origin["data"]) == {"training", "evaluation"}
     scores = json.loads((run / "eval/scores.json").read_text())
@@ -92,6 +94,25 @@ def test_a_run_leaves_all_that_is_needed_to_know_and_use_it(tmp_path, capsys, te
         assert text in report
     student = load_student(run / "student.safetensors")
     assert student(torch.zeros(1, 3, 64, 64)).vertices.shape == (1, 778, 3)
+
+
+def test_a_run_names_the_teacher_that_auto_stood_for(tmp_path, monkeypatch):
+    """So that it goes on with it, whatever the environment's variables say then."""
+    for variable in (HAMER_VARIABLE, WILOR_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    settings = ["TEACHER.NAME", "auto", "KD.MODE", "output", "STUDENT.NAME", "timm:test_resnet", "DATA.WORKERS", "0"]
+    small = [
+        "DATA.SYNTHETIC_SIZE",
+        "2",
+        "DATA.SYNTHETIC_EVAL_SIZE",
+        "2",
+        "STUDENT.PRETRAINED",
+        "False",
+        "DEVICE",
+        "cpu",
+    ]
+    prepared = prepare(load_config(None, [*settings, *small, "IMAGE_SIZE", "64"]), tmp_path / "run")
+    assert prepared.cfg.TEACHER.NAME == prepared.origin["teacher"]["name"] == "embedded"
 
 
 def test_a_second_run_may_start_from_the_first_ones_student(tmp_path, teacher_file):
@@ -195,6 +216,14 @@ def test_a_broken_evaluation_does_not_cost_the_training(tmp_path):
         (["EVAL.PROTOCOL", "frihand"], "did you mean 'freihand'"),
         (["--kd", "feature", "KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
         (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),
+        (["TRAIN.SCHEDULE", "cosin"], "did you mean 'cosine'"),
+        (["TRAIN.ACCUMULATE", "0"], "TRAIN.ACCUMULATE is 0: it has to be at least 1"),
+        (["TRAIN.BATCH", "-1"], "TRAIN.BATCH is -1"),
+        (["TRAIN.SKIPS", "0"], "TRAIN.SKIPS is 0"),
+        (["TRAIN.KEEP", "0"], "TRAIN.KEEP is 0"),
+        (["EVAL.BATCH", "0"], "EVAL.BATCH is 0"),
+        (["DATA.WORKERS", "-1"], "DATA.WORKERS is -1"),
+        (["KD.TEMPERATURE", "0"], "KD.TEMPERATURE is 0.0: it has to be above 0"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, expected, teacher_file):

@@ -261,6 +261,15 @@ def test_meshes_are_read_only_if_requested(miniature, mano):
     assert build_dataset(config, mano, train=True)[(0, 0)].has_vertices == 1
 
 
+@pytest.mark.parametrize("loss", ["TOKENS", "TOKEN_SOFT", "TOKEN_RELATIONS"])
+def test_meshes_are_read_for_the_token_losses_of_labels(miniature, mano, loss):
+    losses = [each for name in ("TOKENS", "TOKEN_SOFT", "TOKEN_RELATIONS") for each in (f"LOSS.{name}", "0.0")]
+    settings = ["DATA.ROOT", str(miniature), *losses, f"LOSS.{loss}", "0.1"]
+    for decoder, meshes in (("token", 1), ("mano", 0)):
+        config = load_config(None, [*settings, "STUDENT.DECODER", decoder])
+        assert build_dataset(config, mano, train=True)[(0, 0)].has_vertices == meshes
+
+
 def changed_xyz(root, change):
     return json.dumps(change(np.array(json.loads((root / "training_xyz.json").read_text()))).tolist()).encode()
 

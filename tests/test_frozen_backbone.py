@@ -118,6 +118,11 @@ def test_a_run_that_cannot_use_stored_maps_is_refused_with_the_reason(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_features_of_a_frozen_layer_are_not_taught_without_stored_maps_either(tmp_path):
+    with pytest.raises(ValueError, match=r"STUDENT\.FREEZE 5 keeps it as it is: use KD\.MODE output, or freeze less"):
+        prepare(config(tmp_path, "hybrid"), tmp_path / "run")
+
+
 @pytest.mark.parametrize("name", ["mobilenetv3_large_100", "resnet18", "convnext_atto", "fastvit_t8", "mobilevit_xxs"])
 @pytest.mark.parametrize("stages", [1, 3])
 def test_frozen_and_trained_stages_make_up_the_backbone(name, stages):

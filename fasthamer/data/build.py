@@ -88,7 +88,7 @@ def training_spec(cfg: CfgNode, find: FindBoxes | None = None) -> DatasetSpec:
         box=cfg.DATA.BOX,
         index_cache=cfg.DATA.INDEX,
         left_file=cfg.HAND.LEFT,
-        meshes=cfg.LOSS.VERTICES > 0,  # else no loss looks at them
+        meshes=_needs_meshes(cfg),
         labelled_only=cfg.KD.MODE == "none",
         labelled=cfg.DATA.LABELLED,
         synthetic_size=cfg.DATA.SYNTHETIC_SIZE,
@@ -132,6 +132,12 @@ def _cropping(cfg: CfgNode, find: FindBoxes | None) -> Cropping:
     if detected and find is None:
         raise ValueError("DATA.BOX detector is for tools/distill.py and tools/eval.py")
     return Cropping("hamer" if shape == "auto" else shape, cfg.DATA.BLUR, find if detected else None)
+
+
+def _needs_meshes(cfg: CfgNode) -> bool:
+    """Whether a loss looks at labelled vertices: they are the largest of all labels to read."""
+    tokens = cfg.LOSS.TOKENS or cfg.LOSS.TOKEN_SOFT or cfg.LOSS.TOKEN_RELATIONS
+    return cfg.LOSS.VERTICES > 0 or bool(cfg.STUDENT.DECODER == "token" and tokens)
 
 
 def _names_in_mix(cfg: CfgNode) -> list[str]:

@@ -124,12 +124,6 @@ def fault_of(path: Path) -> str:
     return f"{changed[0]} does not have its checksum" if changed else ""
 
 
-def check_kept(keep: int) -> None:
-    """Raises ValueError for a number of checkpoints that leaves none."""
-    if keep < 1:
-        raise ValueError(f"TRAIN.KEEP is the number of checkpoints to keep, at least 1, not {keep}")
-
-
 def _write(draft: Path, step: int, state: Trainable, facts: Mapping[str, Any]) -> None:
     draft.mkdir()
     for name, module in state.modules.items():
