@@ -166,8 +166,8 @@ def evaluate(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
 def _scores(predicted: Predicted, rules: Rules, regressor: NDArray) -> dict:
     if rules.protocol == "hint":
         points, known = predicted.true_keypoints[..., :2], predicted.true_keypoints[..., 2] > KNOWN
-        target = Annotated(points, known, predicted.hand_size)
-        return {**score_pck(predicted.keypoints, target), "joints": rules.joints}
+        annotated = Annotated(points, known, predicted.hand_size)
+        return {**score_pck(predicted.keypoints, annotated), "joints": rules.joints}
     complete = (predicted.true_joints[..., 3] > 0).all(1)
     about = {"joints": rules.joints} | ({} if complete.all() else {"unlabelled": int((~complete).sum())})
     if not complete.any():
@@ -266,7 +266,6 @@ def _joined(dataset: HandDataset, parts: list[Part], faults: float) -> Predicted
     )
     size = int(sizes[0])
     keypoints = np.concatenate([_in_image(true_points[..., :2], crop, size), true_points[..., 2:]], axis=-1)
-    detected = isinstance(dataset, ImageDataset) and dataset.cropping.find is not None
     return Predicted(
         joints,
         vertices,
@@ -279,7 +278,7 @@ def _joined(dataset: HandDataset, parts: list[Part], faults: float) -> Predicted
         _hand_sizes(dataset, indices, keypoints),
         mirrored,
         _cameras(dataset, indices),
-        _missed(dataset, indices, crop) if detected else None,
+        _missed(dataset, indices, crop),
         np.array(indices),
         tuple(counted.lines),
     )
@@ -305,8 +304,10 @@ def _hand_sizes(dataset: HandDataset, indices: list[int], keypoints: NDArray) ->
     return np.where(extent > 0, extent, 1.0)
 
 
-def _missed(dataset: ImageDataset, indices: list[int], crop: NDArray) -> NDArray[np.bool_]:
-    """Whether each crop (N, 2, 3) is the whole image, as it is for a hand that was not found."""
+def _missed(dataset: HandDataset, indices: list[int], crop: NDArray) -> NDArray[np.bool_] | None:
+    """Whether each crop (N, 2, 3) is the whole image, as for a hand that was not found; None: none were sought."""
+    if not isinstance(dataset, ImageDataset) or dataset.cropping.find is None:
+        return None
     missed = np.zeros(len(indices), bool)
     for row, index in enumerate(indices):
         hand = dataset.raw_sample(index)

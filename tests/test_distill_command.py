@@ -101,17 +101,8 @@ def test_a_run_names_the_teacher_that_auto_stood_for(tmp_path, monkeypatch):
     for variable in (HAMER_VARIABLE, WILOR_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     settings = ["TEACHER.NAME", "auto", "KD.MODE", "output", "STUDENT.NAME", "timm:test_resnet", "DATA.WORKERS", "0"]
-    small = [
-        "DATA.SYNTHETIC_SIZE",
-        "2",
-        "DATA.SYNTHETIC_EVAL_SIZE",
-        "2",
-        "STUDENT.PRETRAINED",
-        "False",
-        "DEVICE",
-        "cpu",
-    ]
-    prepared = prepare(load_config(None, [*settings, *small, "IMAGE_SIZE", "64"]), tmp_path / "run")
+    settings += ["DATA.SYNTHETIC_SIZE", "2", "DATA.SYNTHETIC_EVAL_SIZE", "2", "STUDENT.PRETRAINED", "False"]
+    prepared = prepare(load_config(None, [*settings, "IMAGE_SIZE", "64", "DEVICE", "cpu"]), tmp_path / "run")
     assert prepared.cfg.TEACHER.NAME == prepared.origin["teacher"]["name"] == "embedded"
 
 
