@@ -50,7 +50,7 @@ def named_mix(name: str) -> dict[str, object]:
         FileNotFoundError: no such file.
         ValueError: it sets more than a mix does.
     """
-    path = _shipped() / "data" / f"{name}.yaml"
+    path = shipped_recipes() / "data" / f"{name}.yaml"
     if not path.is_file():
         if not name.endswith((".yaml", ".yml")):
             return {}
@@ -74,9 +74,10 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def _shipped() -> Path:
-    folder = Path(__file__).resolve().parent.parent / "configs"
-    return folder if folder.is_dir() else Path(__file__).resolve().parent / "configs"  # installed: inside the package
+def shipped_recipes(package: Path = Path(__file__).resolve().parent) -> Path:
+    """The folder of the recipes that come with the package: inside it where it is installed, beside it in a checkout."""
+    installed = package / "configs"  # a folder beside an installed package is somebody else's
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def _read(path: Path) -> dict:
@@ -100,7 +101,7 @@ def find_recipe(recipe: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    shipped = _shipped()
+    shipped = shipped_recipes()
     for path in (Path(recipe), shipped / f"{RENAMED_RECIPES.get(str(recipe), recipe)}.yaml"):
         if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
             return path

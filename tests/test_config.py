@@ -11,6 +11,15 @@ import pytest
 
 import fasthamer.config
 from fasthamer.config import defaults, differing, load_config, replaced
+from fasthamer.recipes import shipped_recipes
+
+
+def test_an_installed_package_has_its_own_recipes_whatever_lies_beside_it(tmp_path):
+    package = tmp_path / "fasthamer"
+    (tmp_path / "configs").mkdir()
+    assert shipped_recipes(package) == tmp_path / "configs"  # a checkout
+    (package / "configs").mkdir(parents=True)
+    assert shipped_recipes(package) == package / "configs"
 
 
 def test_pairs_win_over_a_recipe_which_wins_over_the_defaults(tmp_path):

@@ -164,6 +164,24 @@ def test_sigterm_may_come_twice_and_a_second_ctrl_c_acts_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+class SignalledWhileAsking:
+    """Stands for two processes of which this one gets SIGTERM while they compare their flags."""
+
+    num_processes, device = 2, torch.device("cpu")
+
+    def reduce(self, flags: torch.Tensor) -> torch.Tensor:
+        sent = flags.clone()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return sent
+
+
+def test_a_signal_while_the_processes_ask_each_other_counts_the_next_time():
+    with InterruptHandler() as interrupt:
+        asking = SignalledWhileAsking()
+        assert not interrupt.requested_anywhere(asking)  # the other process has not heard of it
+        assert interrupt.requested_anywhere(asking) and interrupt.error("").exit_code == 0
+
+
 def test_outside_the_loop_sigterm_stops_a_command_at_once():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as stopped, sigterm_interrupts():

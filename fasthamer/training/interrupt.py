@@ -48,11 +48,16 @@ class InterruptHandler:
             signal.signal(number, handler)
 
     def requested_anywhere(self, accelerator: Accelerator) -> bool:
-        """Whether any process was asked to stop: all must stop at the same step, so all ask at the same step."""
-        if accelerator.num_processes > 1:
-            flags = torch.tensor([float(self.requested), float(self.terminated)], device=accelerator.device)
-            self.requested, self.terminated = (accelerator.reduce(flags) > 0).tolist()
-        return self.requested
+        """Whether any process was asked to stop: all must stop at the same step, so all ask at the same step.
+
+        A signal that arrives while they ask counts the next time.
+        """
+        if accelerator.num_processes == 1:
+            return self.requested
+        flags = torch.tensor([float(self.requested), float(self.terminated)], device=accelerator.device)
+        requested, terminated = (accelerator.reduce(flags) > 0).tolist()
+        self.requested, self.terminated = self.requested or requested, self.terminated or terminated
+        return bool(requested)
 
     def error(self, message: str) -> Interrupted:
         """What to raise; its exit code depends on the signal."""
