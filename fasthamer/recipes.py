@@ -11,6 +11,7 @@ import yaml
 from fasthamer.one_line import one_line
 from fasthamer.setting_values import untyped
 
+PACKAGE = Path(__file__).resolve().parent
 RENAMED_RECIPES = {"photographs": "real_images"}  # older names of shipped recipes, still found
 
 
@@ -74,8 +75,8 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def shipped_recipes(package: Path = Path(__file__).resolve().parent) -> Path:
-    """The folder of the recipes that come with the package: inside it where it is installed, beside it in a checkout."""
+def shipped_recipes(package: Path = PACKAGE) -> Path:
+    """The folder of the recipes that come with a package: inside it if it is installed, beside it in a checkout."""
     installed = package / "configs"  # a folder beside an installed package is somebody else's
     return installed if installed.is_dir() else package.parent / "configs"
 
