@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from fasthamer.config import differing, load_config
+from fasthamer.config import load_config
 from fasthamer.distill.ablation_points import Point, all_points, changes
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
 from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.study.begun import changed
 from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
 from fasthamer.students.files import STUDENT_FILE
 from fasthamer.students.tokenhand.tokenizer import check_spec, spec_of
@@ -179,16 +180,13 @@ def _workers(plan: Plan) -> int:
 def _same(cfg: CfgNode, run: Path) -> None:
     if not (run / "config.yaml").is_file():
         return
-    before = load_config(run / "config.yaml")
-    was, asked = differing(cfg, before), differing(before, cfg)
-    free = {*FREE, *PLACES}
-    if cfg.DATA.BOX_SHAPE == "auto":
-        free.add("DATA.BOX_SHAPE")  # a run stores its teacher's shape
-    if strays := was.keys() - free | was.keys() & {"TRAIN.STEPS"}:
+    found = changed(load_config(run / "config.yaml"), cfg)
+    if strays := found.keys() - {*FREE, *PLACES} | found.keys() & {"TRAIN.STEPS"}:
         key = min(strays & {"TRAIN.STEPS"} or strays)  # others follow from it
+        before, now = found[key]
         raise ValueError(
-            f"{run} was started with {key} {was[key]}, now it is {asked[key]}: the points would not compare; choose "
-            "another --out, or remove that run"
+            f"{run} was started with {key} {before}, now it is {now}: the points would not compare; choose another "
+            "--out, or remove that run"
         )
 
 

@@ -92,11 +92,12 @@ def over_time(run: Path, final: float) -> list[tuple[float, float]]:
         final: the error after the last step, which is only in the scores.
     """
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    batch = load_config(run / "config.yaml").TRAIN.BATCH
+    settings = load_config(run / "config.yaml").TRAIN
+    images = settings.BATCH * settings.ACCUMULATE  # in a step, as the log counts them
     steps, seconds = [0], [0.0]
     for line in lines:
         if line["phase"] == "train":
-            seconds.append(seconds[-1] + (line["step"] - steps[-1]) * batch / line["images_per_second"])
+            seconds.append(seconds[-1] + (line["step"] - steps[-1]) * images / line["images_per_second"])
             steps.append(line["step"])
     found = [(line["step"], line["pa_mpvpe_mm"]) for line in lines if line["phase"] == "eval"]
     return [(float(np.interp(step, steps, seconds)), error) for step, error in [*found, (steps[-1], final)]]

@@ -193,8 +193,17 @@ def test_a_moved_folder_is_still_the_same(trained, tmp_path):
     check(Plan(tmp_path / "moved", chosen_points(["layers_2"]), 3, 2, 2, OVERRIDES))
 
 
-def test_time_is_that_of_training_alone(tmp_path):
-    (tmp_path / "config.yaml").write_text("TRAIN:\n  BATCH: 10\n")
+def test_a_student_whose_teacher_is_resolved_is_still_the_same(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "taught")
+    plan = Plan(tmp_path / "taught", chosen_points(["layers_2"]), 3, 2, 2, [*OVERRIDES, "TEACHER.NAME", "auto"])
+    check(plan)
+    with pytest.raises(ValueError, match=r"started with TEACHER\.NAME embedded, now it is mobilenetv3_l"):
+        check(plan._replace(overrides=[*OVERRIDES, "TEACHER.NAME", "mobilenetv3_l"]))
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(10, 1), (5, 2)])
+def test_time_is_that_of_training_alone(tmp_path, batch, accumulate):
+    (tmp_path / "config.yaml").write_text(f"TRAIN:\n  BATCH: {batch}\n  ACCUMULATE: {accumulate}\n")
     lines = [
         {"step": 4, "phase": "train", "images_per_second": 20.0},  # 4 x 10 images: 2 s
         {"step": 6, "phase": "eval", "pa_mpvpe_mm": 9.0},

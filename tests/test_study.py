@@ -112,6 +112,7 @@ def test_cells_are_chosen_by_the_beginning_of_their_names(file):
         ("KD.WEIGHT", "KD.WEIHGT", "KD.WEIGHT"),
         ("{KD.MODE: none}", "none", "kd: none is a mapping"),
         ("quickstart", "nowhere", "no recipe 'nowhere'"),
+        ("output: {", "1/2 output: {", "kd: 1/2 output has a /"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused(file, old, new, message):

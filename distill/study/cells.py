@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from fasthamer.benchmark.timing import machine
-from fasthamer.config import differing, load_config, replaced
+from fasthamer.config import load_config, replaced
 from fasthamer.device import pick_device
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs, usable_cores
 from fasthamer.distill.run import execute, fill_cache, prepare
+from fasthamer.distill.study.begun import changed
 from fasthamer.distill.study.costs import TeacherClock, images_per_second
 from fasthamer.distill.study.faults import with_fault
 from fasthamer.distill.study.grid import FAULT, Cell, Study
@@ -197,13 +198,8 @@ def _refuse_mixture(study: Study, cell: Cell, run: Path) -> None:
     """Raises ValueError if the cell began with other settings: going on would record a mixture of both."""
     if not (run / "config.yaml").is_file():
         return
-    begun, asked = load_config(run / "config.yaml"), study.config(cell)
-    before = differing(asked, begun)
-    for key, now in differing(begun, asked).items():
-        if now != "auto":  # which a run has resolved
-            raise ValueError(
-                f"{run} was started with {key} {before[key]}, now it is {now}: remove it, or choose another --runs"
-            )
+    for key, (before, now) in changed(load_config(run / "config.yaml"), study.config(cell)).items():
+        raise ValueError(f"{run} was started with {key} {before}, now it is {now}: remove it, or choose another --runs")
 
 
 def _record(study: Study, cell: Cell, run: Path, scores: dict[str, Scores]) -> Record:

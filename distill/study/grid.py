@@ -108,7 +108,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         if not content.get(section):
             raise ValueError(f"{path} has no {section}: a study needs {', '.join(needed)}")
     axes = {
-        str(axis): {str(level): _settings(path, f"{axis}: {level}", changes) for level, changes in levels.items()}
+        str(axis): {
+            _level(path, axis, level): _settings(path, f"{axis}: {level}", each) for level, each in levels.items()
+        }
         for axis, levels in _mapping(path, "GRID", content["GRID"]).items()
         if _mapping(path, str(axis), levels)
     }
@@ -147,6 +149,13 @@ def _mapping(path: Path, where: str, value: object) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: {where} is a mapping, not {value!r}")
     return value
+
+
+def _level(path: Path, axis: object, level: object) -> str:
+    """A level's name, which is in those of its cells' folders and files."""
+    if "/" in str(level):
+        raise ValueError(f"{path}: {axis}: {level} has a /, which no folder's name can have: choose another name")
+    return str(level)
 
 
 def _settings(path: Path, where: str, value: object) -> dict[str, str]:
