@@ -105,7 +105,8 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     teacher: nn.Module | None = None
     described = "none: ground truth only"
     if objective.outputs is not None or objective.features:
-        cfg = replaced(cfg, {"TEACHER.NAME": name})  # a resumed run has the same one, whatever the variables say then
+        if cfg.TEACHER.NAME == "auto":  # a resumed run has the same one, whatever the variables say then
+            cfg = replaced(cfg, {"TEACHER.NAME": name})
         live = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
         if cfg.TEACHER.COMPILE:
             for backbone in live.backbones():
@@ -123,7 +124,7 @@ def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
     fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
     origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
     if teacher is not None:
-        origin["teacher"] = {"name": name, "notice": notice_of(name)}
+        origin["teacher"] = {"name": cfg.TEACHER.NAME, "notice": notice_of(name)}
     if tokenizer is not None:
         origin["tokenizer"] = tokenizer.digest
         targets = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE)

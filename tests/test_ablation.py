@@ -10,7 +10,7 @@ import cv2
 import pytest
 import torch
 
-from fasthamer.config import differing, load_config
+from fasthamer.config import differing, load_config, replaced
 from fasthamer.distill.ablation import Plan, ablate, check
 from fasthamer.distill.ablation_curves import over_time
 from fasthamer.distill.ablation_points import GROUPS, PAPER, all_points, changes, chosen_points
@@ -195,10 +195,15 @@ def test_a_moved_folder_is_still_the_same(trained, tmp_path):
 
 def test_a_student_whose_teacher_is_resolved_is_still_the_same(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "taught")
-    plan = Plan(tmp_path / "taught", chosen_points(["layers_2"]), 3, 2, 2, [*OVERRIDES, "TEACHER.NAME", "auto"])
+    plan = Plan(tmp_path / "taught", chosen_points(["layers_2"]), 3, 2, 2, OVERRIDES)
+    config = tmp_path / "taught" / "students" / "default" / "config.yaml"
+    stored = replaced(load_config(config), {"TEACHER.NAME": "embedded"})
+    assert load_config(config).TEACHER.NAME == "auto"
+    config.write_text(stored.dump())
     check(plan)
-    with pytest.raises(ValueError, match=r"started with TEACHER\.NAME embedded, now it is mobilenetv3_l"):
-        check(plan._replace(overrides=[*OVERRIDES, "TEACHER.NAME", "mobilenetv3_l"]))
+    config.write_text(replaced(stored, {"SEED": 1}).dump())
+    with pytest.raises(ValueError, match="default was started with SEED 1, now it is 0"):
+        check(plan)
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(10, 1), (5, 2)])
