@@ -207,6 +207,7 @@ def test_a_broken_evaluation_does_not_cost_the_training(tmp_path):
         (["EVAL.PROTOCOL", "frihand"], "did you mean 'freihand'"),
         (["--kd", "feature", "KD.ALIGNMENT", "exakt"], "did you mean 'exact'"),
         (["KD.LAYER", "blocks.77"], "no layer 'blocks.77'"),
+        (["--list", "--decoder-size", "huge"], "'huge'"),
         (["TRAIN.SCHEDULE", "cosin"], "did you mean 'cosine'"),
         (["TRAIN.ACCUMULATE", "0"], "TRAIN.ACCUMULATE is 0: it has to be at least 1"),
         (["TRAIN.BATCH", "-1"], "TRAIN.BATCH is -1"),

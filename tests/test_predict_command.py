@@ -1,10 +1,12 @@
 """`fasthamer predict`: files of images and folders, what is left out, and how a run continues."""
 
 import json
+import os
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from fasthamer.files.images import read_image, write_image
 from fasthamer.students import build_student, save_student
@@ -91,6 +93,37 @@ def test_a_second_run_only_does_what_is_missing(model, folder, tmp_path, capsys)
     with pytest.raises(SystemExit) as stop:
         run(folder, *model, "--out", out, "--skeleton")
     assert stop.value.code == 2 and "results of other settings" in capsys.readouterr().err
+
+
+def test_what_another_model_or_command_wrote_is_not_done(model, folder, tmp_path, capsys):
+    (folder / "sub" / "c.jpg").unlink()
+    assert run(folder / "a.png", *BOX, *model, "--skeleton", "--out", tmp_path / "out") == 0
+    assert run(folder, *model, "--json", "--out", tmp_path / "out") == 0
+    assert "2 images" in capsys.readouterr().out and (tmp_path / "out" / "a.png.json").is_file()
+    with pytest.raises(SystemExit):
+        run(folder / "sub" / "b.jpg", *model, "--out", tmp_path / "out")
+    assert "has the results of a folder (settings.json): give another --out" in capsys.readouterr().err
+    os.utime(model[1], ns=(1, 1))  # trained on
+    with pytest.raises(SystemExit):
+        run(folder, *model, "--json", "--out", tmp_path / "out")
+    assert "results of other settings" in capsys.readouterr().err
+
+
+def test_a_folder_goes_on_after_a_name_as_long_as_a_file_system_allows(model, folder, tmp_path, capsys):
+    (folder / "sub" / "c.jpg").unlink()
+    (folder / "a.png").rename(folder / f"{'a' * 251}.png")
+    assert run(folder, *model, "--out", tmp_path / "out") == 0
+    assert "2 images" in capsys.readouterr().out
+
+
+def test_a_gpu_without_enough_memory_is_one_line(model, tmp_path, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    write_image(tmp_path / "a.png", IMAGE)
+    monkeypatch.setattr("fasthamer.predict.HandMesh.__call__", full)
+    assert run(tmp_path / "a.png", *BOX, *model, "--out", tmp_path / "out.png") == 1
+    assert capsys.readouterr().err == "predict: CUDA out of memory.\n"
 
 
 def test_results_inside_the_folder_are_not_images_of_it(model, folder, capsys):

@@ -92,6 +92,10 @@ def test_an_unreadable_upload_becomes_a_message(models, tmp_path, content, probl
     assert str(tmp_path) not in found.message and found.overlay is None
 
 
+def test_an_upload_that_is_no_longer_kept_is_asked_for_again(models, tmp_path):
+    assert "Upload it again" in find_hands(models, MODEL, tmp_path / "gone.png", tmp_path).message
+
+
 def test_a_small_file_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     Image.new("1", (6000, 5000)).save(tmp_path / "huge.png")
     with mock.patch.object(result, "read_image") as decoder, pytest.raises(ValueError, match="6000 x 5000 pixels"):

@@ -31,7 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.list:
         from fasthamer.students.zoo import list_students, student_table
 
-        print(student_table(list_students(decoder_size=getattr(arguments, "STUDENT.DECODER_SIZE") or "full")))
+        try:
+            print(student_table(list_students(decoder_size=getattr(arguments, "STUDENT.DECODER_SIZE") or "full")))
+        except KeyError as error:
+            parser.error(cli.one_line(error))
         return 0
 
     from fasthamer.distill.run import execute, prepare

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fasthamer.files.atomic import write_text
+from fasthamer.one_line import one_line
 from fasthamer.tools import cli, video
 
 MESHES = ("glb", "obj", "ply")
@@ -45,14 +46,16 @@ def main(argv: list[str] | None = None) -> int:
         target = _target(arguments, arguments.source.name)
         if target.resolve() == arguments.source.resolve():
             raise ValueError(f"--out {arguments.out} is the image itself: give another name")
+        if (target.parent / SETTINGS).is_file():
+            raise ValueError(f"{target.parent} has the results of a folder ({SETTINGS}): give another --out")
         count = _predictor(arguments)(arguments.source, target)
     except KeyboardInterrupt:
         return cli.failed("predict", "interrupted; the same command goes on from there")
     except (*cli.MISTAKES, ImportError, cv2.error) as error:
         parser.error(cli.one_line(error))
-    except OSError as error:  # a full disk
+    except (OSError, RuntimeError) as error:  # a full disk; a GPU without enough memory
         return cli.failed("predict", error)
-    print(f"{f'{count} hand(s)' if count else 'no hands found'}: {target}")
+    print(f"{f'{count} hand(s)' if count else 'no hands found'}: {one_line(target)}")
     return 0
 
 
@@ -68,12 +71,12 @@ def _folder(arguments: argparse.Namespace) -> int:
 
     names = _names(arguments)
     predict = _predictor(arguments)
-    _check_settings(arguments)
+    continued = _same_settings(arguments)
     counts, left_out = [], 0
     with tqdm(names, desc="predict", unit="image", mininterval=1, disable=None) as bar:
         for name in bar:
             source, target = arguments.source / name, _target(arguments, name)
-            if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+            if continued and target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
                 continue
             try:
                 counts.append(predict(source, target))
@@ -95,8 +98,10 @@ def _predictor(arguments: argparse.Namespace) -> Callable[[Path, Path], int]:
         FileNotFoundError, ValueError, KeyError, ImportError: no such model, boxes of another form.
     """
     from fasthamer.detect.detector import MediaPipeDetector
+    from fasthamer.files.image_forms import image_array
     from fasthamer.files.images import write_image
     from fasthamer.predict import HandMesh
+    from fasthamer.predict.camera import image_camera
     from fasthamer.render.overlay import views_beside
 
     if arguments.compare:
@@ -106,8 +111,10 @@ def _predictor(arguments: argparse.Namespace) -> Callable[[Path, Path], int]:
     model = HandMesh(arguments.model, arguments.mano, arguments.teacher_ckpt, arguments.device, detector=detector)
 
     def predict(source: Path, target: Path) -> int:
-        hands = model(source, boxes, right, camera=arguments.focal, rotation=arguments.rotation or None)
-        image = hands.draw(source, skeleton=arguments.skeleton)
+        image = image_array(source)
+        camera = image_camera(arguments.focal, source, image.shape[1], image.shape[0])
+        hands = model(image, boxes, right, camera=camera, rotation=arguments.rotation or None)
+        image = hands.draw(image, skeleton=arguments.skeleton)
         if arguments.side_view:
             image = views_beside(image, [(hand.vertices, hand.faces) for hand in hands])
         if arguments.json:
@@ -136,19 +143,26 @@ def _names(arguments: argparse.Namespace) -> list[str]:
     return [name for name in image_names(arguments.source) if out not in (arguments.source / name).resolve().parents]
 
 
-def _check_settings(arguments: argparse.Namespace) -> None:
-    """Writes down what the results depend on.
+def _same_settings(arguments: argparse.Namespace) -> bool:
+    """Whether the folder has results of these settings already; if not, writes down what they depend on.
 
     Raises:
         ValueError: the folder has results of other settings.
     """
+    from fasthamer.predict.opening import STUDENT_FILE
+
     kept = {key: value for key, value in vars(arguments).items() if key not in ("out", "device")}
     kept["source"] = str(arguments.source.resolve())
+    model = Path(arguments.model)
+    model = model / STUDENT_FILE if model.is_dir() else model
+    kept["model_changed"] = model.stat().st_mtime_ns if model.is_file() else 0  # a run may have gone on
     text = json.dumps(kept, indent=1) + "\n"
     path = arguments.out / SETTINGS
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != text:
         raise ValueError(f"{arguments.out} has results of other settings ({path}): give another --out, or remove it")
+    before = path.is_file()
     write_text(path, text)
+    return before
 
 
 def _target(arguments: argparse.Namespace, name: str) -> Path:

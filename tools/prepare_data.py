@@ -74,7 +74,10 @@ def _check(cfg: CfgNode, hand: Any, arguments: argparse.Namespace) -> int:
         page = contact_sheet(report)
         if page is not None:
             path = arguments.out / f"{cfg.DATA.NAME}-{Path(split).stem}.png"
-            write_image(path, page)
+            try:
+                write_image(path, page)
+            except OSError as error:
+                return cli.failed("prepare_data", error)
             print(f"{split}: image in {path}", flush=True)
     print(f"{problems} problem{'' if problems == 1 else 's'}")
     return 1 if problems else 0

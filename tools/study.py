@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 
     out = arguments.out or arguments.study.parent
     try:
+        if arguments.jobs < 1:
+            raise ValueError(f"--jobs is {arguments.jobs}: at least one cell runs at a time")
         study = read_study(arguments.study, overrides)
         cells, records = chosen(study, arguments.only), read_records(study, out)
     except cli.MISTAKES as error:

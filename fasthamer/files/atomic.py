@@ -37,7 +37,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=DRAFT, dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=".", suffix=DRAFT, dir=path.parent))
     try:
         mode = _mode_of_new_files(folder)
         yield folder / path.name

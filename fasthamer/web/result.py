@@ -50,6 +50,8 @@ def find_hands(models: Models, model: str, file: str | Path | None, folder: Path
         return PageResult("")
     try:
         image = read_upload(Path(file))
+    except FileNotFoundError:  # the page still shows an image that is no longer kept
+        return PageResult("**This image is no longer here.** Upload it again.")
     except ValueError as error:
         return PageResult(f"**This file cannot be used.** {error}")
     began = time.perf_counter()
@@ -76,6 +78,7 @@ def read_upload(file: Path) -> NDArray[np.uint8]:
     """An uploaded image, (H, W, 3) uint8 RGB.
 
     Raises:
+        FileNotFoundError: it has been removed.
         ValueError: too many bytes or pixels, or not an image; the message names the file without its folder.
     """
     if file.stat().st_size > MOST_BYTES:
