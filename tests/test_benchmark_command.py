@@ -128,7 +128,15 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, message, capsys, tmp_path):
         benchmark_fps.main([*arguments, *device, "--out", str(tmp_path / "out")])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("what", [SMALL, ["--head"]])
+def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_timed(what, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert benchmark_fps.main([*what, *QUICK, "--out", str(tmp_path / "file" / "out")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("benchmark_fps: ") and str(tmp_path / "file") in lines[0]
 
 
 def test_decoders_alone_are_timed_and_agree():

@@ -315,3 +315,16 @@ def test_the_command_writes_the_file_and_its_report(student, tmp_path, capsys):
             command.main([*given, *wrong])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_one_line(student, tmp_path, capsys):
+    save_student(tmp_path / "student.safetensors", student, {})
+    (tmp_path / "file").touch()
+    given = [str(tmp_path), "--format", "torch", "--crops", "1"]
+    assert command.main([*given, "--out", str(tmp_path / "file" / "out.pt2")]) == 1
+    (tmp_path / "out.pt2.report.json").mkdir()
+    (tmp_path / "out.pt2.report.json" / "other").touch()
+    assert command.main([*given, "--out", str(tmp_path / "out.pt2")]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("export: ") and str(tmp_path / "file") in first
+    assert second.startswith("export: ") and "out.pt2.report.json" in second

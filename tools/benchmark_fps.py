@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(setting.threads)
         about = machine(setting.device)
         if arguments.head:
+            _check_writable(arguments.out)
             report = Report(benchmark_heads(setting), [], [])
             print(write(arguments.out, report, about, command))
             return 0
@@ -59,13 +61,16 @@ def main(argv: list[str] | None = None) -> int:
                 "stage model with --batch 1 and --precision fp32"
             )
 
-        def keep(report: Report) -> None:  # after each model, so that a stopped run leaves results
+        def keep(report: Report) -> None:  # after each model and batch, so that a stopped run leaves results
             write(arguments.out, report, about, command)
 
+        _check_writable(arguments.out)
         report = benchmark(models, setting, teacher, lambda line: print(line, file=sys.stderr), keep)
+        print(write(arguments.out, report, about, command, points(report.rows, scores)))
     except cli.MISTAKES as error:
         parser.error(cli.one_line(error))
-    print(write(arguments.out, report, about, command, points(report.rows, scores)))
+    except OSError as error:  # no permission, a full disk
+        return cli.failed("benchmark_fps", error)
     print(f"written to {arguments.out}")
     return 0
 
@@ -97,6 +102,16 @@ def _setting(arguments: argparse.Namespace) -> Setting:
         peak_sides=tuple(_number(text) for text in _listed(arguments.peak_sides)),
         peak_mb=tuple(_number(text) for text in _listed(arguments.peak_mb)),
     )
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes the folder, and a file in it for a moment: timing takes too long to fail after it.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def _parser() -> argparse.ArgumentParser:

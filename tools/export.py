@@ -42,10 +42,12 @@ def main(argv: list[str] | None = None) -> int:
             out, arguments.precision, not arguments.without_mano, arguments.images, arguments.calibrate, arguments.crops
         )
         report = export_and_compare(model, request)
+        text = json.dumps({"model": arguments.model, **report}, indent=1) + "\n"
+        write_text(out.with_name(f"{out.name}.report.json"), text)
     except (*cli.MISTAKES, ImportError) as error:
         parser.error(cli.one_line(error))
-    text = json.dumps({"model": arguments.model, **report}, indent=1) + "\n"
-    write_text(out.with_name(f"{out.name}.report.json"), text)
+    except OSError as error:  # no permission, a full disk
+        return cli.failed("export", error)
     print(summary(report))
     apart = report["differences"].get("vertices_mm_max", 0.0)
     if arguments.precision == "fp32" and apart > EXACT_MM:

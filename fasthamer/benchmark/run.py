@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -20,10 +20,13 @@ from fasthamer.runtime.deploy import inference_graph
 from fasthamer.runtime.export import TooLarge
 from fasthamer.runtime.session import Session
 from fasthamer.runtime.sessions import open_session
+from fasthamer.runtime.torch_sessions import TorchSession
 from fasthamer.types import View
 
 FIXED_BATCH = ("cudagraphs",)  # backends whose graphs have a fixed batch size
+IN_PARTS = ("torch", "folded")  # backends that call the network's modules one by one
 EXPORTED = ("onnxruntime", "openvino")  # backends that run an exported file
+FAILURES = (ValueError, KeyError, ImportError, RuntimeError, MemoryError)  # RuntimeError: torch.compile, no memory
 STAGES = ("decode", "crop", *PARTS, "model", "whole", "frame")
 
 
@@ -40,7 +43,7 @@ class LeftOut(NamedTuple):
     """A setting that could not be timed, and the reason."""
 
     model: str  # with its decoder
-    setting: str  # backend and precision
+    setting: str  # backend and precision; with the batch, if it was opened and did not run with that batch
     reason: str
 
     def __str__(self) -> str:
@@ -73,11 +76,11 @@ def benchmark(
         setting: the conditions.
         teacher: name of the model that `ratio_to_teacher` compares with (2 = twice as fast).
         progress: receives a line before each model and batch size.
-        keep: receives the report so far after each model.
+        keep: receives the report so far after each model and batch size.
 
     Raises:
-        ValueError: the first model cannot be timed in a backend or precision of `setting.must`; the message has the
-            reason.
+        ValueError: the first model cannot be timed in a backend or precision of `setting.must` at any batch size; the
+            message has the reason.
     """
     report = Report([], [], [])
     probes = PeakProbes(setting.device, setting.precisions, setting.peak_sides, setting.peak_mb, setting.clock)
@@ -91,17 +94,17 @@ def benchmark(
             for entry in runs.entries(batch, report.left_out):
                 group.add(entry, is_teacher=runs is reference)
             if number == 0:
-                _check_opened(group.entries, report.left_out, set(setting.must) - runs.too_large_for)
+                _check_opened(runs, report.left_out, is_last=batch == setting.batches[-1])
                 group.add_shared()
-            if not group.has_teacher:
-                group.add_teacher(reference.eager(batch))
+            if not group.has_teacher and (eager := reference.eager(batch, report.left_out)) is not None:
+                group.add_teacher(eager)
             rows, peaks = group.run()
             report.rows.extend(rows)
             report.peaks.append(peaks)
             del group  # it holds sessions
+            keep(report)
         runs.close()
         del runs
-        keep(report)
     return report
 
 
@@ -116,37 +119,29 @@ class _ModelRuns:
         image_size: int = self.model.image_size  # type: ignore[assignment]
         self.size = round(image_size / (view.bottom - view.top))  # pixels of a crop that needs no resizing
         self.too_large_for: set[str] = set()  # precisions in which it exceeds a format's limit
+        self.timed: set[str] = set()  # backends and precisions that ran with any batch so far
+        self.failed_to_run: set[str] = set()  # those that were opened and did not run with some batch
         self._opened: dict[tuple, tuple[Session, nn.Module | None]] = {}
         self._work: dict[bool, dict[str, Work]] = {}
 
     def entries(self, batch: int, left_out: list[LeftOut]) -> Iterator[Entry]:
-        """For this batch size; settings that cannot be opened are appended to `left_out`."""
-        name, decoder, weights, _ = self.description
+        """For this batch size; settings that cannot be opened, or do not run, are appended to `left_out`."""
         for backend, precision in product(self.setting.backends, self.setting.precisions):
             try:
-                session, network = self._open(backend, precision, batch)
-            except (ValueError, KeyError, ImportError, RuntimeError) as error:  # RuntimeError: torch.compile, no memory
-                reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
-                note = LeftOut(f"{name} {decoder}", f"{backend} {precision}", reason)
-                if note not in left_out:
-                    left_out.append(note)
-                if isinstance(error, TooLarge):
-                    self.too_large_for.add(precision)
+                entry = self._entry(backend, precision, batch)
+            except FAILURES as error:
+                self._note(error, backend, precision, batch, left_out)
                 continue
-            about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
-            work = self._works(backend, precision)
-            if precision == "int8":  # parts of an int8 graph may be fp32: take the file's size
-                work["model"] = work["model"]._replace(weights_mb=session.size_bytes / 1e6)
-            costs = {
-                "params_m": self.params_m,
-                "file_mb": session.size_bytes / 1e6,
-                "peak_mb": self._peak_mb(backend, precision, batch, network),
-            }
-            yield Entry(about, costs, session, network, work, self.size)
+            self.timed |= {backend, precision}
+            yield entry
 
-    def eager(self, batch: int) -> Entry:
-        """The training graph, to compare with only."""
-        session, network = self._open(*EAGER, batch)
+    def eager(self, batch: int, left_out: list[LeftOut]) -> Entry | None:
+        """The training graph, to compare with only; None, and a note in `left_out`, if it does not run."""
+        try:
+            session, network = self._open(*EAGER, batch)
+        except FAILURES as error:
+            self._note(error, *EAGER, batch, left_out)
+            return None
         return Entry({"backend": EAGER[0], "precision": EAGER[1]}, {}, session, network, {}, self.size)
 
     def close(self) -> None:
@@ -154,17 +149,48 @@ class _ModelRuns:
         self._opened.clear()
         gc.collect()
 
+    def _entry(self, backend: str, precision: str, batch: int) -> Entry:
+        name, decoder, weights, _ = self.description
+        session, network = self._open(backend, precision, batch)
+        about = {"model": name, "weights": weights, "decoder": decoder, "backend": backend, "precision": precision}
+        work = self._works(backend, precision)
+        if precision == "int8":  # parts of an int8 graph may be fp32: take the file's size
+            work["model"] = work["model"]._replace(weights_mb=session.size_bytes / 1e6)
+        costs = {
+            "params_m": self.params_m,
+            "file_mb": session.size_bytes / 1e6,
+            "peak_mb": self._peak_mb(backend, precision, batch, network),
+        }
+        return Entry(about, costs, session, network, work, self.size)
+
+    def _note(self, error: Exception, backend: str, precision: str, batch: int, left_out: list[LeftOut]) -> None:
+        setting = f"{backend} {precision}"
+        if isinstance(error, RuntimeError | MemoryError):  # another batch may fit
+            setting += f" batch {batch}"
+            self.failed_to_run |= {backend, precision}
+        if isinstance(error, TooLarge):
+            self.too_large_for.add(precision)
+        reason = (str(error.args[0] if error.args else error).strip() or type(error).__name__).splitlines()[0]
+        note = LeftOut(f"{self.description.name} {self.description.decoder}", setting, reason)
+        if not any((other.model, other.setting) == (note.model, note.setting) for other in left_out):
+            left_out.append(note)
+
     def _open(self, backend: str, precision: str, batch: int) -> tuple[Session, nn.Module | None]:
-        """A session, and the torch network that runs in it if its parts can be timed."""
+        """A session that has run with this batch, and the torch network in it if its parts can be timed."""
         key = backend, precision, batch if backend in FIXED_BATCH else None
-        if key not in self._opened:
-            network = {"torch": lambda: self.model, "folded": lambda: inference_graph(self.model)}.get(backend)
-            runs = network() if network else self.model
-            device, threads = str(self.setting.device), self.setting.threads
-            session = open_session(runs, backend, precision, device, batch, threads)
-            session(random_crops(batch, self.size, self.setting.device))  # some fail only when they run
-            self._opened[key] = session, runs if network else None
-        return self._opened[key]
+        session, network = self._opened.get(key) or self._new_session(backend, precision, batch)
+        try:
+            session(random_crops(batch, self.size, self.setting.device))
+        except Exception as error:  # the runtimes' own exceptions have no common base
+            raise RuntimeError(str(error).strip() or type(error).__name__) from error
+        self._opened[key] = session, network
+        return session, network
+
+    def _new_session(self, backend: str, precision: str, batch: int) -> tuple[Session, nn.Module | None]:
+        device, threads = str(self.setting.device), self.setting.threads
+        session = open_session(self.model, backend, precision, device, batch, threads)
+        # In half precision the inference graph's backbone and head are copies: ask the session what it runs.
+        return session, session.model if backend in IN_PARTS and isinstance(session, TorchSession) else None
 
     def _peak_mb(self, backend: str, precision: str, batch: int, network: nn.Module | None) -> float | None:
         """Peak memory in 1e6 bytes; None where it cannot be separated from other memory of this process."""
@@ -192,11 +218,12 @@ class _ModelRuns:
         return {stage: work._replace(weights_mb=work.weights_mb * share) for stage, work in self._work[folded].items()}
 
 
-def _check_opened(entries: Sequence[Entry], left_out: Sequence[LeftOut], must: Collection[str]) -> None:
-    for name in sorted(must):
-        if not any(name in (entry.about["backend"], entry.about["precision"]) for entry in entries):
-            reasons = [str(note) for note in left_out if name in note.setting.split()]
-            raise ValueError(f"{name} cannot be timed here; {'; '.join(reasons[:1])}")
+def _check_opened(runs: _ModelRuns, left_out: Sequence[LeftOut], is_last: bool) -> None:
+    """Before the last batch, what was opened and did not run is no error yet: a smaller batch may fit."""
+    missing = set(runs.setting.must) - runs.timed - runs.too_large_for
+    for name in sorted(missing if is_last else missing - runs.failed_to_run):
+        reasons = [str(note) for note in left_out if name in note.setting.split()]
+        raise ValueError(f"{name} cannot be timed here; {'; '.join(reasons[:1])}")
 
 
 def _work(network: nn.Module, image: Tensor) -> dict[str, Work]:
