@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         end: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.image_size = name, image_size
         stored = _of_student(weights)
         self.network = _create(name, image_size, pretrained and not stored, None if stored else weights, hub)
         self.end = nn.Identity() if end is None else end
@@ -153,7 +153,7 @@ class Backbone(nn.Module):
         """Freezes the first `stages` of `layers` and all before them: weights and batch statistics.
 
         Raises:
-            ValueError: there are not that many stages.
+            ValueError: there are not that many stages, or their map would still change in training.
         """
         if not 0 <= stages <= len(self.layers):
             raise ValueError(f"{self.name} has {len(self.layers)} stages: STUDENT.FREEZE is 0 to {len(self.layers)}")
@@ -163,6 +163,8 @@ class Backbone(nn.Module):
             for parameter in part.parameters(recurse=False):
                 parameter.requires_grad_(False)
         self.train(self.training)
+        if stages and not self._is_fixed(stages):
+            raise ValueError(self._unfrozen())
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
@@ -170,13 +172,27 @@ class Backbone(nn.Module):
             part.training = False
         return self
 
+    def _is_fixed(self, stages: int) -> bool:
+        """Whether the last of `stages` gives a map that no parameter in training takes part in; runs one image."""
+        mode, device = self.training, next(self.network.parameters()).device
+        self.eval()
+        with torch.enable_grad():
+            features = self.network(torch.zeros(1, 3, self.image_size, self.image_size, device=device))[stages - 1]
+        self.train(mode)
+        return not features.requires_grad
+
+    def _unfrozen(self) -> str:
+        return f"{self.name}'s stages cannot be frozen: set STUDENT.FREEZE 0"
+
     def _until(self, layer: str) -> list[nn.Module]:
         """Every module from the input to the end of `layer`; timm registers them in the order they run."""
         modules = dict(self.network.named_modules())
         end = layer if layer in modules else layer.replace(".", "_")  # timm flattens some networks' names
         names = list(modules)
-        last = max(index for index, name in enumerate(names) if name == end or name.startswith(f"{end}."))
-        return [modules[name] for name in names[: last + 1] if name and not end.startswith(f"{name}.")]
+        within = [index for index, name in enumerate(names) if name == end or name.startswith(f"{end}.")]
+        if not within:  # a ViT in timm's wrapper, or HRNet, whose stages are functions
+            raise ValueError(self._unfrozen())
+        return [modules[name] for name in names[: within[-1] + 1] if name and not end.startswith(f"{name}.")]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) normalised to (B, layer_channels, h', w') and (B, channels, h, w)."""

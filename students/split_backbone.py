@@ -29,6 +29,13 @@ class FrozenStages(nn.Module):
         self.parts = nn.ModuleList(_outermost(backbone))
         self._backbone = (backbone,)  # no submodule: the rest of it trains
 
+    @property
+    def identity(self) -> str:
+        """What the map depends on beside weights and pixels; timm's tag of weights does not change the network."""
+        backbone = self._backbone[0]
+        epsilons = [part.eps for part in self.modules() if isinstance(part, nn.BatchNorm2d)]
+        return f"{backbone.name.split('.')[0]} {backbone.layers[backbone.frozen_stages - 1]} {epsilons}"
+
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         backbone, mode = self._backbone[0], self._backbone[0].training

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
+from miniatures_images import ImageDataset
 
 from fasthamer.config import load_config
 from fasthamer.data.stored import StoredSamples
+from fasthamer.distill.frozen_backbone import FrozenBackbone
 from fasthamer.distill.run import execute, prepare
-from fasthamer.students import load_student
+from fasthamer.nn.normalise import Normalise
+from fasthamer.students import Student, build_student, load_student
 from fasthamer.students.backbone import Backbone
 from fasthamer.students.split_backbone import FrozenStages, TrainedStages
+from fasthamer.teachers.cache.manifest import cache_key
+from fasthamer.teachers.teacher import Teacher
 
 SETTINGS = {
     "STUDENT.NAME": "timm:test_resnet",
@@ -137,3 +143,52 @@ def test_frozen_and_trained_stages_make_up_the_backbone(name, stages):
         torch.testing.assert_close(rest(first(image)), backbone(image), rtol=1e-4, atol=1e-5)
     rest(first(image))[1].sum().backward()
     assert all((each.grad is not None) == each.requires_grad for each in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("test_vit", 1),  # timm wraps it: its blocks have other names
+        ("levit_128s", 2),
+        ("hrnet_w18_small", 1),  # its stages are no modules
+        ("hrnet_w18_small", 5),  # its maps pass through modules that are registered behind its stages
+    ],
+)
+def test_a_network_whose_stages_cannot_be_frozen_is_refused(name, stages):
+    backbone = Backbone(name, 160 if name == "test_vit" else 224)
+    with pytest.raises(ValueError, match=f"^{name}'s stages cannot be frozen: set STUDENT.FREEZE 0$"):
+        backbone.freeze(stages)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "tiny_vit_5m_224"])
+@pytest.mark.parametrize("mode", [True, False])
+def test_freezing_leaves_mode_statistics_and_random_numbers_alone(name, mode):
+    backbone = Backbone(name, 224).train(mode)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    state = torch.get_rng_state()
+    backbone.freeze(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert backbone.training == mode and backbone.network.training == mode
+    torch.testing.assert_close(backbone.state_dict(), before, rtol=0, atol=0)
+    copy.deepcopy(backbone)  # no graph is left in it
+
+
+def frozen_key(student: Student, stages: int = 2) -> str:
+    student.backbone.freeze(stages)
+    return cache_key(Teacher(FrozenBackbone(student), "fp32"), ImageDataset(2)).teacher
+
+
+def test_maps_that_differ_for_another_reason_than_weights_have_another_key():
+    def student(name: str = "timm:test_resnet", layer: str = "last") -> Student:
+        torch.manual_seed(0)
+        return build_student(name, "flat", "tiny", 64, feature_layer=layer)
+
+    coloured, other_eps, other_network = student(), student(), student()
+    coloured.normalise = Normalise(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    other_eps.backbone.network.bn1.eps = 1e-3
+    other_network.backbone.name = "tf_test_resnet"  # such a pair differs in its padding alone
+    keys = [frozen_key(each) for each in (student(), coloured, other_eps, other_network)]
+    keys.append(frozen_key(student(), 3))
+    assert len(set(keys)) == len(keys)
+    assert frozen_key(student("timm:test_resnet.r160_in1k")) == keys[0], "a tag of weights"
+    assert frozen_key(student(layer="layer3")) == keys[0], "the frozen map is the same, whichever is taught"

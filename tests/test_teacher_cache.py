@@ -306,20 +306,41 @@ def test_components_are_what_is_kept_and_come_back_as_full_maps(tmp_path):
     torch.testing.assert_close(recalled.features, own.features, atol=0.02, rtol=0)  # 20 in half precision
 
 
-def test_a_sample_that_cannot_be_read_gets_no_output_and_costs_no_other(tmp_path):
-    class Holed(ImageDataset):
-        def __getitem__(self, key):
-            if key[1] == 5:
-                raise ValueError("5.jpg: damaged image")
-            return super().__getitem__(key)
+class Holed(ImageDataset):
+    def __getitem__(self, key):
+        if key[1] == 6:  # none of those that identify the dataset
+            raise ValueError("6.jpg: damaged image")
+        return super().__getitem__(key)
 
-    holed = CachedTeacher(tmp_path, LabelTeacher(ImageDataset(LENGTH)), Holed(LENGTH), OUTPUTS)
-    holed.build(batch=3, workers=0, report=lambda text: None, faults=0.2)
-    recalled = holed.recall(everything())
-    known = [number for number in range(LENGTH) if number != 5]
+
+def holed(folder: Path, request: CacheRequest) -> CachedTeacher:
+    cached = CachedTeacher(folder, LabelTeacher(ImageDataset(LENGTH)), Holed(LENGTH), request)
+    cached.build(batch=3, workers=0, report=lambda text: None, faults=0.2)
+    return cached
+
+
+@pytest.mark.parametrize("wanted", [OUTPUTS, MAPS])
+def test_a_sample_that_cannot_be_read_gets_no_output_and_costs_no_other(tmp_path, wanted):
+    cached = holed(tmp_path, wanted)
+    known = [number for number in range(LENGTH) if number != 6]
+    recalled = cached.recall(Batch(*(part[known] for part in everything())))
     own = LabelTeacher(ImageDataset(LENGTH))(everything().image)
-    assert recalled.vertices[5].isnan().all() and recalled.camera[5].isnan().all()
-    torch.testing.assert_close(recalled.vertices[known], own.vertices[known], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(recalled.vertices, own.vertices[known], atol=1e-6, rtol=1e-6)
+    marker = tmp_path / "shard_00001.json"
+    with pytest.raises(BadSample, match=f"sample 6 could not be read when the cache was built: remove {marker} and"):
+        cached.recall(everything())
     again = CachedTeacher(tmp_path / "strict", LabelTeacher(ImageDataset(LENGTH)), Holed(LENGTH), OUTPUTS)
-    with pytest.raises(BadSample, match=r"5\.jpg: damaged image"):
+    with pytest.raises(BadSample, match=r"6\.jpg: damaged image"):
         again.build(batch=3, workers=0, report=lambda text: None)
+
+
+def test_the_shard_of_a_sample_is_computed_anew_once_its_file_is_repaired(tmp_path):
+    holed(tmp_path / "holed", MAPS)
+    before = files(tmp_path / "holed")
+    holed(tmp_path / "holed", MAPS)
+    assert files(tmp_path / "holed") == before, "it cannot be read yet"
+    teacher = LabelTeacher(ImageDataset(LENGTH))
+    built(tmp_path / "holed", teacher=teacher)
+    assert teacher.requested[6:] == [4, 5, 6, 7]
+    built(tmp_path / "whole")
+    assert files(tmp_path / "holed") == files(tmp_path / "whole")

@@ -80,6 +80,14 @@ class Builder:
                 manifest["components"] = self._fit(kept, batch, workers)
         write_json(self.folder / MANIFEST, manifest)
 
+    def reopen(self) -> None:
+        """Counts a shard as missing if a sample could not be read when it was computed and can be now."""
+        shards, reading = self.shards(), Tolerant(self.images, seed=None)
+        for number in sorted(set(range(shards.total)) - set(shards.missing())):
+            gaps = shards.gaps(number)
+            if any(reading.__getitems__([(0, sample)]).items for sample in gaps):
+                shards.marker(gaps[0]).unlink()
+
     def estimate(self, batch: int, processes: int = 1) -> str:
         """One line: what exists, the final size and the remaining time; runs one batch twice to measure it.
 

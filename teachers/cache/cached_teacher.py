@@ -15,6 +15,7 @@ from fasthamer.data.faults import BadSample
 from fasthamer.teachers.cache.build import Builder
 from fasthamer.teachers.cache.geometry import Motion, crop_motion, move_output
 from fasthamer.teachers.cache.manifest import CacheKey, CacheRequest, cache_key, components_of, read_manifest, shards_of
+from fasthamer.teachers.cache.shards import is_gap
 from fasthamer.teachers.teacher import Teacher
 from fasthamer.types import Batch, HandOutput, ManoParams
 
@@ -86,6 +87,7 @@ class CachedTeacher(nn.Module):
         builder, missing = Builder(self.folder, self.teacher, self.images, self.key, self.request), False
         if rank == 0:
             builder.begin(batch, workers)
+            builder.reopen()
             missing = bool(builder.shards().missing())
             report(builder.estimate(batch, processes))
         barrier()
@@ -107,7 +109,7 @@ class CachedTeacher(nn.Module):
             As of `Teacher`; `features` have no cells if the cache stores none.
 
         Raises:
-            BadSample: a feature map is damaged, or its crop is not the one that was cached.
+            BadSample: a sample has no outputs, a feature map is damaged, or its crop is not the one that was cached.
         """
         index, rows, motion = self._found(batch)
         if not self.maps:
@@ -124,6 +126,11 @@ class CachedTeacher(nn.Module):
         """A batch's numbers, its rows, and how its crops differ from the cached ones."""
         index = batch.index.cpu().numpy()
         rows = self.rows[index]
+        if len(gaps := index[is_gap(rows)]):
+            raise BadSample(
+                f"sample {gaps[0]} could not be read when the cache was built: remove "
+                f"{self.shards.marker(int(gaps[0]))} and the next run computes it anew"
+            )
         return index, rows, crop_motion(torch.from_numpy(rows["crop"]), batch.crop.cpu(), batch.image.shape[-1])
 
     def _maps(self, index: NDArray, rows: NDArray, motion: Motion, device: torch.device | str) -> Tensor:

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from fasthamer.data.dataset import HandDataset, fingerprint
+from fasthamer.nn.normalise import Normalise
 from fasthamer.one_line import one_line
+from fasthamer.students.split_backbone import FrozenStages
+from fasthamer.students.student import Student
 from fasthamer.teachers.cache.components import Components, load_components
 from fasthamer.teachers.cache.shards import ROWS, Shards, read_json, row_type
+from fasthamer.teachers.ensemble import Ensemble
 from fasthamer.teachers.teacher import Teacher
 
 FORMAT = "fasthamer-teacher-cache-1"
@@ -22,7 +27,7 @@ MANIFEST, COMPONENTS = "about.json", "components.npz"
 class CacheKey(NamedTuple):
     """Identifies a cache: the teacher and its input; a cache with another key is refused."""
 
-    teacher: str  # a hash of its weights, image size and view
+    teacher: str  # a hash of its weights, image size and view, and of what else its features depend on
     precision: str  # TEACHER.PRECISION: auto may be filled on a GPU and read on a CPU
     hand: str  # the hand model's fingerprint
     data: str  # `fasthamer.data.dataset.fingerprint` of the images without augmentation
@@ -44,8 +49,10 @@ def cache_key(teacher: Teacher, images: HandDataset) -> CacheKey:
     for name, value in sorted(teacher.model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    weights = digest.hexdigest()[:16]
-    return CacheKey(weights, teacher.precision, teacher.hand.fingerprint, fingerprint(images), len(images))
+    digest.update(_beside_weights(teacher.model).encode())
+    return CacheKey(
+        digest.hexdigest()[:16], teacher.precision, teacher.hand.fingerprint, fingerprint(images), len(images)
+    )
 
 
 def read_manifest(folder: Path, key: CacheKey, request: CacheRequest) -> dict[str, Any] | None:
@@ -100,6 +107,20 @@ def shards_of(folder: Path, manifest: dict[str, Any], rows: int = ROWS) -> Shard
 def components_of(folder: Path, manifest: dict[str, Any]) -> Components | None:
     """The principal components of the stored maps; None where all channels are stored."""
     return load_components(folder / COMPONENTS, manifest["components"]) if manifest["components"] else None
+
+
+def _beside_weights(model: nn.Module) -> str:
+    """What features of models with equal weights may differ in; empty where nothing does, so that caches stay valid."""
+    if isinstance(model, Ensemble):
+        return _beside_weights(model.members[0])
+    if isinstance(model, Student):
+        layers = model.backbone.layers
+        tapped = [layers[index] for index in model.backbone.tapped]
+        return "" if tapped == layers[-1:] else f"features of {', '.join(tapped)}"
+    parts = list(model.children())
+    stages = [part.identity for part in parts if isinstance(part, FrozenStages)]
+    pixels = [torch.cat((part.scale, part.shift)).tolist() for part in parts if isinstance(part, Normalise)]
+    return f"{stages} {pixels}" if stages else ""
 
 
 def _are_sizes(maps: Any) -> bool:

@@ -67,6 +67,14 @@ class Shards(NamedTuple):
         """Numbers of the shards that are not complete yet."""
         return [number for number in range(self.total) if not self._file("shard", number).is_file()]
 
+    def gaps(self, number: int) -> list[int]:
+        """The samples of a complete shard that have no outputs, see `is_gap`."""
+        return [self.samples(number)[row] for row in np.flatnonzero(is_gap(self._outputs(number)))]
+
+    def marker(self, sample: int) -> Path:
+        """The file without which the shard of a sample counts as missing."""
+        return self._file("shard", sample // self.rows)
+
     def check(self) -> None:
         """Checks the complete shards of a cache that may be incomplete; of the maps only their sizes.
 
@@ -157,6 +165,11 @@ class Shards(NamedTuple):
 
     def _file(self, kind: str, number: int) -> Path:
         return self.folder / f"{kind}_{number:05d}.{'json' if kind == 'shard' else 'bin'}"
+
+
+def is_gap(rows: NDArray) -> NDArray[np.bool_]:
+    """(N,) rows of samples that could not be read."""
+    return np.isnan(rows["crop"]).any((1, 2))
 
 
 def read_json(path: Path) -> dict[str, Any]:
