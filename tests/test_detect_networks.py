@@ -31,7 +31,7 @@ from fasthamer.detect.networks import (
     load_palm_network,
 )
 from fasthamer.detect.shipped import FOLDER, KINDS
-from fasthamer.runtime.onnx_sessions import version_problem
+from fasthamer.runtime.onnxruntime_package import version_problem
 
 IMAGE = np.zeros((90, 120, 3), np.uint8)
 

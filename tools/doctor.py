@@ -128,7 +128,7 @@ def torchvision() -> Iterator[Finding]:
 
 def onnxruntime() -> Iterator[Finding]:
     """ONNX Runtime, which runs the detector, and its execution providers."""
-    from fasthamer.runtime.onnx_sessions import import_onnxruntime
+    from fasthamer.runtime.onnxruntime_package import import_onnxruntime
 
     try:
         runtime = import_onnxruntime()
@@ -187,7 +187,7 @@ def asset_problem(path: Path, sha256: str | None) -> str | None:
         return "not the file that was installed (its checksum differs)"
     try:
         if path.suffix == ".onnx":
-            from fasthamer.runtime.onnx_sessions import import_onnxruntime
+            from fasthamer.runtime.onnxruntime_package import import_onnxruntime
 
             import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
         elif path.suffix == ".npz":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fasthamer.detect.shipped import FOLDER, check_kind
 from fasthamer.one_line import one_line
-from fasthamer.runtime.onnx_sessions import import_onnxruntime
+from fasthamer.runtime.onnxruntime_package import import_onnxruntime
 
 Arrays = tuple[NDArray[np.float32], ...]
 Network = Callable[[NDArray[np.float32]], Arrays]  # (B, 3, S, S) RGB from 0 to 1 -> the fields of the torch module's

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,12 @@ import numpy as np
 
 from fasthamer.one_line import one_line
 from fasthamer.runtime.contract import INPUT, KEY, Contract
+from fasthamer.runtime.onnxruntime_package import import_onnxruntime, int8_problem
 from fasthamer.runtime.session import ArraySession, Setting
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 TENSORRT = "TensorrtExecutionProvider"
 Providers = list[tuple[str, dict[str, Any]]]  # in order of preference, with their options
-OLDEST = (1, 20)  # the first that fasthamer is tested with
-INSTALL = "pip install onnxruntime (or onnxruntime-gpu)"
 
 
 class OnnxSession(ArraySession):
@@ -24,42 +22,24 @@ class OnnxSession(ArraySession):
 
     Args:
         path: the file.
-        setting: device cpu or cuda.
+        setting: device cpu or cuda; auto = cuda where it works, else cpu.
 
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: not such a file, or the device cannot be used.
+        ValueError: not such a file, the device cannot be used, or an int8 file and an onnxruntime too old for it.
     """
 
     def __init__(self, path: Path, setting: Setting) -> None:
         runtime = import_onnxruntime()
         if setting.device == "auto":
-            has_cuda = PROVIDERS["cuda"] in runtime.get_available_providers()
-            setting = setting._replace(device="cuda" if has_cuda else "cpu")
-        if setting.device != "cpu" and hasattr(runtime, "preload_dlls"):  # 1.21 or newer
-            runtime.preload_dlls()  # CUDA's libraries from their Python packages, where torch has not loaded them
-        providers = _providers(setting)
-        provider = providers[0][0]
-        if provider not in runtime.get_available_providers():
-            raise ValueError(
-                f"this onnxruntime has no {provider} ({', '.join(runtime.get_available_providers())}), so "
-                f"{setting.backend} cannot use device {setting.device!r}: install onnxruntime-gpu, or choose cpu"
-            )
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = setting.threads
-        options.log_severity_level = 3  # errors
-        try:
-            self._session = runtime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # the runtime's own exceptions have no common base
-            raise ValueError(f"{path}: onnxruntime cannot open it ({one_line(error)})") from error
-        if self._session.get_providers()[0] != provider:  # it falls back to the CPU with a warning only
-            raise ValueError(
-                f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: its CUDA libraries "
-                "could not be loaded; repair them, or choose device cpu"
-            )
+            self._session, setting = _on_the_fastest(runtime, path, setting)
+        else:
+            self._session = _on_its_device(runtime, path, setting)
         contract = Contract.from_json(_header(self._session, path), str(path))
         if setting.precision not in ("auto", contract.precision):
             raise ValueError(f"{path} was exported in {contract.precision}, not in {setting.precision}")
+        if contract.precision == "int8" and (problem := int8_problem(runtime.__version__)):
+            raise ValueError(f"{path}: {problem}")
         self.setting = setting._replace(precision=contract.precision)
         self.image_size = contract.image_size
         weights = path.with_name(f"{path.name}.data")
@@ -68,6 +48,44 @@ class OnnxSession(ArraySession):
 
     def _compute(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: images}), strict=True))
+
+
+def _on_the_fastest(runtime: Any, path: Path, setting: Setting) -> tuple[Any, Setting]:
+    """The runtime's session on cuda, or on the CPU where that fails, and the setting with its device."""
+    on_cuda, on_cpu = setting._replace(device="cuda"), setting._replace(device="cpu")
+    if PROVIDERS["cuda"] in runtime.get_available_providers():  # what it was built with: there may be no GPU
+        try:
+            return _on_its_device(runtime, path, on_cuda), on_cuda
+        except ValueError:
+            if setting.backend == "tensorrt":  # it has no CPU to go to
+                raise
+    return _on_its_device(runtime, path, on_cpu), on_cpu
+
+
+def _on_its_device(runtime: Any, path: Path, setting: Setting) -> Any:
+    """The runtime's session on the setting's device, and on no other."""
+    if setting.device != "cpu" and hasattr(runtime, "preload_dlls"):  # 1.21 or newer
+        runtime.preload_dlls()  # CUDA's libraries from their Python packages, where torch has not loaded them
+    providers = _providers(setting)
+    provider = providers[0][0]
+    if provider not in runtime.get_available_providers():
+        raise ValueError(
+            f"this onnxruntime has no {provider} ({', '.join(runtime.get_available_providers())}), so "
+            f"{setting.backend} cannot use device {setting.device!r}: install onnxruntime-gpu, or choose cpu"
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = setting.threads
+    options.log_severity_level = 3  # errors
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # the runtime's own exceptions have no common base
+        raise ValueError(f"{path}: onnxruntime cannot open it ({one_line(error)})") from error
+    if session.get_providers()[0] != provider:  # it falls back to the CPU with a warning only
+        raise ValueError(
+            f"onnxruntime fell back from {provider} to {session.get_providers()[0]}: its CUDA libraries "
+            "could not be loaded; repair them, or choose device cpu"
+        )
+    return session
 
 
 def _header(session: Any, path: Path) -> str | None:
@@ -100,27 +118,3 @@ def _providers(setting: Setting) -> Providers:
     # Without these TensorRT computes in fp32. CUDA takes the nodes that it does not have.
     halves = {"trt_fp16_enable": setting.precision == "fp16", "trt_int8_enable": setting.precision == "int8"}
     return [(TENSORRT, which | halves), *own]
-
-
-def import_onnxruntime() -> Any:
-    """The package onnxruntime; it is heavy, so it is imported when it is first needed.
-
-    Raises:
-        ImportError: it is not installed, or too old.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f"onnxruntime is not installed: {INSTALL}") from error
-    if problem := version_problem(onnxruntime.__version__):
-        raise ImportError(problem)
-    return onnxruntime
-
-
-def version_problem(version: str) -> str | None:
-    """Why a version of onnxruntime, such as 1.20.1, cannot be used; None if it can."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is not None and (int(numbers[1]), int(numbers[2])) >= OLDEST:
-        return None
-    oldest = ".".join(map(str, OLDEST))
-    return f"onnxruntime {version} is too old, {oldest} or newer is needed: pip install 'onnxruntime>={oldest}'"

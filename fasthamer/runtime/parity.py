@@ -42,7 +42,7 @@ def export_and_compare(model: nn.Module, request: ExportRequest) -> dict[str, An
         model: a student or teacher in eval mode, on the CPU.
 
     Raises:
-        ValueError, FileNotOutputsError, ImportError: as `export` and `image_crops`.
+        ValueError, FileNotFoundError, ImportError: as `export` and `image_crops`.
     """
     if request.crops < 1:
         raise ValueError(f"--crops {request.crops}: at least 1")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthamer.runtime.contract import INPUT, KEY, Contract
+from fasthamer.runtime.onnxruntime_package import import_onnxruntime, int8_problem
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # metadata entry of a node: the modules it was traced in
 BACKBONE, DECODER = "model.backbone", "model.head.summary"  # scopes of their nodes in the graph
@@ -40,11 +41,13 @@ def quantise(source: Path, target: Path, crops: NDArray[np.uint8]) -> Contract:
         crops: (N, 3, S, S) like those the model will see.
 
     Raises:
-        ValueError: too few crops, or a file that is not an fp32 export.
+        ValueError: too few crops, a file that is not an fp32 export, or an onnxruntime too old for int8.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    if problem := int8_problem(import_onnxruntime().__version__):
+        raise ValueError(problem)
     if len(crops) < FEWEST:
         raise ValueError(f"int8 needs at least {FEWEST} crops to calibrate with, better 100; got {len(crops)}")
     model = onnx.load(source)

@@ -31,6 +31,7 @@ def open_session(
     Args:
         model: a student or teacher (a module in eval mode; it is moved to `device`), or an exported .onnx, .xml or
             .pt2 file. A module is folded and exported as the backend needs, which takes seconds to minutes.
+            After its weights change, open another session.
         backend: torch (the training graph), folded (the inference graph in torch), compile (that, compiled),
             cudagraphs (that, recorded; on cuda), onnxruntime, tensorrt (in ONNX Runtime, on cuda), openvino (CPU).
         precision: fp32, bf16, fp16 or int8; auto = a file's own, fp32 of a module.
@@ -79,7 +80,7 @@ def _checked_file(path: Path, backend: str) -> Path:
         )
     if not path.is_file():
         raise FileNotFoundError(f"exported model {path}: no such file")
-    usable = {".onnx": ("onnxruntime", "tensorrt", "openvino"), ".xml": ("openvino",), ".pt2": ("folded", "compile")}
+    usable = {".onnx": ("onnxruntime", "tensorrt", "openvino"), ".xml": ("openvino",), ".pt2": ("folded",)}
     if backend not in usable[path.suffix]:
         raise ValueError(f"{path}: a {path.suffix} file runs in {' or '.join(usable[path.suffix])}, not in {backend}")
     return path

@@ -19,6 +19,7 @@ from fasthamer.runtime.pt2_archive import load_pt2
 from fasthamer.runtime.session import Session, Setting
 from fasthamer.types import HandOutput
 
+COMPILER = "inductor"  # torch.compile's backend
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Run = Callable[[Tensor], dict[str, Tensor]]
 
@@ -40,10 +41,11 @@ class TorchSession(Session):
 
     @torch.no_grad()
     def _run(self, images: Any) -> dict[str, Any]:
-        if self.setting.threads and torch.get_num_threads() != self.setting.threads:
-            torch.set_num_threads(self.setting.threads)
+        _use_threads(self.setting)
         if not isinstance(images, np.ndarray):
             return self.run(images.to(self.device))
+        if min(images.strides) < 0:  # a flipped view, which torch does not take
+            images = images.copy()
         return {name: value.cpu().numpy() for name, value in self.run(torch.from_numpy(images).to(self.device)).items()}
 
 
@@ -58,6 +60,7 @@ def open_torch(model: nn.Module | Path, setting: Setting) -> Session:
         raise ValueError(f"{setting.backend} in fp16 needs a GPU; on a CPU choose fp32 or bf16")
     if setting.backend == "cudagraphs" and device.type != "cuda":
         raise ValueError(f"cudagraphs needs a CUDA device, not {setting.device!r}")
+    _use_threads(setting)  # first: compiled code is for one number of threads
     model = model.eval().to(device)  # all of it: its inference graph shares parts with it
     if setting.backend == "torch":
         return TorchSession(_training_graph(model, setting, device), model, setting, _size(model))
@@ -66,6 +69,11 @@ def open_torch(model: nn.Module | Path, setting: Setting) -> Session:
         run = {"folded": _eager, "compile": _compiled, "cudagraphs": _recorded}[setting.backend](graph, setting)
     size = crop_size(graph) if setting.backend == "cudagraphs" else None
     return TorchSession(run, graph, setting, _size(graph), size)
+
+
+def _use_threads(setting: Setting) -> None:
+    if setting.threads and torch.get_num_threads() != setting.threads:
+        torch.set_num_threads(setting.threads)
 
 
 def _size(model: nn.Module) -> int:
@@ -87,23 +95,38 @@ def _eager(graph: Deployed, setting: Setting) -> Run:
 
 
 def _compiled(graph: Deployed, setting: Setting) -> Run:
-    """Compiles at once for the setting's batch; another batch is compiled at its first call."""
+    """Compiles at once for the setting's batch; another batch, or crops of another size, at its first call."""
+    made: dict[torch.Size, Callable[[Tensor], HandOutput]] = {}
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        # The example's strides, as others would be compiled again; `contiguous` leaves those of a crop[None].
+        images = images.clone(memory_format=torch.contiguous_format)
+        if images.shape not in made:
+            made[images.shape] = _compiled_for(images, graph, setting)
+        return named(made[images.shape](images))
+
+    with torch.no_grad():
+        run(_example(graph, setting))
+    return run
+
+
+def _compiled_for(example: Tensor, graph: Deployed, setting: Setting) -> Callable[[Tensor], HandOutput]:
+    """The graph, compiled for the shape of an example."""
     options: dict[str, Any] | None = {"freezing": True} if setting.device == "cpu" else None  # packs weights
 
     def run(images: Tensor) -> HandOutput:
         return graph(images)
 
-    # Compilations are kept, and their number is limited, by code object: each session has one of its own. A size that
-    # differs from an earlier session's would be taken for a variable, and resizing by one takes minutes to compile.
+    # Compilations are kept by code object, and torch makes no more than 8 for one: each shape has an object of its own.
+    # Without dynamic=False a second shape would be taken for a variable; resizing by one takes minutes to compile.
     own = FunctionType(run.__code__.replace(), run.__globals__, closure=run.__closure__)
-    compiled = torch.compile(own, options=options, dynamic=False)
+    compiled = torch.compile(own, backend=COMPILER, options=options, dynamic=False)
     try:
-        with torch.no_grad():
-            compiled(_example(graph, setting))
+        compiled(example)
     except BackendCompilerFailed as error:
         reason = str(error.inner_exception).strip().splitlines()[0]
         raise ValueError(f"torch.compile cannot build this model here ({reason}): a C++ compiler is needed") from error
-    return lambda images: named(compiled(images))
+    return compiled
 
 
 def _recorded(graph: Deployed, setting: Setting) -> Run:
