@@ -124,21 +124,64 @@ def test_backends_of_the_gpu_do_not_run_on_the_cpu(backend, message, student, ex
         open_session(exported_teacher[1] if backend == "tensorrt" else student, backend)
 
 
-def test_onnxruntimes_silent_fallback_to_the_cpu_is_an_error(exported_teacher, monkeypatch):
-    class Fallen:
-        def __init__(self, *given, **options):
-            pass
+def without_a_gpu(version):
+    """The package onnxruntime as built for CUDA, on a machine without a GPU."""
+    import onnxruntime
 
-        def get_providers(self):
-            return ["CPUExecutionProvider"]
+    def opened(path, options, providers):
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    runtime = SimpleNamespace(
-        __version__="1.20.0",
+    return SimpleNamespace(
+        __version__=version,
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-        SessionOptions=SimpleNamespace,
-        InferenceSession=Fallen,
+        SessionOptions=onnxruntime.SessionOptions,
+        InferenceSession=opened,
     )
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+
+
+def test_auto_is_the_cpu_where_onnxruntime_has_no_usable_gpu(exported_teacher, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", without_a_gpu("1.20.0"))
+    session = open_session(exported_teacher[1], "onnxruntime", device="auto")
+    assert session.setting.device == "cpu" and session(crops(1))["vertices"].shape == (1, 778, 3)
+
+
+def test_int8_needs_an_onnxruntime_that_computes_it_right(exported_teacher, monkeypatch, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(exported_teacher[1])
+    for each in model.metadata_props:
+        each.value = each.value.replace('"fp32"', '"int8"')
+    onnx.save(model, tmp_path / "int8.onnx")
+    assert open_session(tmp_path / "int8.onnx", "onnxruntime", "int8").setting.precision == "int8"
+    monkeypatch.setitem(sys.modules, "onnxruntime", without_a_gpu("1.24.0"))
+    with pytest.raises(ValueError, match=r"int8 would be wrong by millimetres: onnxruntime 1\.24\.0 is too old, 1\.32"):
+        open_session(tmp_path / "int8.onnx", "onnxruntime", "int8")
+
+
+@pytest.mark.parametrize("backend", ["torch", "folded"])
+def test_flipped_arrays_are_taken(backend, student):
+    session, images = open_session(student, backend), crops(2, 64)
+    flipped = session(images[:, ::-1])
+    assert farthest_mm(flipped, session(np.ascontiguousarray(images[:, ::-1]))) < 1e-3
+
+
+def test_new_weights_are_exported_anew():
+    model = build_student("timm:test_resnet", decoder_size="tiny", image_size=64).eval()
+    before = open_session(model, "onnxruntime")(crops(1, 64))
+    with torch.no_grad():
+        for each in model.parameters():
+            each.mul_(1.1)
+    after = open_session(model, "onnxruntime")(crops(1, 64))
+    assert farthest_mm(after, open_session(model, "torch")(crops(1, 64))) < 0.01 < farthest_mm(after, before)
+
+
+def test_an_archive_is_not_compiled(tmp_path):
+    (tmp_path / "x.pt2").touch()
+    with pytest.raises(ValueError, match=r"a \.pt2 file runs in folded, not in compile"):
+        open_session(tmp_path / "x.pt2", "compile")
+
+
+def test_onnxruntimes_silent_fallback_to_the_cpu_is_an_error(exported_teacher, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", without_a_gpu("1.20.0"))
     with pytest.raises(ValueError, match="fell back from CUDAExecutionProvider to CPUExecutionProvider"):
         open_session(exported_teacher[1], "onnxruntime", device="cuda")
 
