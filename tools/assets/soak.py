@@ -140,9 +140,9 @@ class Workload:
 
     def _train(self, run: Path) -> None:
         settings = {
-            "KD.MODE": "hybrid", "DATA.SYNTHETIC_FOLDER": str(self.folder / "images"), "DATA.SYNTHETIC_SIZE": "16",
-            "DATA.SYNTHETIC_EVAL_SIZE": "4", "DATA.WORKERS": "1", "TRAIN.STEPS": "4", "TRAIN.BATCH": "4",
-            "TRAIN.CHECKPOINT_EVERY": "2", "TRAIN.EVAL_EVERY": "2", "DEVICE": "cpu",
+            "KD.MODE": "hybrid", "STUDENT.FREEZE": "3", "DATA.SYNTHETIC_FOLDER": str(self.folder / "images"),
+            "DATA.SYNTHETIC_SIZE": "16", "DATA.SYNTHETIC_EVAL_SIZE": "4", "DATA.WORKERS": "1", "TRAIN.STEPS": "4",
+            "TRAIN.BATCH": "4", "TRAIN.CHECKPOINT_EVERY": "2", "TRAIN.EVAL_EVERY": "2", "DEVICE": "cpu",
         }  # fmt: skip
         cfg = load_config("quickstart", [part for pair in settings.items() for part in pair])
         execute(prepare(cfg, run))
