@@ -4,33 +4,53 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 
+PRESENT: dict[str, Callable[[], bool]] = {  # best first
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; auto = cuda, then mps, then cpu.
+    """The device of a name; auto = cuda, then mps, then cpu: the first that computes.
+
+    Warns where auto passes over a GPU that is there but does not compute.
 
     Raises:
-        ValueError: not a device, or not on this machine.
+        ValueError: not a device, or none that computes on this machine.
     """
-    if name == "auto":
-        return torch.device(_best())
+    if name != "auto":
+        trouble = trouble_with(name)
+        if trouble:
+            raise ValueError(f"device {name!r} cannot be used here ({trouble}); auto takes the best there is")
+        return torch.device(name)
+    return _first_that_computes([gpu for gpu, present in PRESENT.items() if present()])
+
+
+def _first_that_computes(gpus: Sequence[str]) -> torch.device:
+    for gpu in gpus:
+        trouble = trouble_with(gpu)
+        if not trouble:
+            return torch.device(gpu)
+        warnings.warn(f"{gpu} is there but does not compute ({trouble}); it is passed over", stacklevel=3)
+    return torch.device("cpu")
+
+
+def trouble_with(name: str) -> str:
+    """Why this torch does not compute on a device; empty where it does.
+
+    A build of torch without kernels for a GPU (too old, too new) sees it and gives it memory: only a kernel fails.
+    """
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=torch.device(name)) + 1
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); auto takes the best there is") from None
-    return device
-
-
-def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        return str(error).strip().partition("\n")[0]
+    return ""
 
 
 def keep_freed_memory() -> None:

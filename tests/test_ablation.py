@@ -159,6 +159,12 @@ def test_after_an_interrupt_nothing_begins(tmp_path):
     assert "| what | point |" in write_report(plan)
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert ablate_tokenhand.main(["--out", str(tmp_path / "file" / "out")]) == 1
+    assert capsys.readouterr().err.startswith("ablate_tokenhand: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

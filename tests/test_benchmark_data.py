@@ -64,6 +64,7 @@ def test_the_images_it_makes_have_labels_that_fit(tmp_path):
         (["--images", "0"], "at least one image"),
         (["--data", "freihnad"], "did you mean 'freihand'"),
         (["--data", "tars", "--data-root", "/nowhere"], "no folder /nowhere"),
+        (["--sheet", "sheet.gifx"], "no image format '.gifx'"),
         (["--data", "synthetic", "--image-size", "3"], "image_size is 3"),
     ],
 )

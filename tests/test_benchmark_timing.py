@@ -58,6 +58,11 @@ def test_calls_take_turns_after_their_warm_up():
     assert {name: len(each) for name, each in times.items()} == {"a": 3, "b": 3, "c": 3}
 
 
+def test_no_rounds_are_refused():
+    with pytest.raises(ValueError, match="0 timed calls: at least one"):
+        interleaved({"a": lambda: None}, repeats=0)
+
+
 def test_a_time_budget_ends_after_whole_rounds_of_at_least_three(clock):
     calls = {"a": lambda: clock.sleep(2.0), "b": lambda: clock.sleep(1.0)}
     for seconds, rounds in ((0.0, 3), (11.0, 4), (12.0, 5)):  # a round takes 3 seconds

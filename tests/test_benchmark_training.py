@@ -98,6 +98,7 @@ def test_the_table_leaves_out_what_was_not_measured():
         (["--modes", "none"], "no distillation mode named 'none'"),
         (["--student", "mobilenetv3_x"], "did you mean 'mobilenetv3_"),
         (["DEVICE", "cuda:99"], "device 'cuda:99'"),
+        (["--repeats", "0"], "0 timed calls"),
         (["TRAIN.BATHC", "3"], "did you mean TRAIN.BATCH"),
     ],
 )
@@ -106,6 +107,12 @@ def test_a_users_mistake_is_one_line(capsys, arguments, message):
         tool.main(["--depth", "1", *arguments])
     assert refused.value.code == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line_before_anything_is_timed(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert tool.main(["--depth", "1", "--out", str(tmp_path / "file" / "out")]) == 1
+    assert capsys.readouterr().err.startswith("benchmark_training: ")
 
 
 def test_every_loop_is_explained():

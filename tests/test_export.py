@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from torch import nn
 
 from fasthamer.predict import HandMesh
@@ -250,6 +251,12 @@ def test_an_archive_with_more_in_it_is_not_opened(archive, tmp_path):
         more.writestr("hand/data/constants/custom_obj_0", b"anything")
     with pytest.raises(ValueError, match="it holds 'data/constants/custom_obj_0'"):
         open_session(bad, "folded")
+
+
+def test_an_archive_on_a_full_disk_leaves_nothing(student, tmp_path):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        export(student, tmp_path / "hand.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_differences_and_costs_are_those_of_the_definition():

@@ -236,6 +236,13 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
         read_records(study, tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_line_before_anything_is_trained(file, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    call = [str(file), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "file" / "out")]
+    assert command.main(call) == 1
+    assert capsys.readouterr().err.startswith("study: ") and not (tmp_path / "runs").exists()
+
+
 def test_commands_keep_each_others_records_and_mix_no_settings(tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY[: TINY.index("SETS")])

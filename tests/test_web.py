@@ -147,6 +147,10 @@ def test_a_taken_port_is_named_and_port_0_is_a_free_one(capsys):
     assert "203.0.113.1" in error_of(capsys, "--host", "203.0.113.1")  # a documentation address, nobody's own
 
 
+def test_an_ipv6_address_stands_in_brackets():
+    assert [serve.in_a_url(host) for host in ("::1", "127.0.0.1")] == ["[::1]", "127.0.0.1"]
+
+
 def test_without_gradio_the_command_names_the_extra(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert "pip install 'fasthamer-kd[web]'" in error_of(capsys, "--port", "0")

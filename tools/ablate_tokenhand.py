@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from fasthamer.tools import cli
@@ -45,11 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(points)} points: a tokenizer of {plan.steps} steps{students}, {plan.jobs} at a time, in {plan.out}")
     print(f"about {duration(estimate(plan))} on two cores for what is not finished yet", flush=True)
     failed = []
-    with InterruptHandler() as interrupt:
-        for result in ablate(plan, interrupt, lambda line: print(line, flush=True)):
-            write_report(plan)
-            failed += [result.job.name] if result.trouble else []
-    print(f"\n{write_report(plan)}\nthe same, with curves, in {plan.out / 'ablation.md'}")
+    try:
+        with InterruptHandler() as interrupt:
+            for result in ablate(plan, interrupt, partial(print, flush=True)):
+                write_report(plan)
+                failed += [result.job.name] if result.trouble else []
+        print(f"\n{write_report(plan)}\nthe same, with curves, in {plan.out / 'ablation.md'}")
+    except OSError as error:  # no permission, a full disk
+        return cli.failed("ablate_tokenhand", error)
     if failed or interrupt.requested:
         what = f"not finished: {', '.join(failed)}" if failed else "stopped"
         print(f"ablate_tokenhand: {what}; the same command goes on from there", file=sys.stderr)

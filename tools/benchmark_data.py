@@ -34,7 +34,7 @@ from fasthamer.data.readers.tar_record import write_record
 from fasthamer.data.readers.tars import RECORD, webdataset
 from fasthamer.data.sample import Labels
 from fasthamer.data.synthetic.dataset import SyntheticDataset
-from fasthamer.files.images import write_image
+from fasthamer.files.images import encode_image, write_image
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.rotation import matrix_to_axis_angle
 from fasthamer.tools import cli
@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(f"--count is {arguments.count}, at least one crop is timed")
             if arguments.images < 1:
                 raise ValueError(f"--images is {arguments.images}, at least one image is made")
+            if arguments.sheet:
+                encode_image(np.zeros((1, 1, 3), np.uint8), arguments.sheet.suffix)  # a format that cannot be written
             hand, (name, root) = load_hand(arguments.hand), (arguments.data, arguments.data_root)
             if name is None:
                 name, root = "tars", stack.enter_context(tempfile.TemporaryDirectory(prefix="fasthamer-"))
@@ -87,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(_line(number, measure(images, number, arguments.count, cfg), cfg.IMAGE_SIZE), flush=True)
             if arguments.sheet:
                 write_image(arguments.sheet, sheet(images, cfg), quality=84)
-        except BadSample as error:
+        except (BadSample, OSError) as error:
             return cli.failed("benchmark_data", error)
     return 0
 

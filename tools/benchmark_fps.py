@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.benchmark.run import Report, benchmark
     from fasthamer.benchmark.timing import machine
     from fasthamer.distill.benchmark_models import BenchmarkRequest, benchmark_models
+    from fasthamer.files.atomic import check_writable
 
     command = shlex.join(["python", "tools/benchmark_fps.py", *(sys.argv[1:] if argv is None else argv)])
     try:
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(setting.threads)
         about = machine(setting.device)
         if arguments.head:
-            _check_writable(arguments.out)
+            check_writable(arguments.out)
             report = Report(benchmark_heads(setting), [], [])
             print(write(arguments.out, report, about, command))
             return 0
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         def keep(report: Report) -> None:  # after each model and batch, so that a stopped run leaves results
             write(arguments.out, report, about, command)
 
-        _check_writable(arguments.out)
+        check_writable(arguments.out)
         report = benchmark(models, setting, teacher, lambda line: print(line, file=sys.stderr), keep)
         print(write(arguments.out, report, about, command, points(report.rows, scores)))
     except cli.MISTAKES as error:
@@ -102,16 +102,6 @@ def _setting(arguments: argparse.Namespace) -> Setting:
         peak_sides=tuple(_number(text) for text in _listed(arguments.peak_sides)),
         peak_mb=tuple(_number(text) for text in _listed(arguments.peak_mb)),
     )
-
-
-def _check_writable(folder: Path) -> None:
-    """Makes the folder, and a file in it for a moment: timing takes too long to fail after it.
-
-    Raises:
-        OSError: it cannot be written to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from fasthamer.benchmark.timing import machine
 from fasthamer.config import load_config
 from fasthamer.device import pick_device
 from fasthamer.distill.training_speed import LOOPS, MEANING, WHOLE_DEPTH, Row, measure, peak_mb, table
-from fasthamer.files.atomic import write_json
+from fasthamer.files.atomic import check_writable, write_json
 from fasthamer.registry import unknown
 from fasthamer.tools import cli
 
@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.peak_of:
             print(peak_mb(cfg, modes[0], loops[0], depth, arguments.peak_of))
             return 0
+        if arguments.out:
+            check_writable(arguments.out)
         rows: list[Row] = []
         with tempfile.TemporaryDirectory() as caches:
             for mode in modes:
@@ -51,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
                     print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     except cli.MISTAKES as error:
         parser.error(cli.one_line(error))
+    except OSError as error:  # no permission, a full disk
+        return cli.failed("benchmark_training", error)
     whole = "all" if depth == WHOLE_DEPTH else "stand-in:"
     about = {
         **machine(device),

@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -86,14 +87,22 @@ def torch_and_devices() -> Iterator[Finding]:
     """PyTorch's version, device, number types and threads."""
     import torch
 
-    from fasthamer.device import pick_device
+    from fasthamer.device import pick_device, trouble_with
 
-    device = pick_device("auto")
+    with warnings.catch_warnings(action="ignore"):  # the finding says it
+        device = pick_device("auto")
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     yield Finding("ok", "torch", f"{torch.__version__}")
     if device.type == "cuda":
         bf16 = "bf16 and fp32" if torch.cuda.is_bf16_supported() else "fp32; no bf16"
         yield Finding("ok", "device", f"cuda: {name}, {bf16}")
+    elif torch.cuda.is_available():
+        yield Finding(
+            "warning",
+            "device",
+            f"{device.type}: this torch ({torch.__version__}) sees a GPU but does not compute on it "
+            f"({trouble_with('cuda')}); install the build for your GPU from pytorch.org",
+        )
     elif shutil.which("nvidia-smi"):
         yield Finding(
             "warning",

@@ -67,6 +67,11 @@ def free_port(host: str, port: int) -> int:
         ) from None
 
 
+def in_a_url(host: str) -> str:
+    """IPv6 addresses stand in brackets (RFC 3986, 3.2.2); Gradio wants them, too."""
+    return f"[{host}]" if ":" in host else host
+
+
 def serve(models: list[str], device: str, host: str, port: int, folder: Path) -> None:
     """Serves the page until Ctrl-C or SIGTERM.
 
@@ -92,7 +97,7 @@ def serve(models: list[str], device: str, host: str, port: int, folder: Path) ->
     page.queue(max_size=20)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     page.launch(
-        server_name=host,
+        server_name=in_a_url(host),
         server_port=port,
         share=False,
         ssr_mode=False,
@@ -103,7 +108,7 @@ def serve(models: list[str], device: str, host: str, port: int, folder: Path) ->
         theme=theme(),
         css=CSS,
     )
-    print(f"fasthamer: http://{host}:{port}  (Ctrl-C ends it)", flush=True)
+    print(f"fasthamer: http://{in_a_url(host)}:{port}  (Ctrl-C ends it)", flush=True)
     if host not in LOOPBACK:
         print("fasthamer: other computers can open this page; it has no passwords", file=sys.stderr)
     page.block_thread()

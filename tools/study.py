@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from fasthamer.tools import cli
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     from fasthamer.distill.study.cells import read_records, read_teachers, run_study
     from fasthamer.distill.study.grid import chosen, read_study
     from fasthamer.distill.study.summary import write_summary
+    from fasthamer.files.atomic import check_writable
     from fasthamer.training.interrupt import InterruptHandler
 
     out = arguments.out or arguments.study.parent
@@ -43,14 +45,16 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0
     print(f"{len(cells)} cells, {sum(cell.name in records for cell in cells)} of them done", flush=True)
-    failed = []
-    with InterruptHandler() as interrupt:
-        for result in run_study(
-            study, cells, arguments.runs.resolve(), out, arguments.jobs, interrupt, lambda line: print(line, flush=True)
-        ):
-            failed += [result.job.name] if result.trouble else []
-            write_summary(study, read_records(study, out), read_teachers(study, out), out)
-    print(f"\n{write_summary(study, read_records(study, out), read_teachers(study, out), out)}")
+    failed, runs = [], arguments.runs.resolve()
+    try:
+        check_writable(out)
+        with InterruptHandler() as interrupt:
+            for result in run_study(study, cells, runs, out, arguments.jobs, interrupt, partial(print, flush=True)):
+                failed += [result.job.name] if result.trouble else []
+                write_summary(study, read_records(study, out), read_teachers(study, out), out)
+        print(f"\n{write_summary(study, read_records(study, out), read_teachers(study, out), out)}")
+    except OSError as error:  # no permission, a full disk
+        return cli.failed("study", error)
     if failed or interrupt.requested:
         what = f"not finished: {', '.join(failed)}" if failed else "stopped"
         print(f"study: {what}; the same command goes on from there", file=sys.stderr)

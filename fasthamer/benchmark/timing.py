@@ -96,7 +96,12 @@ def in_blocks(
         block_seconds: length of a block; it ends earlier after `BLOCK_CALLS` calls, and holds at least one.
         warmup: untimed calls of each at the start; none begins after `WARMUP_SECONDS`.
         clock: seconds.
+
+    Raises:
+        ValueError: no rounds, or fewer.
     """
+    if rounds < 1:
+        raise ValueError(f"{rounds} timed calls: at least one is needed")
     names = list(calls)
     quick = {name: _warm_up(calls[name], warmup, clock) < block_seconds for name in names}
     blocks: Blocks = {name: [] for name in names}

@@ -76,6 +76,16 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and a file in it for a moment, where hours of work come before the first result.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 def remove_drafts(folder: Path, older_than: float = 3600.0) -> None:
     """Removes drafts that killed processes left in a folder.
 

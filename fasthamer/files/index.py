@@ -35,7 +35,7 @@ def cached(name: str, sources: Iterable[Path], make: Callable[[], Arrays], folde
     if folder == "none":
         return make()
     parent = _cache_folder() if folder == "auto" else Path(folder)
-    path = parent / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.npz"
+    path = parent / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:20]}.npz"
     state = _state(sources)
     try:
         arrays = unpack_npz(path, str(path))
@@ -60,7 +60,7 @@ def _state(sources: Iterable[Path]) -> str:
     for path in sources:
         try:
             about = os.stat(path)
-            digest.update(f"\n{path}\t{about.st_size}\t{about.st_mtime_ns}".encode())
+            digest.update(os.fsencode(f"\n{path}\t{about.st_size}\t{about.st_mtime_ns}"))
         except OSError:
-            digest.update(f"\n{path}\tmissing".encode())
+            digest.update(os.fsencode(f"\n{path}\tmissing"))
     return digest.hexdigest()

@@ -31,13 +31,19 @@ _SIZES = re.compile(r"(Mul|Add|Integer|Symbol|'s\d+'|positive=True|integer=True|
 
 
 def save_pt2(module: nn.Module, example: Tensor, contract: Contract, path: Path) -> None:
-    """Writes the module, exported with a dynamic batch, to `path` (ends in .pt2)."""
+    """Writes the module, exported with a dynamic batch, to `path` (ends in .pt2).
+
+    Raises:
+        OSError: the disk is full.
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, (example,), dynamic_shapes={"image": {0: Dim("batch")}})
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of the machine that exported
-        torch.export.save(program, path, extra_files={KEY: contract.to_json()})
+        content = io.BytesIO()  # onto a full disk torch's own writer fails with an internal assertion
+        torch.export.save(program, content, extra_files={KEY: contract.to_json()})
+    path.write_bytes(content.getbuffer())
 
 
 def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
