@@ -174,12 +174,6 @@ def test_new_weights_are_exported_anew():
     assert farthest_mm(after, open_session(model, "torch")(crops(1, 64))) < 0.01 < farthest_mm(after, before)
 
 
-def test_an_archive_is_not_compiled(tmp_path):
-    (tmp_path / "x.pt2").touch()
-    with pytest.raises(ValueError, match=r"a \.pt2 file runs in folded, not in compile"):
-        open_session(tmp_path / "x.pt2", "compile")
-
-
 def test_onnxruntimes_silent_fallback_to_the_cpu_is_an_error(exported_teacher, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", without_a_gpu("1.20.0"))
     with pytest.raises(ValueError, match="fell back from CUDAExecutionProvider to CPUExecutionProvider"):
