@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from fasthamer.distill.run import DistillRun
+    from fasthamer.distill.tokenizer import TokenizerRun
+
+    Prepared = TypeVar("Prepared", DistillRun, TokenizerRun)
 
 FLAGS = {  # flag: (config key, help)
     "--student": ("STUDENT.NAME", "see `tools/distill.py --list`, or timm:<name>"),
@@ -91,6 +98,43 @@ def print_lines(lines: Iterable[str]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the interpreter flushes once more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def carry_out(
+    name: str,
+    prepared: Prepared,
+    execute: Callable[[Prepared], dict[str, Any]],
+    result: Callable[[dict[str, Any]], str],
+) -> int:
+    """Announces a prepared training, runs it and prints its result; in several processes, the main one alone prints.
+
+    Args:
+        name: of the command.
+        prepared: `DistillRun` or `TokenizerRun`.
+        execute: trains, and returns scores.
+        result: of scores, in one line.
+
+    Returns:
+        The command's exit code.
+    """
+    from fasthamer.training.interrupt import Interrupted
+
+    prints = prepared.trainer.accelerator.is_main_process
+    if prints:
+        print(prepared.announcement, flush=True)
+        if prepared.resume_from:
+            print(f"resumed from {prepared.resume_from}", flush=True)
+    try:
+        scores = execute(prepared)
+    except Interrupted as stopped:
+        if prints:
+            print(f"{stopped}; go on with: python tools/{name}.py --out {prepared.run} --resume", file=sys.stderr)
+        return stopped.exit_code
+    except (FloatingPointError, ValueError, OSError) as error:
+        return failed(name, error)
+    if prints:
+        print(result(scores))
+    return 0
 
 
 def failed(name: str, error: BaseException | str) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -38,31 +39,19 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     from fasthamer.distill.run import execute, prepare
-    from fasthamer.training.interrupt import Interrupted
 
     try:
         cfg, run = _settings(arguments, overrides)
         prepared = prepare(cfg, run, arguments.resume)
     except cli.MISTAKES as error:
         parser.error(cli.one_line(error))
-    main_process = prepared.trainer.accelerator.is_main_process
-    if main_process:
-        print(prepared.announcement, flush=True)
-        if prepared.resume_from:
-            print(f"resumed from {prepared.resume_from}", flush=True)
-    try:
-        scores = execute(prepared)
-    except Interrupted as stopped:
-        if main_process:
-            print(f"{stopped}; go on with: python tools/distill.py --out {run} --resume", file=sys.stderr)
-        return stopped.exit_code
-    except (FloatingPointError, ValueError, OSError) as error:
-        return cli.failed("distill", error)
-    if main_process:
-        millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))
-        crops = f"on {scores['n']} crops of {scores['image_size']} pixels"
-        print(f"{run / 'student.safetensors'}: {millimetres} {crops}")
-    return 0
+    return cli.carry_out("distill", prepared, execute, lambda scores: _result(run, scores))
+
+
+def _result(run: Path, scores: dict[str, Any]) -> str:
+    millimetres = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if name.endswith("_mm"))
+    crops = f"on {scores['n']} crops of {scores['image_size']} pixels"
+    return f"{run / 'student.safetensors'}: {millimetres} {crops}"
 
 
 def _settings(arguments: argparse.Namespace, overrides: list[str]) -> tuple[CfgNode, Path]:

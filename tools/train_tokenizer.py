@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from fasthamer.tools import cli
 from fasthamer.training.run_dir import config_of
@@ -27,32 +28,20 @@ def main(argv: list[str] | None = None) -> int:
     run = arguments.out
 
     from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
-    from fasthamer.training.interrupt import Interrupted
 
     try:
         cfg = config_of(run, arguments.config, overrides, arguments.resume, DEFAULT)
         prepared = prepare_tokenizer(cfg, run, arguments.resume)
     except (*cli.MISTAKES, ImportError) as error:
         parser.error(cli.one_line(error))
-    main_process = prepared.trainer.accelerator.is_main_process
-    if main_process:
-        print(prepared.announcement, flush=True)
-        if prepared.resume_from:
-            print(f"resumed from {prepared.resume_from}", flush=True)
-    try:
-        scores = train_tokenizer(prepared)
-    except Interrupted as stopped:
-        if main_process:
-            print(f"{stopped}; go on with: python tools/train_tokenizer.py --out {run} --resume", file=sys.stderr)
-        return stopped.exit_code
-    except (FloatingPointError, ValueError, OSError) as error:
-        return cli.failed("train_tokenizer", error)
-    if main_process:
-        print(
-            f"{run / FILE}: PA-MPVPE {scores['pa_mpvpe_mm']:.2f} mm, MPVPE {scores['mpvpe_mm']:.2f} mm on "
-            f"{scores['n']} held-out hands; {scores['codes_used_share']:.0%} of the codes in use"
-        )
-    return 0
+    return cli.carry_out("train_tokenizer", prepared, train_tokenizer, lambda scores: _result(run / FILE, scores))
+
+
+def _result(path: Path, scores: dict[str, Any]) -> str:
+    return (
+        f"{path}: PA-MPVPE {scores['pa_mpvpe_mm']:.2f} mm, MPVPE {scores['mpvpe_mm']:.2f} mm on "
+        f"{scores['n']} held-out hands; {scores['codes_used_share']:.0%} of the codes in use"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
