@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,11 @@ def save_pt2(module: nn.Module, example: Tensor, contract: Contract, path: Path)
         program = torch.export.export(module, (example,), dynamic_shapes={"image": {0: Dim("batch")}})
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of the machine that exported
-        content = io.BytesIO()  # onto a full disk torch's own writer fails with an internal assertion
-        torch.export.save(program, content, extra_files={KEY: contract.to_json()})
-    path.write_bytes(content.getbuffer())
+        with path.open("wb") as file:
+            target = _FirstError(file)
+            torch.export.save(program, target, extra_files={KEY: contract.to_json()})  # type: ignore[arg-type]
+            if target.error is not None:
+                raise target.error
 
 
 def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
@@ -81,6 +83,23 @@ def _checked(path: Path) -> str | None:
         raise ValueError(f"{path}: will not be opened, {error}") from None
     except Exception as error:  # zipfile, json and torch raise a dozen types
         raise ValueError(f"{path}: not an archive of torch.export, or a damaged one ({one_line(error)})") from error
+
+
+class _FirstError:
+    """A file that keeps its first error: torch's writer ends the process when a write fails."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self.file.write(data)
+                self.file.flush()
+            except OSError as error:
+                self.error = error
+        return len(data)
 
 
 class _RefusedError(Exception):
