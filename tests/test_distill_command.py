@@ -165,6 +165,16 @@ def test_resume_needs_a_run_and_keeps_its_settings(capsys, tmp_path):
     assert "began with another hand (0123, now" in complaint(capsys, "--resume", "--out", str(run))
 
 
+def test_a_resumed_run_finds_its_cache_in_another_folder_but_goes_on_with_one(capsys, tmp_path, teacher_file):
+    run, cache, moved = (tmp_path / name for name in ("run", "cache", "moved"))
+    options = [*SMALL, "--kd", "output", "--teacher", teacher_file, "TEACHER.CACHE_VIEWS", "1", "--out", str(run)]
+    assert main([*options, "--teacher-cache", str(cache)]) == 0
+    cache.rename(moved)
+    again = ["--resume", "--out", str(run), "--steps", "3"]
+    assert main([*again, "--teacher-cache", str(moved)]) == 0 and not cache.exists()
+    assert "was started with TEACHER.CACHE" in complaint(capsys, *again, "TEACHER.CACHE", "")
+
+
 def test_a_broken_evaluation_does_not_cost_the_training(tmp_path):
     class Damaged(Noise):
         def __getitem__(self, key):

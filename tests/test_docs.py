@@ -12,7 +12,10 @@ import pytest
 from fasthamer.config import defaults, load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 COMMAND = re.compile(r"(?:python|torchrun \S+ \d+) (tools/[a-z]\w*(?:/\w+)*\.py)((?:\\\n|[^\n`|])*)")
 BASES = (ROOT, ROOT / "fasthamer")  # what paths in the text are relative to
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("fasthamer", "students", "teachers", "distill", "tools", "configs", "docs", "tests")
 OLD_FILES = ROOT / "tests" / "data" / "before_redraw"  # made by an older version, with its names
-PAGES = ("README.md", "CONTRIBUTING.md", "Makefile", "setup.py", "pyproject.toml")
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "setup.py", "pyproject.toml")
 # Each with what to write instead.
 BANNED = {
     **dict.fromkeys(("classroom", "room", "rooms"), "trainer; space (on a disk)"),

@@ -32,12 +32,13 @@ except ImportError:  # Windows has no record locks
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # in a run directory
 
-# What a resumed run may change: device, speed, length and how often it logs; nothing else of what it computes.
+# What a resumed run may change: device, threads, length and how often it logs; nothing else of what it computes.
 FREE = (
     *("DEVICE", "DATA.ROOT", "DATA.WORKERS", "TEACHER.CHECKPOINT", "EVAL.BATCH"),
     *("TRAIN.STEPS", "TRAIN.LOG_EVERY", "TRAIN.EVAL_EVERY", "TRAIN.IMAGE_EVERY", "TRAIN.CHECKPOINT_EVERY"),
-    *("TRAIN.KEEP", "TRAIN.BEST", "TRAIN.SKIPS", "DATA.FAULTS"),
+    *("TRAIN.KEEP", "TRAIN.BEST", "TRAIN.SKIPS", "TRAIN.THREADS", "DATA.FAULTS", "DATA.INDEX"),
 )
+MOVABLE = ("TEACHER.CACHE", "STUDENT.CACHE", "DATA.SYNTHETIC_FOLDER")  # folders that may be others, if there were any
 
 
 def refuse_foreign(run: Path) -> None:
@@ -90,10 +91,11 @@ def resumed_config(run: Path, overrides: list[str]) -> CfgNode:
         )
     before, after = load_config(saved), load_config(saved, overrides)
     for key in (RENAMED.get(key, key) for key in overrides[::2]):
-        if key not in FREE and _get(before, key) != _get(after, key):
+        old, new = _get(before, key), _get(after, key)
+        if key not in FREE and old != new and not (key in MOVABLE and old and new):
             raise ValueError(
-                f"{run} was started with {key} {_get(before, key)}, a resumed run keeps it; for {_get(after, key)} "
-                "start a new run with another --out"
+                f"{run} was started with {key} {old}, a resumed run keeps it; for {new} start a new run with another "
+                "--out"
             )
     return after
 
