@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 FLAGS = {  # flag: (config key, help)
     "--student": ("STUDENT.NAME", "see `tools/distill.py --list`, or timm:<name>"),
-    "--decoder": ("STUDENT.DECODER", "mano (HaMeR's), flat, or token (TokenHand's)"),
+    "--decoder": (
+        "STUDENT.DECODER",
+        "mano (HaMeR's with a position embedding), hamer (without), flat, or token (TokenHand's)",
+    ),
     "--tokenizer": ("STUDENT.TOKENIZER", "of the decoder token: a tokenizer.safetensors; else the embedded hand's"),
     "--decoder-size": ("STUDENT.DECODER_SIZE", "full (HaMeR's own), medium, small or tiny"),
     "--kd": ("KD.MODE", "none, output, feature or hybrid"),

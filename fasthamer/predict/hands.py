@@ -139,14 +139,15 @@ class Hands:
         }
 
     def fit_mano(self, hand: Hand | str | Path) -> MeshFit:
-        """MANO's parameters for each mesh, and the distance of their mesh from it; needs torch.
+        """The hand's pose and shape for each mesh, and the distance of their mesh from it; needs torch.
 
         A left hand is fitted as its mirror image and its parameters are mirrored back: they are for MANO_LEFT with the
         sign of its shape directions corrected (`fasthamer.hand.left`), or through `mirror_fit` for `hand`. The fit's
         translation is that of `vertices`: add `self.translation` for the image's frame.
 
         Args:
-            hand: the hand that the model was trained with, or its file, or "embedded".
+            hand: the hand that the model was trained with, or its file; "embedded" for the shipped models. The
+                parameters are those of this hand.
 
         Raises:
             FileNotFoundError, ValueError: no usable file, or a hand with another mesh topology.

@@ -35,7 +35,7 @@ MEANING = {
     "landmarks": "21 x 2 pixels of the image: the detector's keypoints, OpenPose order",
     "mano_global_orient": "3 x 3 rotation of the wrist in the camera's axes",
     "mano_hand_pose": "15 x 3 x 3 rotations relative to the parent joint, MANO's joint order",
-    "mano_betas": "10 shape parameters",
+    "mano_betas": "10 shape parameters; these, and the pose, are of the hand that the model was trained with",
     "mano_axis_angle": "48 radians: wrist, then 15 joints, absolute",
     "mano_mean_relative": "48 radians: the same, the joints' minus hands_mean",
 }
