@@ -51,7 +51,7 @@ setup(
         "dev": [
             "pytest>=8.2,<10",
             "pytest-timeout>=2.3,<3",
-            "pytest-xdist>=3.8,<4",  # make test runs two processes
+            "pytest-xdist>=3.8,<4",  # make test runs several processes
             "hypothesis>=6.100,<7",
             "ruff>=0.8,<0.18",
             "mypy>=1.13,<3",

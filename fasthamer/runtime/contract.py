@@ -40,7 +40,7 @@ class Contract(NamedTuple):
     image_size: int  # S of its input crops (B, 3, S, S)
     view: tuple[float, float, float, float]  # left, top, right, bottom of the part of the crop that it uses, crop units
     outputs: tuple[str, ...]
-    precision: str  # fp32, fp16 or int8
+    precision: str  # fp32, fp16, bf16 or int8
     hand: str  # fingerprint of the hand model
     hand_name: str
     faces: list[list[int]] | None  # of the mesh; None without one

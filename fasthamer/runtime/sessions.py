@@ -37,7 +37,7 @@ def open_session(
         precision: fp32, bf16, fp16 or int8; auto = a file's own, fp32 of a module.
         device: a torch device, or auto = the fastest that the backend can use here. A device that it cannot use is an
             error, never replaced by a slower one.
-        batch: for graphs of fixed size (cudagraphs); the others take any.
+        batch: that the graph is recorded for (cudagraphs, which takes no other) or compiled for first (compile).
         threads: of the CPU; 0 = the runtime's default.
 
     Raises:

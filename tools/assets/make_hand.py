@@ -4,7 +4,8 @@
     python tools/assets/make_hand.py --out /tmp/hand.npz
     python tools/assets/make_hand.py --image docs/hand.png
 
-Needs scikit-image. Takes about a minute; the result is the same file each time. The image shows the hand as shipped.
+Needs `pip install 'fasthamer-kd[assets]'`. Takes about a minute; the result is the same file each time. The image shows
+the hand as shipped.
 """
 
 from __future__ import annotations
@@ -83,8 +84,12 @@ def main(argv: list[str] | None = None) -> None:
         write_image(args.image, render.draw())
         return
     out = args.out
+    try:
+        arrays = make()
+    except ImportError as error:
+        parser.error(str(error))
     with replacing(out) as draft:
-        np.savez_compressed(draft, **make())  # type: ignore[arg-type]
+        np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
-from skimage.measure import marching_cubes
 
 from fasthamer.tools.assets.hand import surface
 from fasthamer.tools.assets.hand.skeleton import FINGERS, WRIST_X, Skeleton
@@ -20,7 +19,16 @@ CUT = 9.0  # mm behind the wrist joint
 
 
 def dense(parts: surface.Parts, step: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """Fine triangle mesh (mm), open where the forearm would go on."""
+    """Fine triangle mesh (mm), open where the forearm would go on.
+
+    Raises:
+        ImportError: scikit-image is not installed.
+    """
+    try:
+        from skimage.measure import marching_cubes
+    except ImportError:
+        raise ImportError("the hand's mesh needs scikit-image: pip install 'fasthamer-kd[assets]'") from None
+
     low, high = np.array([-112.0, -50.0, -68.0]), np.array([WRIST_X + CUT + 3 * step, 30.0, 105.0])
     axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
     shape = tuple(len(axis) for axis in axes)
