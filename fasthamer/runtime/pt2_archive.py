@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +41,10 @@ def save_pt2(module: nn.Module, example: Tensor, contract: Contract, path: Path)
         program = torch.export.export(module, (example,), dynamic_shapes={"image": {0: Dim("batch")}})
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of the machine that exported
-        with path.open("wb") as file:
-            target = _FirstError(file)
-            torch.export.save(program, target, extra_files={KEY: contract.to_json()})  # type: ignore[arg-type]
-            if target.error is not None:
-                raise target.error
+        with _Archive(io.FileIO(path, "w")) as file:
+            torch.export.save(program, file, extra_files={KEY: contract.to_json()})
+            if file.error is not None:
+                raise file.error
 
 
 def load_pt2(path: Path) -> tuple[ExportedProgram, Contract]:
@@ -85,18 +84,16 @@ def _checked(path: Path) -> str | None:
         raise ValueError(f"{path}: not an archive of torch.export, or a damaged one ({one_line(error)})") from error
 
 
-class _FirstError:
+class _Archive(io.BufferedWriter):
     """A file that keeps its first error: torch's writer ends the process when a write fails."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
+    error: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         if self.error is None:
             try:
-                self.file.write(data)
-                self.file.flush()
+                super().write(data)
+                self.flush()
             except OSError as error:
                 self.error = error
         return len(data)
