@@ -24,18 +24,16 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ValueError: not a device, or none that computes on this machine.
     """
-    if name != "auto":
-        trouble = trouble_with(name)
-        if trouble:
-            raise ValueError(f"device {name!r} cannot be used here ({trouble}); auto takes the best there is")
-        return torch.device(name)
-    return _first_that_computes([gpu for gpu, present in PRESENT.items() if present()])
+    if name == "auto":
+        return _first_that_computes([gpu for gpu, present in PRESENT.items() if present()])
+    if trouble := trouble_with(name):
+        raise ValueError(f"device {name!r} cannot be used here ({trouble}); auto takes the best there is")
+    return torch.device(name)
 
 
 def _first_that_computes(gpus: Sequence[str]) -> torch.device:
     for gpu in gpus:
-        trouble = trouble_with(gpu)
-        if not trouble:
+        if not (trouble := trouble_with(gpu)):
             return torch.device(gpu)
         warnings.warn(f"{gpu} is there but does not compute ({trouble}); it is passed over", stacklevel=3)
     return torch.device("cpu")

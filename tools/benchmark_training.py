@@ -27,7 +27,7 @@ STAND_IN_DEPTH = 8  # blocks, on a CPU
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done, 2 the user's mistake."""
+    """0 done, 1 failed, 2 the user's mistake."""
     parser = _parser()
     arguments, overrides = cli.parse(parser, argv)
     modes, loops = arguments.modes.split(","), arguments.loops.split(",")
@@ -51,21 +51,21 @@ def main(argv: list[str] | None = None) -> int:
                     peak = 0.0 if arguments.no_memory else _peak(row, depth, caches, overrides)
                     rows.append(row._replace(peak_mb=peak))
                     print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+        whole = "all" if depth == WHOLE_DEPTH else "stand-in:"
+        about = {
+            **machine(device),
+            "student": f"{cfg.STUDENT.NAME}, decoder {cfg.STUDENT.DECODER} {cfg.STUDENT.DECODER_SIZE}",
+            "teacher": f"HaMeR's shape, random weights, {whole} {depth} of {WHOLE_DEPTH} blocks",
+            "batch": cfg.TRAIN.BATCH,
+        }
+        print("\n".join(f"{key}: {value}" for key, value in about.items()))
+        print(f"\n{MEANING}\n\n{table(rows)}")
+        if arguments.out:
+            write_json(arguments.out / "training.json", {"about": about, "rows": [row._asdict() for row in rows]})
     except cli.MISTAKES as error:
         parser.error(cli.one_line(error))
     except OSError as error:  # no permission, a full disk
         return cli.failed("benchmark_training", error)
-    whole = "all" if depth == WHOLE_DEPTH else "stand-in:"
-    about = {
-        **machine(device),
-        "student": f"{cfg.STUDENT.NAME}, decoder {cfg.STUDENT.DECODER} {cfg.STUDENT.DECODER_SIZE}",
-        "teacher": f"HaMeR's shape, random weights, {whole} {depth} of {WHOLE_DEPTH} blocks",
-        "batch": cfg.TRAIN.BATCH,
-    }
-    print("\n".join(f"{key}: {value}" for key, value in about.items()))
-    print(f"\n{MEANING}\n\n{table(rows)}")
-    if arguments.out:
-        write_json(arguments.out / "training.json", {"about": about, "rows": [row._asdict() for row in rows]})
     return 0
 
 

@@ -4,8 +4,7 @@
     python tools/assets/make_hand.py --out /tmp/hand.npz
     python tools/assets/make_hand.py --image docs/hand.png
 
-Needs `pip install 'fasthamer-kd[assets]'`. Takes about a minute; the result is the same file each time. The image shows
-the hand as shipped.
+Needs scikit-image. Takes about a minute; the result is the same file each time. The image shows the hand as shipped.
 """
 
 from __future__ import annotations

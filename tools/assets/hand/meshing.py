@@ -27,7 +27,7 @@ def dense(parts: surface.Parts, step: float = 0.9) -> tuple[np.ndarray, np.ndarr
     try:
         from skimage.measure import marching_cubes
     except ImportError:
-        raise ImportError("the hand's mesh needs scikit-image: pip install 'fasthamer-kd[assets]'") from None
+        raise ImportError("the hand's mesh needs scikit-image: pip install scikit-image") from None
 
     low, high = np.array([-112.0, -50.0, -68.0]), np.array([WRIST_X + CUT + 3 * step, 30.0, 105.0])
     axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
