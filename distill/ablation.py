@@ -7,7 +7,6 @@ OUT/logs                                 the output of each training
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from yacs.config import CfgNode
 
 from fasthamer.config import load_config
+from fasthamer.cores import usable_cores
 from fasthamer.distill.ablation_points import Point, all_points, changes
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
 from fasthamer.distill.run import execute, prepare
@@ -174,7 +174,7 @@ def _seconds(job: Job) -> float:
 
 def _workers(plan: Plan) -> int:
     """Loader processes of a training: half of its share of the processor."""
-    return (os.cpu_count() or 1) // plan.jobs // 2
+    return usable_cores() // plan.jobs // 2
 
 
 def _same(cfg: CfgNode, run: Path) -> None:

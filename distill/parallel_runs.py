@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fasthamer.cores import usable_cores
 from fasthamer.training.interrupt import InterruptHandler
 
 POLL_SECONDS = 1.0  # between two checks of the interrupt
@@ -70,11 +71,6 @@ def run_jobs(queue: Sequence[Job], jobs: int, logs: Path, interrupt: InterruptHa
     finally:
         for process, _, _ in running.values():
             process.kill()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use (`taskset`, some schedulers); all where the system cannot tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _alone(job: Job, threads: int, log: Path) -> None:

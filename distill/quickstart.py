@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stderr
@@ -17,6 +16,7 @@ from torch.utils.data import default_collate
 
 from fasthamer.benchmark.timing import ms_per_image
 from fasthamer.config import load_config
+from fasthamer.cores import usable_cores
 from fasthamer.data.build import build_dataset
 from fasthamer.device import pick_device
 from fasthamer.distill.comparison import comparison
@@ -53,7 +53,7 @@ def train_students(out: Path, modes: dict[str, str], overrides: list[str]) -> No
         Interrupted: on Ctrl-C, after the checkpoints.
         RuntimeError: a training failed; its output says why.
     """
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     share = max(1, cores // len(modes))
     shared = ["DATA.SYNTHETIC_FOLDER", str(out / "images"), "TEACHER.CACHE", str(out / "teacher")]
     if load_config("quickstart", overrides).STUDENT.FREEZE:

@@ -18,7 +18,7 @@ LAYERS = (
     ("plain_yaml", "one_line"),
     ("setting_values",),
     ("recipes",),
-    ("", "registry", "types", "config", "device"),
+    ("", "registry", "types", "config", "device", "cores"),
     ("camera", "files"),
     ("hand",),
     ("nn", "metrics", "render"),

@@ -12,11 +12,11 @@ from there. Trailing KEY VALUE pairs are settings of all of them.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
+from fasthamer.cores import usable_cores
 from fasthamer.tools import cli
 
 
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=250, help="of a tokenizer's training (%(default)s)")
     parser.add_argument("--student-steps", type=int, default=250, help="of a student's; 0 = none (%(default)s)")
     parser.add_argument("--only", default="", metavar="NAMES", help="points, separated by commas")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=min(2, usable_cores()), help="at a time (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="(%(default)s)")
     parser.add_argument("--list", action="store_true", help="what there is to compare, with the paper's figures")
     return parser

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from fasthamer.cores import usable_cores
 from fasthamer.tools import cli
 
 PACKAGE = "fasthamer-kd"
@@ -112,7 +113,7 @@ def torch_and_devices() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "device", f"{device.type}: {name}, fp32")
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    threads, cores = torch.get_num_threads(), usable_cores()
     if threads > cores:
         yield Finding("warning", "threads", f"{threads} on {cores} cores: set OMP_NUM_THREADS to at most {cores}")
     else:

@@ -12,11 +12,11 @@ VALUE pairs are settings of all cells.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
+from fasthamer.cores import usable_cores
 from fasthamer.tools import cli
 
 
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", default=[], metavar="CELL", help="a cell's name or its beginning; may be repeated"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="trainings at a time (%(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="run directories (%(default)s)")
     parser.add_argument("--out", type=Path, help="results (the folder of the study's file)")
     parser.add_argument("--list", action="store_true", help="the cells, which of them are done, and their commands")

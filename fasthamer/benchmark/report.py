@@ -107,7 +107,9 @@ def markdown(report: Report, machine: Mapping, command: str = "", image: bool = 
     blocks += [_peaks(report)] if report.peaks else []
     busy = sum(row["p95_ms"] > BUSY * row["median_ms"] for row in report.rows)
     if busy:
-        blocks.append(f"The machine was busy: in {busy} of {len(report.rows)} rows p95 is over {BUSY} times the median.")
+        blocks.append(
+            f"The machine was busy: in {busy} of {len(report.rows)} rows p95 is over {BUSY} times the median."
+        )
     blocks += [f"![accuracy against speed]({IMAGE})"] if image else []
     for batch in dict.fromkeys(row["batch"] for row in report.rows):
         rows = [row for row in report.rows if row["batch"] == batch]

@@ -6,7 +6,6 @@ FreiHAND averages over samples first and keypoints second; with no keypoint miss
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from fasthamer.cores import usable_cores
 from fasthamer.metrics.alignment import checked, procrustes, require_finite
 
 AUC_THRESHOLDS = np.linspace(0.0, 0.05, 100)  # metres; FreiHAND's and DexYCB's
@@ -78,7 +78,7 @@ def f_scores(
         raise ValueError(f"{len(predicted)} predicted and {len(true)} true meshes: give the same samples in one order")
     require_finite(predicted, "prediction")
     require_finite(true, "target")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the searches release Python's lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # the searches release Python's lock
         rows = list(pool.map(lambda pair: _f_score(pair[0], pair[1], thresholds), zip(predicted, true, strict=True)))
     return np.array(rows).reshape(len(predicted), len(thresholds))
 

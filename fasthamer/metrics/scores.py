@@ -6,7 +6,6 @@ point is missing.
 
 from __future__ import annotations
 
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthamer.cores import usable_cores
 from fasthamer.hand.sides import are_right
 from fasthamer.metrics import points as keypoints
 from fasthamer.metrics.alignment import checked, fit, procrustes, scale_translation
@@ -75,7 +75,7 @@ def per_sample(
         raise ValueError(unknown("frame", frame, FRAMES))
     _check(prediction, target)
     blocks = [slice(begin, begin + _BLOCK) for begin in range(0, len(target.joints), _BLOCK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and the searches release Python's lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy and the searches release Python's lock
         parts = list(pool.map(lambda block: _block_scores(prediction, target, block, rules, frame), blocks))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
