@@ -17,7 +17,8 @@ from fasthamer.config import load_config
 from fasthamer.cores import usable_cores
 from fasthamer.distill.ablation_points import Point, all_points, changes
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.distill.study.begun import changed
 from fasthamer.distill.tokenizer import FILE, prepare_tokenizer, train_tokenizer
 from fasthamer.students.files import STUDENT_FILE

@@ -70,6 +70,11 @@ class Objective(NamedTuple):
     gate: float = 0.0  # crop units, see `agreeing`; 0 = every sample learns from the teacher
     token_targets: TokenTargetEncoder | None = None  # of a student that predicts tokens
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether any term compares with a teacher."""
+        return self.outputs is not None or self.features > 0
+
     @classmethod
     def of(cls, cfg: CfgNode) -> Objective:
         """From a config, without the token targets: these need the tokenizer.

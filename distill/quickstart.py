@@ -21,8 +21,9 @@ from fasthamer.data.build import build_dataset
 from fasthamer.device import pick_device
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import evaluate, predict, rules_for
+from fasthamer.distill.preparation import prepare
 from fasthamer.distill.real_images import real_images
-from fasthamer.distill.run import execute, fill_cache, prepare
+from fasthamer.distill.run import execute, fill_cache
 from fasthamer.files.atomic import write_json
 from fasthamer.files.images import write_image
 from fasthamer.predict import open_model

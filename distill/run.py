@@ -1,144 +1,41 @@
-"""From a config to a trained, evaluated student in a run directory."""
+"""A training: from what `preparation` built to a trained, evaluated student in a run directory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import default_collate
-from yacs.config import CfgNode
 
-from fasthamer.config import replaced
-from fasthamer.data.build import build_dataset, build_training_set, dataset_name
-from fasthamer.data.dataset import HandDataset, HandStream, fingerprint
+from fasthamer.data.build import dataset_name
+from fasthamer.data.dataset import HandStream
 from fasthamer.data.faults import first_readable
-from fasthamer.data.loader import Feed, check_lanes
 from fasthamer.data.loader_processes import loader_errors
-from fasthamer.detect.boxes import mediapipe_boxes
 from fasthamer.distill.comparison import comparison
 from fasthamer.distill.evaluate import Predicted, evaluate, predict_together, rules_for
-from fasthamer.distill.frozen_backbone import frozen_maps
-from fasthamer.distill.new_student import new_student
-from fasthamer.distill.objective import Objective
+from fasthamer.distill.preparation import DistillRun
 from fasthamer.distill.report.entry import entry_of
 from fasthamer.distill.report.page import write_report
 from fasthamer.distill.report.training_log import read_training_log
 from fasthamer.distill.scoring import list_unreadable
-from fasthamer.distill.teacher_cache import cached_teacher, complete_cache
-from fasthamer.distill.token_targets import TokenTargetEncoder
-from fasthamer.distill.trainer import DistillTrainer
+from fasthamer.distill.teacher_cache import complete_cache
 from fasthamer.files.atomic import write_json, write_text
 from fasthamer.files.images import write_image
-from fasthamer.hand.mano import Hand, load_hand
-from fasthamer.students import Student, save_student
+from fasthamer.students import save_student
 from fasthamer.students.files import student_metadata
-from fasthamer.students.tokenhand.files import load_tokenizer
-from fasthamer.students.zoo import parameter_count
-from fasthamer.teachers import box_shape_for, build_teacher, hand_for, notice_of, resolve_teacher
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
-from fasthamer.training.accelerator import accelerator_for, precision_of, sharding
+from fasthamer.training.accelerator import sharding
 from fasthamer.training.best import improves
-from fasthamer.training.checkpoint import read_facts
 from fasthamer.training.loop import train
-from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
-from fasthamer.training.provenance import provenance
-from fasthamer.training.run_dir import continued, last_checkpoint, refuse_busy, refuse_foreign, writing
-from fasthamer.training.settings import check_settings
+from fasthamer.training.pace import HOURS, with_timed_steps
+from fasthamer.training.run_dir import writing
 from fasthamer.types import Batch
 
 BEST_FILE = "student_best.safetensors"  # in a run directory, beside STUDENT_FILE
 SHOWN_SAMPLES = 4  # evaluation samples in a prediction image
-
-
-class DistillRun(NamedTuple):
-    """All that a run needs, built and checked; nothing has been written yet."""
-
-    cfg: CfgNode
-    run: Path
-    resume_from: Path | None
-    hand: Hand
-    trainer: DistillTrainer
-    images: HandDataset | HandStream  # training set
-    feed: Feed  # its batches
-    held_out: HandDataset  # evaluation set
-    origin: dict[str, Any]  # see `fasthamer.training.provenance`
-    announcement: str  # what was resolved, a line each
-    resumed: bool  # begun before
-
-
-def prepare(cfg: CfgNode, run: Path, resume: bool = False) -> DistillRun:
-    """Builds everything a config names.
-
-    Args:
-        cfg: frozen; see `fasthamer.config`.
-        run: the run directory; may exist only if `resume`.
-        resume: continue from the last complete checkpoint, or from the start if there is none yet.
-
-    Raises:
-        ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
-    """
-    if not resume:
-        refuse_foreign(run)
-    check_steps(cfg.TRAIN.STEPS)
-    check_settings(cfg)
-    objective = Objective.of(cfg)
-    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION, cfg.TRAIN.ACCUMULATE)
-    if accelerator.is_main_process:
-        refuse_busy(run)
-    if cfg.TRAIN.THREADS:
-        torch.set_num_threads(cfg.TRAIN.THREADS)
-    name, why = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
-    model = hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
-    hand = load_hand(model)
-    if cfg.DATA.BOX_SHAPE == "auto":
-        cfg = replaced(cfg, {"DATA.BOX_SHAPE": box_shape_for(cfg.STUDENT.INIT or name)})
-    find = mediapipe_boxes()
-    images, held_out = build_training_set(cfg, hand, find), build_dataset(cfg, hand, train=False, find=find)
-    rules_for(held_out, cfg.EVAL.PROTOCOL)  # a mistyped protocol is refused now, not after the training
-    torch.manual_seed(cfg.SEED)
-    tokenizer = load_tokenizer(cfg.STUDENT.TOKENIZER, hand) if cfg.STUDENT.DECODER == "token" else None
-    student = new_student(cfg, hand, tokenizer)
-    teacher: nn.Module | None = None
-    described = "none: ground truth only"
-    if objective.outputs is not None or objective.features:
-        if cfg.TEACHER.NAME == "auto":  # a resumed run has the same one, whatever the variables say then
-            cfg = replaced(cfg, {"TEACHER.NAME": name})
-        live = build_teacher(name, cfg.TEACHER.CHECKPOINT, hand, cfg.TEACHER.PRECISION)
-        if cfg.TEACHER.COMPILE:
-            for backbone in live.backbones():
-                backbone.compile()
-        teacher, described = live, f"{name}: {why}"
-        if notice := notice_of(name):
-            described += f"; {notice}"
-        if cfg.TEACHER.CACHE:
-            teacher, images = cached_teacher(cfg, live, hand, images, keeps_maps=objective.features > 0)
-            described += f"; its outputs are cached in {cfg.TEACHER.CACHE}"
-    frozen: CachedTeacher | None = None
-    fed: HandDataset | HandStream = images
-    if cfg.STUDENT.CACHE:
-        frozen, fed = frozen_maps(cfg, student, hand)
-    fingerprints = {"training": fingerprint(images), "evaluation": fingerprint(held_out)}
-    origin = provenance(cfg.SEED, hand.fingerprint, fingerprints)
-    if teacher is not None:
-        origin["teacher"] = {"name": cfg.TEACHER.NAME, "notice": notice_of(name)}
-    if tokenizer is not None:
-        origin["tokenizer"] = tokenizer.digest
-        targets = TokenTargetEncoder(tokenizer.to(accelerator.device), cfg.KD.TEMPERATURE)
-        objective = objective._replace(token_targets=targets)
-    resume_from = last_checkpoint(run) if resume else None
-    if resume_from:
-        origin = continued(run, origin, resume_from)
-        check_steps(cfg.TRAIN.STEPS, resumed=True)
-        check_lanes(read_facts(resume_from), accelerator.num_processes, cfg.DATA.WORKERS)
-    trainer = DistillTrainer(cfg, student, teacher, objective, accelerator, frozen)
-    rank, processes, pin = accelerator.process_index, accelerator.num_processes, accelerator.device.type == "cuda"
-    feed = Feed(fed, cfg.TRAIN.BATCH, cfg.SEED, rank, processes, cfg.DATA.WORKERS, pin, cfg.DATA.FAULTS)
-    announcement = _announce(cfg, student, described, trainer, images, held_out, run)
-    return DistillRun(cfg, run, resume_from, hand, trainer, images, feed, held_out, origin, announcement, resume)
 
 
 @loader_errors()
@@ -271,35 +168,3 @@ def _evaluated(prepared: DistillRun, student: nn.Module) -> tuple[Predicted | No
     rules = rules_for(prepared.held_out, cfg.EVAL.PROTOCOL)
     scores = evaluate(predicted, rules, prepared.hand.J_regressor.cpu().numpy())
     return predicted, {"image_size": cfg.IMAGE_SIZE} | scores
-
-
-def _announce(
-    cfg: CfgNode,
-    student: Student,
-    teacher: str,
-    trainer: DistillTrainer,
-    images: HandDataset | HandStream,
-    held_out: HandDataset,
-    run: Path,
-) -> str:
-    """What was resolved, a line each."""
-    millions = [parameter_count(part) / 1e6 for part in (student.backbone, student.decoder)]
-    name, processes = dataset_name(cfg), trainer.accelerator.num_processes
-    size = images.summary if isinstance(images, HandStream) else f"{len(images)} images"
-    why = f" (as DATA.ROOT is {cfg.DATA.ROOT or 'not set'})" if cfg.DATA.NAME == "auto" else ""
-    labelled = ""
-    if cfg.DATA.LABELLED < 1:
-        labelled = f", {cfg.DATA.LABELLED:.0%} of them labelled" if trainer.teacher else ", the labelled ones"
-    lines = {
-        "student": f"{cfg.STUDENT.NAME}, {millions[0]:.1f} M parameters; decoder {cfg.STUDENT.DECODER} "
-        f"{cfg.STUDENT.DECODER_SIZE}, {millions[1]:.1f} M",
-        "teacher": teacher,
-        "kd": cfg.KD.MODE + (f", weight {cfg.KD.WEIGHT:g}" if trainer.teacher else ""),
-        "hand": f"{student.hand.name} ({student.hand.fingerprint})",
-        "data": f"{name}{why}: {size}{labelled}; {len(held_out)} to evaluate on",
-        "device": f"{trainer.accelerator.device}, {precision_of(trainer.accelerator)}"
-        + (f", {processes} processes" if processes > 1 else ""),
-        "steps": f"{described_steps(cfg.TRAIN.STEPS)} of {cfg.TRAIN.BATCH * cfg.TRAIN.ACCUMULATE * processes} images",
-        "run": str(run),
-    }
-    return "\n".join(f"{key:8s} {value}" for key, value in lines.items())

@@ -20,13 +20,12 @@ from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.students.tokenhand.files import save_tokenizer, tokenizer_metadata
 from fasthamer.students.tokenhand.tokenizer import Tokenizer, check_spec, spec_of
 from fasthamer.students.zoo import parameter_count
-from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.best import improves
 from fasthamer.training.loop import train
 from fasthamer.training.pace import HOURS, check_steps, described_steps, with_timed_steps
 from fasthamer.training.provenance import provenance
-from fasthamer.training.run_dir import continued, last_checkpoint, refuse_busy, refuse_foreign, writing
-from fasthamer.training.settings import check_settings
+from fasthamer.training.run_dir import continued, last_checkpoint, writing
+from fasthamer.training.start import start
 
 FILE, BEST_FILE = "tokenizer.safetensors", "tokenizer_best.safetensors"
 
@@ -57,17 +56,9 @@ def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> Tokenize
     Raises:
         ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
     """
-    if not resume:
-        refuse_foreign(run)
-    check_steps(cfg.TRAIN.STEPS)
-    check_settings(cfg)
     if cfg.TRAIN.PRECISION == "fp16":
         raise ValueError("TRAIN.PRECISION fp16 is too coarse for two optimizers on meshes: take fp32 (auto) or bf16")
-    accelerator = accelerator_for(cfg.DEVICE, cfg.TRAIN.PRECISION.replace("auto", "fp32"), cfg.TRAIN.ACCUMULATE)
-    if accelerator.is_main_process:
-        refuse_busy(run)
-    if cfg.TRAIN.THREADS:
-        torch.set_num_threads(cfg.TRAIN.THREADS)
+    accelerator = start(cfg, run, resume, cfg.TRAIN.PRECISION.replace("auto", "fp32"))
     hand = load_hand("embedded" if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL)
     torch.manual_seed(cfg.SEED)
     node, processes = cfg.TOKENIZER, accelerator.num_processes

@@ -15,7 +15,7 @@ from fasthamer.data.readers.folder import Folder
 from fasthamer.data.sample import Labels, make_item
 from fasthamer.data.synthetic.cached import CachedSyntheticDataset
 from fasthamer.data.synthetic.dataset import SyntheticDataset
-from fasthamer.distill import run, scoring
+from fasthamer.distill import preparation, scoring
 from fasthamer.files.images import write_image
 from fasthamer.hand.mano import load_hand
 from fasthamer.predict import HandMesh
@@ -171,6 +171,6 @@ def test_evaluation_and_training_take_the_models_shape_unless_one_is_set(file, t
         (["TEACHER.NAME", str(file)], "square"),
         (["STUDENT.INIT", str(file), "DATA.BOX_SHAPE", "hamer"], "hamer"),
     ):
-        prepared = run.prepare(load_config(None, [*SMALL, *student, *keys]), tmp_path / "run")
+        prepared = preparation.prepare(load_config(None, [*SMALL, *student, *keys]), tmp_path / "run")
         assert prepared.images.shape == prepared.held_out.shape == prepared.cfg.DATA.BOX_SHAPE == shape
         assert prepared.trainer.learner.student.box_shape == shape

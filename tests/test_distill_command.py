@@ -10,7 +10,8 @@ from noise_images import Noise
 
 from fasthamer.config import load_config
 from fasthamer.data.faults import BadSample
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.predict import open_model
 from fasthamer.students import load_student
 from fasthamer.students.files import box_shape_of, save_student, student_metadata

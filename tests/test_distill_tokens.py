@@ -12,7 +12,8 @@ import torch
 from tiny_tokenizers import SPEC, tiny_tokenizer
 
 from fasthamer.config import load_config
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.students import build_student, load_student, save_student

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fasthamer.config import load_config
-from fasthamer.distill.run import prepare
+from fasthamer.distill.preparation import prepare
 from fasthamer.hand.mano import load_hand
 from fasthamer.hand.mano_files import read_hand_arrays
 from fasthamer.predict import HandMesh, open_model

@@ -12,7 +12,8 @@ from miniatures_images import ImageDataset
 from fasthamer.config import load_config
 from fasthamer.data.stored import StoredSamples
 from fasthamer.distill.frozen_backbone import FrozenBackbone
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.nn.normalise import Normalise
 from fasthamer.students import Student, build_student, load_student
 from fasthamer.students.backbone import Backbone

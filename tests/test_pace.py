@@ -9,7 +9,8 @@ from noise_images import TINY, Noise, tiny
 from fasthamer.config import load_config
 from fasthamer.data.loader import Feed
 from fasthamer.distill.objective import Objective
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.distill.tokenizer import prepare_tokenizer
 from fasthamer.distill.trainer import DistillTrainer
 from fasthamer.tools.distill import main

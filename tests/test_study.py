@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 
 from fasthamer.config import load_config
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.distill.study.cells import read_records, run_study
 from fasthamer.distill.study.estimates import beside_teacher, estimate, gains, power_laws
 from fasthamer.distill.study.faults import with_fault

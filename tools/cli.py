@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from fasthamer.distill.run import DistillRun
+    from fasthamer.distill.preparation import DistillRun
     from fasthamer.distill.tokenizer import TokenizerRun
 
     Prepared = TypeVar("Prepared", DistillRun, TokenizerRun)

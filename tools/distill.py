@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(cli.one_line(error))
         return 0
 
-    from fasthamer.distill.run import execute, prepare
+    from fasthamer.distill.preparation import prepare
+    from fasthamer.distill.run import execute
 
     try:
         cfg, run = _settings(arguments, overrides)

@@ -21,7 +21,8 @@ from fasthamer.config import load_config, replaced
 from fasthamer.cores import usable_cores
 from fasthamer.device import pick_device
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
-from fasthamer.distill.run import execute, fill_cache, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute, fill_cache
 from fasthamer.distill.study.begun import changed
 from fasthamer.distill.study.costs import TeacherClock, images_per_second
 from fasthamer.distill.study.faults import with_fault

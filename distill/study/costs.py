@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fasthamer.distill.run import DistillRun
+from fasthamer.distill.preparation import DistillRun
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 
 

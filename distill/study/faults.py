@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fasthamer.distill.objective import REFERENCE_BATCH, Weights
-from fasthamer.distill.run import DistillRun
+from fasthamer.distill.preparation import DistillRun
 from fasthamer.registry import unknown
 from fasthamer.teachers.cache.cached_teacher import CachedTeacher
 

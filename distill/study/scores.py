@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import nn
 from yacs.config import CfgNode
 
+from fasthamer.distill.preparation import teacher_and_hand
 from fasthamer.distill.scoring import open_for_scoring, prepare, score_model
 from fasthamer.distill.study.grid import OWN_SET, Cell, Study
 from fasthamer.recipes import flatten
-from fasthamer.teachers import hand_for, resolve_teacher
 
 Scores = dict[str, float]
 
@@ -35,7 +35,7 @@ def score_cell(study: Study, cell: Cell, run: Path) -> dict[str, Scores]:
     cfg = study.config(cell)
     own = json.loads((run / "eval" / "scores.json").read_text(encoding="utf-8"))
     scores = {OWN_SET: _kept(own)}
-    _, hand = _teacher_and_hand(cfg)
+    _, hand, _ = teacher_and_hand(cfg)
     student = open_for_scoring(cfg, str(run), hand)
     for name, each in study.set_configs(cell).items():
         scores[name] = _scored(student, each, cell.name, run / "eval" / name)
@@ -54,7 +54,7 @@ def score_teacher(study: Study, cell: Cell, out: Path) -> dict[str, Scores]:
         out: gets the files of the evaluations.
     """
     cfg = study.config(cell)
-    teacher = open_for_scoring(cfg, *_teacher_and_hand(cfg))
+    teacher = open_for_scoring(cfg, *teacher_and_hand(cfg)[:2])
     sets = {OWN_SET: cfg, **study.set_configs(cell)}
     return {name: _scored(teacher, each, cfg.TEACHER.NAME, out / name) for name, each in sets.items()}
 
@@ -70,12 +70,6 @@ def teacher_of(study: Study, cell: Cell) -> str:
     varied = {key for levels in study.axes.values() for settings in levels.values() for key in settings}
     parts = [cfg.TEACHER.NAME, *(f"{key} {values[key]}" for key in DECISIVE if key in varied)]
     return re.sub(r"[/\\:]", "_", ", ".join(parts))
-
-
-def _teacher_and_hand(cfg: CfgNode) -> tuple[str, str]:
-    """A config's resolved teacher and the hand that it trains with, as in `fasthamer.distill.run.prepare`."""
-    name, _ = resolve_teacher(cfg.TEACHER.NAME, cfg.TEACHER.CHECKPOINT)
-    return name, hand_for(name, cfg.TEACHER.CHECKPOINT) if cfg.HAND.MODEL == "auto" else cfg.HAND.MODEL
 
 
 def _scored(model: nn.Module, cfg: CfgNode, name: str, out: Path) -> Scores:

@@ -34,7 +34,8 @@ from scipy.stats import theilslopes
 
 from fasthamer.config import load_config
 from fasthamer.data.synthetic.dataset import SyntheticDataset
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.files.atomic import write_json
 from fasthamer.hand.mano import load_hand
 from fasthamer.predict import HandMesh, open_model

@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _whole(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) -> dict:
-    from fasthamer.distill.run import execute, prepare
+    from fasthamer.distill.preparation import prepare
+    from fasthamer.distill.run import execute
 
     return execute(prepare(cfg, run, resume=begun), hours)
 
@@ -64,7 +65,8 @@ def _whole(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) -> di
 def _last_stage(cfg: CfgNode, run: Path, begun: bool, hours: float, views: int) -> dict:
     from fasthamer.data.dataset import HandStream
     from fasthamer.data.loader import Feed
-    from fasthamer.distill.run import evaluation_scores, finish, prepare
+    from fasthamer.distill.preparation import prepare
+    from fasthamer.distill.run import evaluation_scores, finish
     from fasthamer.distill.trainer import DistillTrainer
     from fasthamer.files.atomic import write_text
     from fasthamer.students import Student

@@ -20,7 +20,8 @@ from fasthamer.config import load_config
 from fasthamer.data.synthetic.dataset import SyntheticDataset
 from fasthamer.detect.detector import MediaPipeDetector
 from fasthamer.detect.inference import torch_networks
-from fasthamer.distill.run import execute, prepare
+from fasthamer.distill.preparation import prepare
+from fasthamer.distill.run import execute
 from fasthamer.distill.training_speed import LOOPS, WHOLE_DEPTH, measure
 from fasthamer.hand.mano import Hand, load_hand
 from fasthamer.nn.mano_head import SIZES, ManoHead
