@@ -231,7 +231,7 @@ def test_a_study_trains_its_cells_once_and_writes_what_it_found(tmp_path, capsys
     assert (tmp_path / "tiny.png").is_file() and "| output |" in (tmp_path / "tiny.md").read_text()
     capsys.readouterr()
     assert command.main(call) == 0  # nothing to do
-    assert "3 cells, 3 of them done" in capsys.readouterr().out
+    assert "3 of 3 cells done" in capsys.readouterr().out
     study = read_study(file, [*settings, "TRAIN.LR", "1"])
     with pytest.raises(ValueError, match=r"none,seed3 with TRAIN\.LR None, now it is 1"):
         read_records(study, tmp_path)

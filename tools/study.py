@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{'done' if cell.name in records else 'to do'}\t{cell.name}\t{study.command(cell)}" for cell in cells
         )
         return 0
-    print(f"{len(cells)} cells, {sum(cell.name in records for cell in cells)} of them done", flush=True)
+    print(f"{sum(cell.name in records for cell in cells)} of {len(cells)} cells done", flush=True)
     failed, runs = [], arguments.runs.resolve()
     try:
         check_writable(out)
