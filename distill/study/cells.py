@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from yacs.config import CfgNode
+
 from fasthamer.benchmark.timing import machine
 from fasthamer.config import load_config, replaced
 from fasthamer.cores import usable_cores
@@ -150,15 +152,17 @@ def _ended(
 
 def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
     """What cells share is made before them: images, teachers' answers and scores, frozen backbones' maps."""
-    best: dict[tuple[str, str], tuple[int, Job]] = {}
-    for job in queue:
-        cfg = study.config(job.arguments[1])
-        stored = cfg.STUDENT.CACHE or (cfg.TEACHER.CACHE and cfg.KD.MODE != "none")
-        if stored and not (folder / job.name).is_dir():
-            caches = cfg.TEACHER.CACHE, cfg.STUDENT.CACHE
-            rank = ("none", "output", "feature", "hybrid").index(cfg.KD.MODE)  # the later, the more is stored
-            best[caches] = max(best.get(caches, (-1, job)), (rank, job), key=lambda each: each[0])
-    fillings = [Job(f"caches of {job.name}", _fill, job.arguments) for _, job in best.values()]
+    needed: dict[tuple[str, str], list[Cell]] = {}
+    for cell in (job.arguments[1] for job in queue if not (folder / job.name).is_dir()):
+        cfg = study.config(cell)
+        if cfg.STUDENT.CACHE or (cfg.TEACHER.CACHE and cfg.KD.MODE != "none"):
+            needed.setdefault(_caches(cfg), []).append(cell)
+    fullest = [_stores_most(study, caches, cells) for caches, cells in needed.items()]
+    fillings = [
+        Job(f"caches of {cell.name}", _fill, (study, cell, folder))
+        for cell in fullest
+        if not (folder / cell.name).is_dir()  # it has begun, so they are made
+    ]
     taught = [job for job in queue if study.config(job.arguments[1]).KD.MODE != "none"]
     teachers = {teacher_of(study, job.arguments[1]): job for job in taught}
     return fillings + [
@@ -166,6 +170,26 @@ def _fillings(study: Study, queue: list[Job], folder: Path) -> list[Job]:
         for name, job in teachers.items()
         if not (folder / f"{TEACHER}{name}.json").is_file()
     ]
+
+
+def _caches(cfg: CfgNode) -> tuple[str, str]:
+    return cfg.TEACHER.CACHE, cfg.STUDENT.CACHE
+
+
+def _stores_most(study: Study, caches: tuple[str, str], needed: list[Cell]) -> Cell:
+    """The cell that stores most in these caches.
+
+    Where one that is needed has a teacher, all of the study are looked at: the next command may run the others, which
+    an existing cache without the teacher's maps would stop.
+    """
+
+    def stored(cell: Cell) -> int:
+        return ("none", "output", "feature", "hybrid").index(study.config(cell).KD.MODE)
+
+    fullest = max(needed, key=stored)
+    if stored(fullest):
+        fullest = max((cell for cell in study.cells() if _caches(study.config(cell)) == caches), key=stored)
+    return fullest
 
 
 def _score_teacher(study: Study, cell: Cell, folder: Path) -> None:
