@@ -135,7 +135,7 @@ _C.TRAIN.WARMUP = 0  # steps of linear warm-up
 _C.TRAIN.CLIP = 1.0  # largest gradient norm; 0 = no clipping
 _C.TRAIN.SKIPS = 20  # steps in a row that are skipped, as loss or gradient are not finite, before training stops
 _C.TRAIN.EMA = 0.0  # decay of the averaged student that is evaluated and saved; 0 = none
-_C.TRAIN.THREADS = 0  # of torch on a CPU; 0 = as many as it likes. Fewer leave cores to the loader processes
+_C.TRAIN.THREADS = 0  # of torch on a CPU; 0 = torch's choice, at most one a core. Fewer leave cores to loaders
 _C.TRAIN.PRECISION = "auto"  # fp32, fp16, bf16; auto = fp16 on cuda, else fp32
 _C.TRAIN.CHANNELS_LAST = True  # memory layout of the networks' images and maps
 _C.TRAIN.COMPILE = False  # torch.compile the student's backbone

@@ -23,6 +23,21 @@ def test_a_process_bound_to_one_core_has_one():
     assert output == "1\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+def test_a_training_takes_no_more_threads_than_cores_unless_it_is_told_to():
+    script = (
+        "import os, sys; from pathlib import Path; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "import torch; from fasthamer.config import load_config; from fasthamer.training.start import start\n"
+        "torch.set_num_threads(4)\n"
+        "for threads in ('0', '3'):\n"
+        "    cfg = load_config('quickstart', ['TRAIN.THREADS', threads, 'DEVICE', 'cpu'])\n"
+        "    start(cfg, Path('none'), False, 'fp32')\n"
+        "    print(torch.get_num_threads())"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output == "1\n3\n"
+
+
 @pytest.mark.parametrize(
     ("quota", "cores"),
     [("100000 100000", 1), ("20000 100000", 1), ("110000 100000", min(2, MACHINE)), ("max 100000", MACHINE)],

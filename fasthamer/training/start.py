@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from yacs.config import CfgNode
 
+from fasthamer.cores import usable_cores
 from fasthamer.training.accelerator import accelerator_for
 from fasthamer.training.pace import check_steps
 from fasthamer.training.run_dir import refuse_busy, refuse_foreign
@@ -34,6 +35,5 @@ def start(cfg: CfgNode, run: Path, resume: bool, precision: str) -> Accelerator:
     accelerator = accelerator_for(cfg.DEVICE, precision, cfg.TRAIN.ACCUMULATE)
     if accelerator.is_main_process:
         refuse_busy(run)
-    if cfg.TRAIN.THREADS:
-        torch.set_num_threads(cfg.TRAIN.THREADS)
+    torch.set_num_threads(cfg.TRAIN.THREADS or min(torch.get_num_threads(), usable_cores()))
     return accelerator
