@@ -24,7 +24,7 @@ def test_a_process_bound_to_one_core_has_one():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
-def test_a_training_takes_no_more_threads_than_cores_unless_it_is_told_to():
+def test_a_training_takes_no_more_threads_than_cores_unless_threads_are_set():
     script = (
         "import os, sys; from pathlib import Path; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "import torch; from fasthamer.config import load_config; from fasthamer.training.start import start\n"
