@@ -198,4 +198,4 @@ def test_the_report_shows_a_busy_machine_and_the_measured_peaks():
     assert "46 %" in quiet and "Not timed" not in quiet
     assert "p95 ms" in quiet and "x teacher |" not in quiet  # columns without a value are left out
     busy = benchmark_report.markdown(Report([row, row | {"p95_ms": 31.0}], [], peaks), {})
-    assert "busy: in 1 rows" in busy
+    assert "busy: in 1 of 2 rows" in busy
