@@ -46,16 +46,7 @@ class TokenizerRun(NamedTuple):
 
 
 def prepare_tokenizer(cfg: CfgNode, run: Path, resume: bool = False) -> TokenizerRun:
-    """Builds everything a config names.
-
-    Args:
-        cfg: frozen; see `fasthamer.config`.
-        run: the run directory; may exist only if `resume`.
-        resume: continue from the last complete checkpoint, or from the start if there is none yet.
-
-    Raises:
-        ValueError, KeyError, FileNotFoundError: something the user named is missing or unfit; one line says what.
-    """
+    """Builds everything a config names; arguments and errors as for `fasthamer.distill.preparation.prepare`."""
     if cfg.TRAIN.PRECISION == "fp16":
         raise ValueError("TRAIN.PRECISION fp16 is too coarse for two optimizers on meshes: take fp32 (auto) or bf16")
     accelerator = start(cfg, run, resume, cfg.TRAIN.PRECISION.replace("auto", "fp32"))

@@ -22,6 +22,7 @@ from fasthamer.benchmark.timing import machine
 from fasthamer.config import load_config, replaced
 from fasthamer.cores import usable_cores
 from fasthamer.device import pick_device
+from fasthamer.distill.objective import MODES
 from fasthamer.distill.parallel_runs import Job, JobResult, run_jobs
 from fasthamer.distill.preparation import prepare
 from fasthamer.distill.run import execute, fill_cache
@@ -184,7 +185,7 @@ def _stores_most(study: Study, caches: tuple[str, str], needed: list[Cell]) -> C
     """
 
     def stored(cell: Cell) -> int:
-        return ("none", "output", "feature", "hybrid").index(study.config(cell).KD.MODE)
+        return MODES.index(study.config(cell).KD.MODE)  # the later, the more is stored
 
     fullest = max(needed, key=stored)
     if stored(fullest):
